@@ -1,0 +1,228 @@
+"""Sizes of the models and settings of the sampling, as plain immutable values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .scales import ScaleSchedule, official
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of an Infinity transformer.
+
+    ``codebook_dim`` counts the bits of one tokenizer cell; with spatial patchify a token covers 2x2 cells.
+    Raises ValueError for sizes that do not fit together.
+    """
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    codebook_dim: int = 32
+    mlp_ratio: float = 4.0
+    block_chunks: int = 1
+    text_channels: int = 2048
+    text_maxlen: int = 512
+    apply_spatial_patchify: bool = False
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads or self.head_dim % 4:
+            raise ValueError(
+                f"Width {self.embed_dim} over {self.num_heads} heads gives heads of {self.embed_dim / self.num_heads:g}; "
+                "2-D rotary positions need a whole multiple of 4."
+            )
+        if self.block_chunks < 1 or self.depth % self.block_chunks:
+            raise ValueError(f"{self.depth} layers do not divide into {self.block_chunks} chunks.")
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    @property
+    def bits_per_token(self) -> int:
+        """Z: bits predicted per token (four cells per token with spatial patchify)."""
+        return self.codebook_dim * (4 if self.apply_spatial_patchify else 1)
+
+    @property
+    def mlp_dim(self) -> int:
+        """Hidden width of the feed-forward layers, rounded to 256 as in the published models."""
+        return round(self.embed_dim * self.mlp_ratio / 256) * 256
+
+    @property
+    def pool_heads(self) -> int:
+        """Heads of the attentive text pooling: one per 128 text channels (per 64 above a width of 4096)."""
+        return self.text_channels // (64 if self.embed_dim > 4096 else 128)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of the binary-spherical tokenizer: a convolutional encoder and decoder around ``codebook_dim`` bits per cell."""
+
+    codebook_dim: int
+    base_ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 4, 4, 4)
+    num_res_blocks: int = 2
+    patch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if 2 ** int(math.log2(self.patch_size)) != self.patch_size or 2 ** (len(self.ch_mult) - 1) < self.patch_size:
+            raise ValueError(f"A stride of {self.patch_size} does not fit {len(self.ch_mult)} resolutions.")
+
+
+class StepSampling(NamedTuple):
+    """Settings of one scale: guidance strength, temperature tau, nucleus top_p, and where guidance is applied."""
+
+    guidance: float
+    tau: float
+    top_p: float
+    guidance_layers: tuple[int, ...]
+
+
+PerScale = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How bits are drawn. ``guidance``, ``tau`` and ``top_p`` are one value, or one value per scale.
+
+    ``guidance_layers``: 0 guides the logits; -k guides the output of the k-th layer from the end.
+    Raises ValueError for tau <= 0, top_p outside (0, 1], or a guidance that is not finite.
+    """
+
+    guidance: PerScale = 3.0
+    tau: PerScale = 0.5
+    top_p: PerScale = 0.97
+    guidance_layers: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name in ("guidance", "tau", "top_p"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence):
+                object.__setattr__(self, name, tuple(float(v) for v in value))
+            for one in _values(getattr(self, name)):
+                _check(name, one)
+        object.__setattr__(self, "guidance_layers", tuple(int(layer) for layer in self.guidance_layers))
+        if any(layer > 0 for layer in self.guidance_layers):
+            raise ValueError(f"Guidance layers are 0 (the logits) or negative (inner layers); got {self.guidance_layers}.")
+
+    def at(self, scale: int) -> StepSampling:
+        """The settings of one scale; raises ValueError if a per-scale list is too short."""
+        return StepSampling(
+            _pick("guidance", self.guidance, scale), _pick("tau", self.tau, scale), _pick("top_p", self.top_p, scale),
+            self.guidance_layers,
+        )
+
+    def guides(self) -> bool:
+        """Whether any scale needs the unconditional branch."""
+        return any(value != 1.0 for value in _values(self.guidance))
+
+
+def _values(value: PerScale) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; got {value}.")
+    if name == "tau" and value <= 0:
+        raise ValueError(f"tau is a temperature and must be above 0; got {value}. Use a small value such as 0.01 for greedy.")
+    if name == "top_p" and not 0 < value <= 1:
+        raise ValueError(f"top_p must lie in (0, 1]; got {value}. 1 keeps every bit value.")
+
+
+def _pick(name: str, value: PerScale, scale: int) -> float:
+    if not isinstance(value, tuple):
+        return float(value)
+    if scale >= len(value):
+        raise ValueError(f"{name} has {len(value)} values, but scale {scale} is to run; give one value, or one per scale.")
+    return value[scale]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A transformer and its tokenizer, how they are sampled by default, and the schedule if the model has one of its own."""
+
+    name: str
+    transformer: TransformerConfig
+    tokenizer: TokenizerConfig
+    sampling: Sampling = Sampling()
+    own_schedule: ScaleSchedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.transformer.codebook_dim != self.tokenizer.codebook_dim:
+            raise ValueError(
+                f"The transformer of {self.name} predicts {self.transformer.codebook_dim} bits per cell, "
+                f"its tokenizer has {self.tokenizer.codebook_dim}; they do not belong together."
+            )
+
+    def schedule(self, height_over_width: float = 1.0, pixel_budget: str = "1M") -> ScaleSchedule:
+        """The schedule for an aspect ratio and pixel budget; a model with a schedule of its own always uses that one."""
+        return self.own_schedule or official(height_over_width, pixel_budget)
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Side of one token in pixels."""
+        return self.tokenizer.patch_size * (2 if self.transformer.apply_spatial_patchify else 1)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelConfig:
+        """From the flat layout stored beside small models (``name.json``): sizes, optional schedule and sampling."""
+        transformer = TransformerConfig(
+            embed_dim=data["embed_dim"], depth=data["depth"], num_heads=data["num_heads"],
+            codebook_dim=data["codebook_dim"], mlp_ratio=data.get("mlp_ratio", 4.0),
+            block_chunks=data.get("block_chunks", 1), text_channels=data["text_channels"],
+            text_maxlen=data.get("text_maxlen", 512), apply_spatial_patchify=bool(data.get("apply_spatial_patchify", False)),
+        )
+        tokenizer = TokenizerConfig(
+            codebook_dim=data["codebook_dim"], base_ch=data.get("vae_base_ch", 128),
+            ch_mult=tuple(data.get("vae_ch_mult", (1, 2, 4, 4, 4))), num_res_blocks=data.get("vae_num_res_blocks", 2),
+            patch_size=data.get("patch_size", 16),
+        )
+        defaults = Sampling()
+        sampling = Sampling(
+            guidance=data.get("cfg", defaults.guidance), tau=data.get("tau", defaults.tau),
+            top_p=data.get("top_p", defaults.top_p),
+            guidance_layers=tuple(data.get("cfg_insertion_layer", defaults.guidance_layers)),
+        )
+        return cls(data.get("name", "infinity"), transformer, tokenizer, sampling, _schedule_from_json(data))
+
+
+def _schedule_from_json(data: dict[str, Any]) -> ScaleSchedule | None:
+    if "rope_reference_grid" in data:
+        return ScaleSchedule(tuple(tuple(grid) for grid in data["scale_schedule"]), tuple(data["rope_reference_grid"]))
+    if "h_div_w" in data and "pixel_budget" in data:
+        return official(data["h_div_w"], data["pixel_budget"])
+    if "scale_schedule" in data:
+        grids = tuple(tuple(grid) for grid in data["scale_schedule"])
+        return ScaleSchedule(grids, grids[-1])
+    return None
+
+
+def _family(depth: int, embed_dim: int, num_heads: int, block_chunks: int) -> TransformerConfig:
+    return TransformerConfig(embed_dim=embed_dim, depth=depth, num_heads=num_heads, block_chunks=block_chunks)
+
+
+# Sizes of the published models (layers, width, heads). Source: the published inference scripts and checkpoint lists.
+PRESETS: dict[str, ModelConfig] = {
+    name: ModelConfig(name, transformer, TokenizerConfig(codebook_dim=32))
+    for name, transformer in {
+        "125m": _family(12, 768, 8, 4),
+        "layer16": _family(16, 1152, 12, 4),
+        "layer24": _family(24, 1536, 16, 4),
+        "1b": _family(32, 2080, 20, 4),
+        "layer40": _family(40, 2688, 24, 4),
+        "layer48": _family(48, 3360, 28, 4),
+        "2b": _family(32, 2048, 16, 8),
+    }.items()
+}
+PRESETS["8b"] = ModelConfig(
+    "8b",
+    TransformerConfig(
+        embed_dim=3584, depth=40, num_heads=28, codebook_dim=14, block_chunks=8, apply_spatial_patchify=True
+    ),
+    TokenizerConfig(codebook_dim=14, ch_mult=(1, 2, 4, 4), patch_size=8),
+    Sampling(tau=1.0),
+)
