@@ -1,0 +1,126 @@
+"""Keys and values of finished scales: append-only, shared between states, selected by index.
+
+The cache is a value. Appending makes a longer tuple, selecting composes row indices; neither copies keys or values, and no
+older cache ever changes. ``compacted`` copies only the rows still in use, and only where that makes the storage smaller.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Chunk(NamedTuple):
+    """Keys and values of one scale: per layer (G, P, H, L, D). ``rows`` (P',) says which stored sample each living one uses
+    (None: each its own)."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    rows: Tensor | None = None
+
+    @property
+    def stored(self) -> int:
+        """Number of samples whose keys and values are stored."""
+        return self.keys[0].shape[1]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that read this chunk."""
+        return self.stored if self.rows is None else len(self.rows)
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (G, P, H, L, D) of one layer, a row per living sample."""
+        keys, values = self.keys[index], self.values[index]
+        if self.rows is None:
+            return keys, values
+        rows = self.rows.to(keys.device)
+        return keys.index_select(1, rows), values.index_select(1, rows)
+
+    def select(self, ancestors: Tensor) -> Chunk:
+        """The same storage read by other samples."""
+        return self._replace(rows=ancestors if self.rows is None else self.rows[ancestors])
+
+    def compacted(self) -> Chunk:
+        """Only the rows in use, if that is fewer than are stored; otherwise the chunk itself."""
+        if self.rows is None:
+            return self
+        used, rows = torch.unique(self.rows, return_inverse=True)
+        if len(used) == self.stored:
+            return self._identity_if_plain()
+        used = used.to(self.keys[0].device)
+        keys = tuple(k.index_select(1, used) for k in self.keys)
+        values = tuple(v.index_select(1, used) for v in self.values)
+        return Chunk(keys, values, rows)._identity_if_plain()
+
+    def to(self, device: torch.device | str) -> Chunk:
+        return self._replace(keys=tuple(k.to(device) for k in self.keys), values=tuple(v.to(device) for v in self.values))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored keys and values."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+    def _identity_if_plain(self) -> Chunk:
+        plain = self.rows is not None and torch.equal(self.rows, torch.arange(self.stored))
+        return self._replace(rows=None) if plain else self
+
+    def __repr__(self) -> str:
+        return f"Chunk(tokens={self.keys[0].shape[3]}, samples={self.samples}, stored={self.stored})"
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the finished scales, one chunk per scale. The chunk of the last scale is never made."""
+
+    chunks: tuple[Chunk, ...] = ()
+
+    def append(self, chunk: Chunk) -> KVCache:
+        return KVCache((*self.chunks, chunk))
+
+    def select(self, ancestors: Tensor) -> KVCache:
+        """The cache of the samples that descend from ``ancestors`` (P',); copies no keys or values."""
+        return KVCache(tuple(chunk.select(ancestors) for chunk in self.chunks))
+
+    def layer(self, index: int) -> tuple[Tensor, ...]:
+        """Chunk by chunk the keys, then the values, (G, P, H, L, D) each, of one layer."""
+        pairs = [chunk.layer(index) for chunk in self.chunks]
+        return tuple(k for k, _ in pairs), tuple(v for _, v in pairs)
+
+    def to(self, device: torch.device | str) -> KVCache:
+        return KVCache(tuple(chunk.to(device) for chunk in self.chunks))
+
+    @property
+    def branches(self) -> int:
+        """Number of guidance branches stored (0 if nothing is)."""
+        return self.chunks[0].keys[0].shape[0] if self.chunks else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored keys and values."""
+        return sum(chunk.nbytes for chunk in self.chunks)
+
+    def __repr__(self) -> str:
+        return f"KVCache({len(self.chunks)} scales, {self.nbytes / 2**20:.1f} MiB)"
+
+
+def compact(chunks: list[Chunk]) -> KVCache:
+    """Compact a cache chunk by chunk, emptying ``chunks`` as it goes.
+
+    Where the caller holds no other reference, each chunk's old storage is freed before the next is copied, so the peak is one
+    chunk above the larger of before and after.
+    """
+    done: list[Chunk] = []
+    while chunks:
+        done.append(chunks.pop(0).compacted())
+    return KVCache(tuple(done))
+
+
+def merge(parts: list[Chunk]) -> Chunk:
+    """One chunk from the chunks of consecutive groups of samples."""
+    if len(parts) == 1:
+        return parts[0]
+    layers = range(len(parts[0].keys))
+    keys = tuple(torch.cat([part.keys[i] for part in parts], dim=1) for i in layers)
+    values = tuple(torch.cat([part.values[i] for part in parts], dim=1) for i in layers)
+    return Chunk(keys, values)

@@ -1,0 +1,176 @@
+"""Sampling: draw the bits of one scale after another, replay a state without its cache, decode what is there.
+
+Bits are drawn in closed form from uniforms keyed by (seed, scale, row); see rng.py. The same operations in the same shapes give
+the same bits; another grouping of the batch uses the same draws, so only a bit whose probability lies within rounding of its
+draw can differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .bsq.bits import empty_features, fuse
+from .config import Sampling, StepSampling
+from .image_model import ImageModel
+from .infinity.cache import Chunk, KVCache, merge
+from .rng import uniforms
+from .search.state import SearchState
+
+CachePolicy = Literal["keep", "cpu", "drop"]
+CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "cpu", "drop")
+DECODE_CHUNK = 8
+
+
+def draw_bits(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """Bits (P, L, Z) uint8 from logits (P, L, Z, 2) and uniforms (P, L, Z).
+
+    The probability of a set bit is the sigmoid of the logit difference; where the less likely value has at most 1 - top_p, it is
+    never drawn (nucleus sampling over two values).
+    """
+    p = torch.sigmoid(logits[..., 1] - logits[..., 0])
+    certain = torch.minimum(p, 1 - p) <= 1 - top_p
+    p = torch.where(certain, (p >= 0.5).to(p.dtype), p)
+    return (draws.to(p.device) < p).to(torch.uint8)
+
+
+def sample(
+    state: SearchState,
+    through: int,
+    sampling: Sampling | None = None,
+    *,
+    cache_policy: CachePolicy = "keep",
+    group_size: int | None = None,
+    on_scale: Callable[[SearchState], None] | None = None,
+) -> SearchState:
+    """Sample scales ``state.next_scale`` .. ``through`` (0-based, inclusive) and return the new state.
+
+    ``sampling`` defaults to the model's; ``cache_policy`` says what the new state keeps of its keys and values (keep them where
+    they are, move them to the CPU, drop them); ``group_size`` runs the samples in groups of that size, with the same draws;
+    ``on_scale`` is called with the state after every scale and may raise to stop. Raises ValueError for a scale that is already
+    sampled or does not exist.
+    """
+    sampling = sampling or state.model.config.sampling
+    _check_through(state, through)
+    _check_policy(cache_policy)
+    steps = [sampling.at(scale) for scale in range(state.next_scale, through + 1)]
+    branches = max(2 if sampling.guides() else 1, state.cache.branches if state.cache else 0)
+    with torch.inference_mode():
+        state = with_cache(state, branches, group_size)
+        for step in steps:
+            state = _sample_scale(state, step, branches, group_size)
+            if on_scale:
+                on_scale(state)
+    return _apply_policy(state, cache_policy)
+
+
+def with_cache(state: SearchState, branches: int, group_size: int | None = None) -> SearchState:
+    """The state with a cache of ``branches`` guidance branches on the transformer's device; replayed only if it must be."""
+    if state.finished:
+        return state
+    if state.next_scale == 0:
+        return state._replace(cache=KVCache())
+    if state.cache is not None and state.cache.branches == branches:
+        return state._replace(cache=state.cache.to(state.model.transformer.device))
+    return replay(state, branches, group_size)
+
+
+def replay(state: SearchState, branches: int | None = None, group_size: int | None = None) -> SearchState:
+    """Rebuild the keys and values of a state from its bits: equal to the dropped ones to rounding.
+
+    ``branches`` defaults to 2 if any finished scale was guided, otherwise 1.
+    """
+    if branches is None:
+        branches = 2 if any(step.guidance != 1 for step in state.steps) else 1
+    model, cache = state.model, KVCache()
+    features = empty_features(state.samples, state.features.shape[1], state.schedule, model.patchify)
+    with torch.inference_mode():
+        for scale, (bits, step) in enumerate(zip(state.bits, state.steps, strict=True)):
+            if scale == len(state.schedule) - 1:
+                break
+            partial = state._replace(features=features.to(bits.device), next_scale=scale, cache=cache)
+            _, chunk = _forward_groups(partial, step, branches, group_size)
+            cache = cache.append(chunk)
+            features = fuse(partial.features, bits, scale, state.schedule, model.patchify)
+    return state._replace(cache=cache)
+
+
+def decode(state: SearchState, chunk: int = DECODE_CHUNK) -> Tensor:
+    """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales."""
+    return decode_features(state.model, state.features, chunk)
+
+
+def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK) -> Tensor:
+    """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
+
+    At most ``chunk`` images are decoded at a time. Raises FloatingPointError if an image is not finite.
+    """
+    device = next(model.tokenizer.parameters()).device
+    with torch.inference_mode():
+        parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
+        images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
+        _check_finite(images, "The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
+    return images.contiguous()
+
+
+def _sample_scale(state: SearchState, step: StepSampling, branches: int, group_size: int | None) -> SearchState:
+    scale, schedule = state.next_scale, state.schedule
+    logits, chunk = _forward_groups(state, step, branches, group_size)
+    _check_finite(logits, f"The logits of scale {scale} are not finite. Are the transformer's weights sound?")
+    draws = uniforms(state.seed, scale, range(state.samples), tuple(logits.shape[1:-1]))
+    bits = draw_bits(logits, draws, step.top_p)
+    last = scale == len(schedule) - 1
+    return state._replace(
+        next_scale=scale + 1,
+        bits=(*state.bits, bits),
+        features=fuse(state.features.to(bits.device), bits, scale, schedule, state.model.patchify),
+        cache=None if last else state.cache.append(chunk),
+        steps=(*state.steps, step),
+    )
+
+
+def _forward_groups(state: SearchState, step: StepSampling, branches: int, group_size: int | None) -> tuple[Tensor, Chunk]:
+    """``forward_scale`` for all samples, or group by group: the logits (P, L, Z, 2) and the scale's chunk."""
+    text = state.text.to(state.model.transformer.device).branches(branches)
+    logits, chunks = [], []
+    for rows in _groups(state.samples, group_size):
+        whole = len(rows) == state.samples
+        features = state.features if whole else state.features[rows.to(state.features.device)]
+        past = state.cache if whole else state.cache.select(rows)
+        part, chunk = state.model.transformer.forward_scale(features, state.next_scale, state.schedule, text, past, step)
+        logits.append(part)
+        chunks.append(chunk)
+    return torch.cat(logits), merge(chunks)
+
+
+def _groups(samples: int, group_size: int | None) -> Iterator[Tensor]:
+    if group_size is not None and group_size < 1:
+        raise ValueError(f"A group holds at least one sample; got {group_size}.")
+    yield from torch.arange(samples).split(group_size or samples)
+
+
+def _apply_policy(state: SearchState, policy: CachePolicy) -> SearchState:
+    if state.cache is None or policy == "keep":
+        return state
+    return state.without_cache() if policy == "drop" else state._replace(cache=state.cache.to("cpu"))
+
+
+def _check_through(state: SearchState, through: int) -> None:
+    last = len(state.schedule) - 1
+    if state.finished:
+        raise ValueError(f"All {last + 1} scales are sampled already; decode the state instead.")
+    if not state.next_scale <= through <= last:
+        raise ValueError(f"Cannot sample through scale {through}: scale {state.next_scale} is next and {last} is the last.")
+
+
+def _check_policy(policy: str) -> None:
+    if policy not in CACHE_POLICIES:
+        raise ValueError(f"Unknown cache policy {policy!r}; expected one of {', '.join(CACHE_POLICIES)}.")
+
+
+def _check_finite(values: Tensor, message: str) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise FloatingPointError(message)
