@@ -1,0 +1,111 @@
+"""Resampling schemes: from log-weights to ancestor rows.
+
+Every scheme with replacement is unbiased: sample i has keep * w_i copies in expectation. They differ in the variance
+of that count, which is never larger than multinomial's for residual and stratified and smallest for systematic, where a
+count never leaves floor and ceiling (Douc, Cappé and Moulines 2005, "Comparison of resampling schemes for particle
+filtering").
+"""
+
+import numpy as np
+import torch
+
+from .selection import Selection, as_log_weights, effective_sample_size, normalised_weights
+
+SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
+WITHOUT_REPLACEMENT = frozenset({"top-k"})
+
+
+def resample(
+    log_weights, keep: int, scheme: str, generator: np.random.Generator, ess_threshold: float | None = None
+) -> Selection:
+    """Choose `keep` survivors among P samples by their weights.
+
+    log_weights: (P,), unnormalised; -inf is a weight of zero. generator: see `rng.selection_generator`.
+    ess_threshold: a share of P; while the effective sample size is at least that, the weights say too little to be
+    worth the noise and the copies of resampling. Nothing is drawn then if keep is P; a cut that the schedule asks for
+    is still made, by weight but without replacement, so that the survivors stay distinct.
+    Raises ValueError for a NaN or +inf log-weight (naming the sample), when all are -inf, for an unknown scheme, and
+    for more survivors than samples without replacement.
+    """
+    values = as_log_weights(log_weights)
+    check_scheme(scheme, keep, values.size)
+    ess = effective_sample_size(values)
+    if ess_threshold is not None and ess >= ess_threshold * values.size and keep <= np.isfinite(values).sum():
+        ancestors = np.arange(keep) if keep == values.size else draw_without_replacement(values, keep, generator)
+        how = f"ess {ess:.2f} has not fallen below {ess_threshold:g} x {values.size}: " + (
+            "all kept, nothing drawn" if keep == values.size else "cut without replacement"
+        )
+    else:
+        ancestors = _DRAW[scheme](values, keep, generator)
+        how = f"{scheme}, ess {ess:.2f} of {values.size}"
+    return Selection(torch.from_numpy(ancestors.astype(np.int64)), torch.from_numpy(values.copy()), ess, how)
+
+
+def check_scheme(scheme: str, keep: int, samples: int) -> None:
+    """Raise ValueError unless `scheme` exists and can choose `keep` of `samples`."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown resampling scheme {scheme!r}; choose one of {', '.join(SCHEMES)}")
+    if keep < 1:
+        raise ValueError(f"cannot keep {keep} samples; keep at least 1")
+    if scheme in WITHOUT_REPLACEMENT and keep > samples:
+        raise ValueError(
+            f"{scheme} draws without replacement and cannot keep {keep} of {samples} samples; keep at most {samples} "
+            "or choose a scheme with replacement, for example systematic"
+        )
+
+
+def multinomial(log_weights, keep: int, generator: np.random.Generator) -> np.ndarray:
+    """(keep,) independent draws, the scheme of the TTS-VAR paper (section 3.3)."""
+    return _rows_at(normalised_weights(log_weights), generator.random(keep))
+
+
+def stratified(log_weights, keep: int, generator: np.random.Generator) -> np.ndarray:
+    """(keep,) draws, one from each of keep equal strata of the cumulative weights (Kitagawa 1996)."""
+    return _rows_at(normalised_weights(log_weights), (np.arange(keep) + generator.random(keep)) / keep)
+
+
+def systematic(log_weights, keep: int, generator: np.random.Generator) -> np.ndarray:
+    """(keep,) draws with one uniform shared by all strata (Carpenter, Clifford and Fearnhead 1999)."""
+    return _rows_at(normalised_weights(log_weights), (np.arange(keep) + generator.random()) / keep)
+
+
+def residual(log_weights, keep: int, generator: np.random.Generator) -> np.ndarray:
+    """(keep,) rows: floor(keep * w_i) certain copies, the rest multinomial over what is left (Liu and Chen 1998)."""
+    expected = keep * normalised_weights(log_weights)
+    certain = np.floor(expected * (1 + 8 * np.finfo(float).eps)).astype(np.int64)  # 49 x (1 / 49) is one copy
+    rows = np.repeat(np.arange(expected.size), certain)
+    left = keep - rows.size
+    if left == 0:
+        return rows
+    rest = np.clip(expected - certain, 0, None)
+    return np.concatenate([rows, _rows_at(rest / rest.sum(), generator.random(left))])
+
+
+def top_k(log_weights, keep: int, generator: np.random.Generator | None = None) -> np.ndarray:
+    """(keep,) rows with the largest weights, best first; among equals the lower row comes first. Draws nothing."""
+    return np.argsort(-as_log_weights(log_weights), kind="stable")[:keep]
+
+
+def draw_without_replacement(log_weights, keep: int, generator: np.random.Generator) -> np.ndarray:
+    """(keep,) distinct rows in rising order, drawn one after another by weight among those left.
+
+    The largest log-weights with Gumbel noise are such draws (Kool, van Hoof and Welling 2019, "Stochastic beams").
+    """
+    values = as_log_weights(log_weights)
+    return np.sort(np.argsort(-(values + generator.gumbel(size=values.size)), kind="stable")[:keep])
+
+
+def _rows_at(weights: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Rows where the cumulative `weights` (P,) pass each of `points` in [0, 1); a row of weight zero is never hit."""
+    cumulative = np.cumsum(weights)
+    last = np.flatnonzero(weights)[-1]
+    return np.minimum(np.searchsorted(cumulative, points * cumulative[-1], side="right"), last)
+
+
+_DRAW = {
+    "multinomial": multinomial,
+    "systematic": systematic,
+    "stratified": stratified,
+    "residual": residual,
+    "top-k": top_k,
+}

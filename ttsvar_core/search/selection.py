@@ -1,0 +1,76 @@
+"""What a selector decides: which samples go on, and with what evidence."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Selection(NamedTuple):
+    """The outcome of one selection; `SearchState.select` carries it out.
+
+    ancestors: (K,) int64, for each survivor the row it had before the selection (rows may repeat).
+    log_weights: (P,) float64, unnormalised log-weights of the P samples it was drawn from (zeros: all equal).
+    ess: effective sample size of those weights, between 1 and P.
+    reason: the decision in words, for reports and nodes.
+    """
+
+    ancestors: Tensor
+    log_weights: Tensor
+    ess: float
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"Selection({len(self.log_weights)} -> {self.ancestors.tolist()}, ess {self.ess:.2f}, {self.reason})"
+
+
+def unweighted(ancestors, samples: int, reason: str) -> Selection:
+    """The selection of `ancestors` among `samples` equally weighted samples."""
+    rows = torch.as_tensor(np.asarray(ancestors), dtype=torch.int64)
+    return Selection(rows, torch.zeros(samples, dtype=torch.float64), float(samples), reason)
+
+
+def choose(ancestors, samples: int, reason: str = "chosen by hand") -> Selection:
+    """A selection made by somebody else, for example a person looking at a contact sheet.
+
+    ancestors: rows to keep, in this order; a row may be named more than once.
+    Raises ValueError for an empty choice or a row that does not exist.
+    """
+    rows = [int(row) for row in ancestors]
+    wrong = [row for row in rows if not 0 <= row < samples]
+    if not rows or wrong:
+        came = f"rows {wrong}" if wrong else "no rows"
+        raise ValueError(f"cannot select {came}: there are {samples} samples, name rows from 0 to {samples - 1}")
+    return unweighted(rows, samples, reason)
+
+
+def as_log_weights(log_weights) -> np.ndarray:
+    """(P,) float64 array of log-weights, checked: -inf (weight zero) is legal, NaN and +inf are not.
+
+    Raises ValueError naming the first sample that is wrong, and when no sample has a positive weight.
+    """
+    values = np.asarray(torch.as_tensor(log_weights, dtype=torch.float64))
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"log-weights must be one number per sample, got an array of shape {values.shape}")
+    wrong = np.isnan(values) | (values == np.inf)
+    if wrong.any():
+        sample = int(np.argmax(wrong))
+        raise ValueError(f"log-weight of sample {sample} is {values[sample]}; expected a number or -inf (weight zero)")
+    if np.isneginf(values).all():
+        raise ValueError(f"all {values.size} log-weights are -inf: no sample has a positive weight to be drawn with")
+    return values
+
+
+def normalised_weights(log_weights) -> np.ndarray:
+    """(P,) float64 weights that sum to one; shifting by the largest log-weight keeps any range of weights finite."""
+    values = as_log_weights(log_weights)
+    weights = np.exp(values - values.max())
+    return weights / weights.sum()
+
+
+def effective_sample_size(log_weights) -> float:
+    """(sum w)^2 / sum w^2 of (P,) log-weights, between 1 and P (Kong, Liu and Wong 1994)."""
+    values = as_log_weights(log_weights)
+    weights = np.exp(values - values.max())
+    return float(weights.sum() ** 2 / np.square(weights).sum())
