@@ -88,3 +88,98 @@ def test_needs_only_the_standard_library():
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "python quickstart.py comfyui" in done.stdout
+
+
+@pytest.fixture
+def comfyui(tmp_path):
+    """The outline of a ComfyUI."""
+    folder = tmp_path / "ComfyUI"
+    (folder / "comfy").mkdir(parents=True)
+    (folder / "custom_nodes").mkdir()
+    (folder / "main.py").touch()
+    return folder
+
+
+def test_comfyui_is_found_by_name_then_around_the_pack_then_at_home(quickstart, comfyui, monkeypatch):
+    monkeypatch.setenv("COMFYUI_DIR", str(comfyui))
+    assert quickstart.find_comfyui(None) == comfyui
+    monkeypatch.delenv("COMFYUI_DIR")
+    monkeypatch.setattr(quickstart.Path, "home", lambda: comfyui.parent)
+    monkeypatch.setattr(quickstart, "ROOT", comfyui.parent / "elsewhere")
+    assert quickstart.find_comfyui(None) == comfyui
+    monkeypatch.setattr(quickstart.Path, "home", lambda: comfyui.parent / "nobody")
+    assert quickstart.find_comfyui(None) is None
+    monkeypatch.setattr(quickstart, "ROOT", comfyui / "custom_nodes" / "ttsvar")
+    assert quickstart.find_comfyui(None) == comfyui
+
+
+def test_a_named_folder_without_comfyui_is_an_error(quickstart, tmp_path):
+    with pytest.raises(quickstart.SetupError, match=r"no main\.py and comfy/"):
+        quickstart.find_comfyui(str(tmp_path))
+
+
+def test_failed_fetch_says_what_to_do(quickstart, monkeypatch, tmp_path):
+    monkeypatch.setattr(quickstart, "COMFYUI", str(tmp_path / "no such repository"))
+    with pytest.raises(quickstart.SetupError, match="COMFYUI_DIR=FOLDER"):
+        quickstart.fetch_comfyui(tmp_path / "new" / "ComfyUI")
+    monkeypatch.setattr(quickstart.shutil, "which", lambda name: None)
+    with pytest.raises(quickstart.SetupError, match="Install git"):
+        quickstart.fetch_comfyui(tmp_path / "new" / "ComfyUI")
+
+
+def test_pack_is_linked_once_and_never_over_another(quickstart, comfyui, monkeypatch, tmp_path):
+    nodes = comfyui / "custom_nodes"
+    assert quickstart.link_pack(nodes) == quickstart.link_pack(nodes) == "ttsvar"
+    assert (nodes / "ttsvar").resolve() == ROOT
+    monkeypatch.setattr(quickstart, "ROOT", tmp_path / "another copy")
+    with pytest.raises(quickstart.SetupError, match="another copy of the pack"):
+        quickstart.link_pack(nodes)
+    monkeypatch.setattr(quickstart, "ROOT", nodes / "cloned-by-hand")
+    assert quickstart.link_pack(nodes) == "cloned-by-hand"
+
+
+def test_unknown_graph_names_the_known_ones(quickstart, capsys):
+    assert quickstart.main(["comfyui", "--graph", "nonsense"]) == 1
+    assert "choose one of: " in capsys.readouterr().err
+
+
+def test_graph_becomes_a_prompt():
+    """Widgets by position, a seed's control skipped, wires over widgets, notes and muted nodes left out."""
+    from tools.comfyui_http import to_prompt
+
+    catalogue = {
+        "Draw": {
+            "input": {
+                "required": {
+                    "model": ["MODEL", {}],
+                    "seed": ["INT", {"control_after_generate": True}],
+                    "mode": [["a", "b"]],
+                    "size": ["INT", {}],
+                },
+                "optional": {"note": ["STRING", {}], "only_wire": ["FLOAT", {"forceInput": True}]},
+            },
+            "input_order": {"required": ["model", "seed", "mode", "size"], "optional": ["note", "only_wire"]},
+        },
+        "Load": {"input": {"required": {}}, "input_order": {"required": []}},
+    }
+    graph = {
+        "links": [[7, 1, 0, 2, 0, "MODEL"], [8, 1, 1, 2, 1, "INT"]],
+        "nodes": [
+            {"id": 1, "type": "Load"},
+            {
+                "id": 2,
+                "type": "Draw",
+                "inputs": [{"name": "model", "link": 7}, {"name": "size", "link": 8}, {"name": "only_wire", "link": None}],
+                "widgets_values": [42, "fixed", "b", 64, "hello"],
+            },
+            {"id": 3, "type": "MarkdownNote", "widgets_values": ["read me"]},
+            {"id": 4, "type": "Load", "mode": 4},
+        ],
+    }
+    assert to_prompt(graph, catalogue) == {
+        "1": {"class_type": "Load", "inputs": {}},
+        "2": {
+            "class_type": "Draw",
+            "inputs": {"model": ["1", 0], "seed": 42, "mode": "b", "size": ["1", 1], "note": "hello"},
+        },
+    }
