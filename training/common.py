@@ -1,0 +1,140 @@
+"""What both trainings share: options, learning-rate schedule, moving averages, checkpoints that resume, a loss log."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from ttsvar_core.scenes.grammar import CATEGORIES, ScenePrompt, prompts_of
+
+CATEGORY_SHARES = {
+    "single": 0.05, "colours": 0.12, "two": 0.18, "counting": 0.20, "position": 0.22, "attribution": 0.23,
+}
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float) -> None:
+    """Options of both trainings."""
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the weights")
+    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps of the whole run")
+    parser.add_argument("--minutes", type=float, default=0.0, help="end the run, and its learning rate, after this time")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
+    parser.add_argument("--warmup", type=int, default=200, help="steps until the highest learning rate")
+    parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights that are exported")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
+    parser.add_argument("--init", type=Path, default=None, help="folder with exported weights to go on from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def training_prompts(count: int, generator: numpy.random.Generator) -> list[ScenePrompt]:
+    """Draw prompts of the training split in the categories' shares."""
+    picks = generator.choice(len(CATEGORIES), count, p=[CATEGORY_SHARES[name] for name in CATEGORIES])
+    found = []
+    for pick in picks:
+        known = prompts_of(CATEGORIES[pick], "train")
+        found.append(known[generator.integers(len(known))])
+    return found
+
+
+class Run:
+    """A resumable training run: trained modules, their averages, the optimiser, and where the run stands.
+
+    Every step draws its randomness from (seed, step), so that the step counter is all the randomness there is to store.
+    """
+
+    def __init__(self, modules: nn.ModuleDict, args: argparse.Namespace, name: str) -> None:
+        self.modules, self.args, self.name = modules, args, name
+        self.average = copy.deepcopy(modules).requires_grad_(False).eval()
+        decayed = [p for p in modules.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in modules.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.97), fused=args.device != "meta")
+        self.step, self.seconds = 0, 0.0
+        self._last_save = self._mark = time.monotonic()
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = args.out / f"{name}.checkpoint.pt"
+        if self.checkpoint.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        stored = torch.load(self.checkpoint, map_location=self.args.device, weights_only=True)
+        self.modules.load_state_dict(stored["modules"])
+        self.average.load_state_dict(stored["average"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        self.step, self.seconds = stored["step"], stored["seconds"]
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, in [0, 1]: of its steps, or of its minutes where they were limited."""
+        by_time = self.seconds / (self.args.minutes * 60) if self.args.minutes else 0.0
+        return min(1.0, max(self.step / self.args.steps, by_time))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has used up its steps or its time."""
+        return self.progress >= 1.0
+
+    def generator(self) -> numpy.random.Generator:
+        """The random numbers of the step about to be made."""
+        return numpy.random.default_rng([self.args.seed, self.step])
+
+    def update(self, loss: torch.Tensor) -> float:
+        """One optimiser step on `loss` with warm-up and cosine decay; returns the gradient norm."""
+        rate = self.args.rate * min(1.0, (self.step + 1) / max(1, self.args.warmup))
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.args.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            ours, theirs = list(self.average.parameters()), list(self.modules.parameters())
+            torch._foreach_lerp_(ours, theirs, 1 - decay)
+        now = time.monotonic()
+        self.seconds += now - self._mark
+        self._mark = now
+        return float(norm)
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self.done or time.monotonic() - self._last_save > self.args.save_every
+
+    def save(self) -> None:
+        """Write everything a resumed run needs, whole or not at all."""
+        stored = {
+            "modules": self.modules.state_dict(), "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
+        }
+        torch.save(stored, self.checkpoint.with_suffix(".part"))
+        os.replace(self.checkpoint.with_suffix(".part"), self.checkpoint)
+        self._last_save = time.monotonic()
+
+    def log(self, **values: Any) -> None:
+        """Append one line to the loss log."""
+        line = {"step": self.step, "seconds": round(self.seconds, 1), **values}
+        with open(self.args.out / f"{self.name}.log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
+
+
+def export(module: nn.Module, path: Path) -> None:
+    """Write a module's weights as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, str(path) + ".part")
+    os.replace(str(path) + ".part", path)
