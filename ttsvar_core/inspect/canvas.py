@@ -1,0 +1,93 @@
+"""What all drawings share: colours, letters, and the way from tensors to pictures and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+BACKGROUND = (24, 26, 31)
+PANEL = (36, 39, 46)
+GRID = (58, 62, 72)
+MUTED = (142, 149, 163)
+TEXT = (232, 235, 241)
+BEST = (255, 203, 71)
+# Ten hues that stay apart on a dark ground; relatives of one first sample share one.
+_FAMILIES = (
+    (94, 169, 255), (255, 140, 85), (112, 207, 122), (232, 110, 190), (255, 206, 92),
+    (120, 220, 220), (178, 140, 255), (255, 108, 108), (170, 200, 90), (160, 170, 190),
+)
+MARGIN = 16
+
+
+def family_colour(founder: int) -> tuple[int, int, int]:
+    """The colour of everything that descends from one first sample."""
+    return _FAMILIES[founder % len(_FAMILIES)]
+
+
+@lru_cache(maxsize=8)
+def font(size: int) -> ImageFont.ImageFont:
+    """Pillow's built-in letters at a size in pixels (Pillow without FreeType has one size only)."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.load_default(size=size)
+    except (TypeError, ImportError):
+        return ImageFont.load_default()
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """Pictures of images (P, H, W, 3) in [0, 1]."""
+    from PIL import Image
+
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return [Image.fromarray(one, "RGB") for one in pixels]
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """One picture as (1, H, W, 3) float32 in [0, 1]."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+
+
+def fitted(picture: Image.Image, side: int) -> Image.Image:
+    """A picture scaled so that its longer side is at most ``side``; small ones grow by whole multiples."""
+    from PIL import Image
+
+    longest = max(picture.size)
+    if longest <= side:
+        factor = max(1, side // longest)
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    ratio = side / longest
+    size = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def clipped(text: str, width: int, size: int) -> str:
+    """``text`` cut with an ellipsis so that it is at most ``width`` pixels wide."""
+    letters = font(size)
+    if letters.getlength(text) <= width:
+        return text
+    while text and letters.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures under one another on the common background."""
+    from PIL import Image
+
+    width = max(picture.width for picture in pictures)
+    sheet = Image.new("RGB", (width, sum(picture.height for picture in pictures)), BACKGROUND)
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return sheet

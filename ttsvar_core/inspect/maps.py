@@ -1,0 +1,63 @@
+"""What a feature space sees: the three main directions of features as colours (the maps of the paper's figure 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted, font, to_pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_HEADER = 44
+
+
+def principal_colours(features: Tensor) -> Tensor:
+    """Colours (P, h, w, 3) in [0, 1] of features (P, C, h, w): their first three principal components over all samples.
+
+    One basis serves all samples, so equal colours mean alike features. Directions get a fixed sign (largest weight
+    positive). Features that do not vary come out grey. Needs at least three channels, else the missing ones stay grey.
+    """
+    samples, channels, height, width = features.shape
+    vectors = features.detach().double().cpu().movedim(1, -1).reshape(-1, channels)
+    centred = vectors - vectors.mean(0)
+    _, directions = torch.linalg.eigh(centred.T @ centred)
+    directions = directions.flip(1)[:, :3]
+    strongest = directions.abs().argmax(0)
+    directions = directions * directions.gather(0, strongest[None]).sign()
+    values = centred @ directions
+    spread = values.abs().quantile(0.99, dim=0) if len(values) < 1_000_000 else values.abs().amax(0)
+    alive = spread > 1e-9 * (1 + vectors.abs().max())
+    scaled = torch.where(alive, values / torch.where(alive, spread, torch.ones_like(spread)), torch.zeros_like(values))
+    colours = torch.full((len(vectors), 3), 0.5, dtype=torch.float64)
+    colours[:, : scaled.shape[1]] = (scaled * 0.5 + 0.5).clamp(0, 1)
+    return colours.reshape(samples, height, width, 3).float()
+
+
+def feature_maps(
+    features: Tensor, images: Tensor | None = None, what: str = "accumulated features", cell: int = 160
+) -> Image.Image:
+    """A sheet with the colours of features (P, C, h, w), under each sample's image (P, H, W, 3) if given."""
+    from PIL import Image, ImageDraw
+
+    rows = [to_pictures(principal_colours(features))]
+    if images is not None:
+        rows.insert(0, to_pictures(images))
+    rows = [[fitted(one, cell) for one in row] for row in rows]
+    width = max(one.width for row in rows for one in row)
+    heights = [max(one.height for one in row) for row in rows]
+    count = len(rows[0])
+    size = (MARGIN + count * (width + MARGIN), _HEADER + sum(heights) + MARGIN * len(rows) + 10)
+    sheet = Image.new("RGB", (max(420, size[0]), size[1]), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, 10), f"Main directions of {what}", TEXT, font(18))
+    for column in range(count):
+        left, top = MARGIN + column * (width + MARGIN), _HEADER
+        for row, height in zip(rows, heights, strict=True):
+            sheet.paste(row[column], (left + (width - row[column].width) // 2, top))
+            top += height + MARGIN // 2
+        draw.text((left + width // 2, top - 4), f"#{column}", MUTED, font(13), anchor="ma")
+    return sheet

@@ -1,0 +1,43 @@
+"""Small live previews while scales are running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .canvas import to_pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..image_model import ImageModel
+
+_SIDE = 512
+
+
+def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Image:
+    """One picture of the first ``samples`` of accumulated features (P, Cd, h, w), side by side.
+
+    Decoding is the dear part, so features wider than the preview needs are averaged down before it.
+    """
+    from PIL import Image
+
+    from ..sampling import decode_features
+
+    shown = features[:samples]
+    columns = 1 if len(shown) == 1 else 2 if len(shown) <= 4 else 4
+    cells = max(1, _SIDE // columns // model.config.tokenizer.patch_size)
+    longest = max(shown.shape[-2:])
+    if longest > cells:
+        size = [max(1, round(side * cells / longest)) for side in shown.shape[-2:]]
+        shown = torch.nn.functional.interpolate(shown, size=size, mode="area")
+    pictures = to_pictures(decode_features(model, shown))
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height))
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    factor = max(1, _SIDE // 2 // sheet.width)
+    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)

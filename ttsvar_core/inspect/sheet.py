@@ -1,0 +1,113 @@
+"""The contact sheet: every living sample with its number, its score and where it comes from."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .canvas import (
+    BACKGROUND,
+    BEST,
+    GRID,
+    MARGIN,
+    MUTED,
+    PANEL,
+    TEXT,
+    clipped,
+    family_colour,
+    fitted,
+    font,
+    to_pictures,
+)
+from .family import generations, latest_scores
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+    from ..search.state import SearchState
+
+_CAPTION = 54
+_HEADER = 58
+
+
+def contact_sheet(state: SearchState, images: Tensor, cell: int = 256) -> Image.Image:
+    """A sheet of the images (P, H, W, 3) of a state.
+
+    The number under each picture is its row, as Select by Hand takes it; colours tell families (who shares a first
+    ancestor), the bar shows the score between the worst and the best of the sheet, and the best has a golden frame.
+    """
+    from PIL import Image, ImageDraw
+
+    pictures = [fitted(picture, cell) for picture in to_pictures(images)]
+    width, height = pictures[0].size
+    columns = _columns(len(pictures), width, height + _CAPTION)
+    rows = math.ceil(len(pictures) / columns)
+    size = (
+        MARGIN + columns * (width + MARGIN),
+        _HEADER + rows * (height + _CAPTION + MARGIN),
+    )
+    sheet = Image.new("RGB", (max(size[0], 420), size[1]), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    _header(draw, state, sheet.width)
+    captions = _captions(state)
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left = MARGIN + (index % columns) * (width + MARGIN)
+        top = _HEADER + (index // columns) * (height + _CAPTION + MARGIN)
+        draw.rectangle((left, top, left + width - 1, top + height + _CAPTION - 1), fill=PANEL)
+        sheet.paste(picture, (left, top))
+        _caption(draw, caption, (left, top + height), width)
+        if caption["best"]:
+            draw.rectangle((left - 2, top - 2, left + width + 1, top + height + _CAPTION + 1), outline=BEST, width=2)
+    return sheet
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    """Columns that bring the sheet nearest to a 3:2 page."""
+    return min(range(1, count + 1), key=lambda n: (abs(n * width / (math.ceil(count / n) * height) - 1.5), n))
+
+
+def _header(draw: ImageDraw.ImageDraw, state: SearchState, width: int) -> None:
+    last = len(state.schedule) - 1
+    done = f"after scale {state.next_scale - 1} of 0-{last}" if state.next_scale else "before the first scale"
+    count = "1 sample" if state.samples == 1 else f"{state.samples} samples"
+    draw.text((MARGIN, 10), clipped(f"{count} {done}, seed {state.seed}", width - 2 * MARGIN, 18), TEXT, font(18))
+    prompt = state.conditioning.prompt or "(no prompt)"
+    draw.text((MARGIN, 34), clipped(prompt, width - 2 * MARGIN, 14), MUTED, font(14))
+
+
+def _captions(state: SearchState) -> list[dict]:
+    scores = latest_scores(state)
+    known = [score for score in scores if score is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    last = generations(state)[-1]
+    best = scores.index(high) if known and state.samples > 1 else None
+    return [
+        {
+            "row": row,
+            "score": score,
+            "share": None if score is None else (1.0 if high == low else (score - low) / (high - low)),
+            "colour": family_colour(last.founders[row]),
+            "origin": f"was #{last.parents[row]}" if last.parents else "",
+            "best": row == best,
+        }
+        for row, score in enumerate(scores)
+    ]
+
+
+def _caption(draw: ImageDraw.ImageDraw, caption: dict, corner: tuple[int, int], width: int) -> None:
+    left, top = corner
+    draw.rectangle((left, top, left + 4, top + _CAPTION - 1), fill=caption["colour"])
+    draw.text((left + 12, top + 7), f"#{caption['row']}", TEXT, font(20))
+    if caption["origin"]:
+        draw.text((left + 60, top + 12), clipped(caption["origin"], width - 60 - 66, 13), MUTED, font(13))
+    if caption["score"] is None:
+        draw.text((left + width - 10, top + 12), "no score", MUTED, font(13), anchor="ra")
+        return
+    right, accent = left + width - 10, BEST if caption["best"] else caption["colour"]
+    draw.text((right, top + 8), f"{caption['score']:.3f}", BEST if caption["best"] else TEXT, font(18), anchor="ra")
+    track = (left + 12, top + 38, right, top + 43)
+    draw.rectangle(track, fill=GRID)
+    end = track[0] + round((track[2] - track[0]) * caption["share"])
+    draw.rectangle((track[0], track[1], max(end, track[0] + 2), track[3]), fill=accent)
