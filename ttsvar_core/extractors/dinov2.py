@@ -1,0 +1,130 @@
+"""DINOv2 with registers: what the paper clusters images by.
+
+Sources: Darcet et al., "Vision Transformers Need Registers" (2023); TTS-VAR for the transform (stretched to 224 pixels,
+bilinear, ImageNet statistics) and for taking the patch tokens after the last norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..rewards.base import CHUNK, NetworkBacked, check_images, in_chunks, placement
+from ..rewards.files import Published, WrongWeights, read_config, read_tensors, require
+from ..rewards.layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows
+from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from .reduce import REDUCERS
+
+PUBLISHED = Published("DINOv2 with registers", "dinov2_vitl14_reg4_pretrain.pth", "https://github.com/facebookresearch/dinov2")
+PATCHES = 16
+"""Patches per side the paper looks at: 224 pixels of 14-pixel patches."""
+HUB_NAMES = (
+    (r"(cls_token|mask_token|register_tokens)", r"embeddings.\1"),
+    (r"pos_embed", "embeddings.position_embeddings"),
+    (r"patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"blocks\.(\d+)\.attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
+    (r"blocks\.(\d+)\.ls([12])\.gamma", r"encoder.layer.\1.layer_scale\2.lambda1"),
+    (r"blocks\.(\d+)\.mlp\.w12\.", r"encoder.layer.\1.mlp.weights_in."),
+    (r"blocks\.(\d+)\.mlp\.w3\.", r"encoder.layer.\1.mlp.weights_out."),
+    (r"blocks\.(\d+)\.", r"encoder.layer.\1."),
+    (r"norm\.", "layernorm."),
+)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class DinoExtractor(NetworkBacked):
+    """Patch tokens reduced to one vector per image; reducer: "PCA", "PCA-shared" or "Pool"."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    reducer: str = "PCA"
+    chunk: int = CHUNK
+    looks_at: str = "images"
+
+    @property
+    def name(self) -> str:
+        return f"DINOv2 {self.reducer}"
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    def describe(self, x: Tensor) -> Tensor:
+        """(B, F) float32 on the CPU, of images (B, H, W, 3) in [0, 1]; F is 256 for PCA, the model's width for Pool."""
+        return REDUCERS[self.reducer](self.patch_tokens(x))
+
+    @torch.no_grad()
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(B, L, C) float32 tokens of the patches, rows first, of images (B, H, W, 3) in [0, 1]."""
+        check_images(images, self.name)
+        device, dtype = placement(self.model)
+
+        def one_pass(chunk: Tensor) -> Tensor:
+            return normed_patches(self.model, self.preprocess(chunk.to(device)).to(dtype))
+
+        return in_chunks(one_pass, images, self.chunk)
+
+
+def normed_patches(model: nn.Module, pixels: Tensor) -> Tensor:
+    """(B, L, C) float32 patch tokens after the last norm, without class and register tokens, of pixels (B, 3, h, w)."""
+    return model(pixel_values=pixels).last_hidden_state[:, 1 + model.config.num_register_tokens :].float()
+
+
+def load_dinov2(path: str | Path, reducer: str = "PCA", dtype=torch.float32) -> DinoExtractor:
+    """DINOv2 with registers of any size, from the hub's .pth or a file or folder in Hugging Face layout.
+
+    Raises MissingWeights or WrongWeights, naming the file and the page; ValueError for an unknown reducer.
+    """
+    if reducer not in REDUCERS:
+        raise ValueError(f"no reducer {reducer!r}; expected one of {', '.join(REDUCERS)}")
+    model = build_dinov2(read_tensors(path, PUBLISHED), read_config(path), str(path))
+    preprocess = Preprocess(PATCHES * model.config.patch_size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    return DinoExtractor(model.to(dtype), preprocess, reducer)
+
+
+def build_dinov2(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> nn.Module:
+    """The transformers model, from tensors in either layout; config may tell the number of heads."""
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    named = _published_names(tensors, source)
+    width, _, patch, _ = named["embeddings.patch_embeddings.projection.weight"].shape
+    gated = "encoder.layer.0.mlp.weights_in.weight" in named
+    settings = Dinov2WithRegistersConfig(
+        hidden_size=width,
+        num_hidden_layers=count_blocks(named, r"encoder\.layer\.(\d+)\."),
+        num_attention_heads=config.get("num_attention_heads", max(1, width // HEAD_SIZE)),
+        mlp_ratio=_mlp_ratio(named, width, gated, source),
+        image_size=round((named["embeddings.position_embeddings"].shape[1] - 1) ** 0.5) * patch,
+        patch_size=patch,
+        num_register_tokens=named["embeddings.register_tokens"].shape[1],
+        use_swiglu_ffn=gated,
+        layer_norm_eps=config.get("layer_norm_eps", 1e-6),
+    )
+    return load_published(Dinov2WithRegistersModel, settings, named, source, PUBLISHED)
+
+
+def _published_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors under the names of Hugging Face's published checkpoints."""
+    if "blocks.0.norm1.weight" in tensors:
+        parts = [f"attention.attention.{part}." for part in ("query", "key", "value")]
+        tensors = rename(split_rows(tensors, r"attn\.qkv\.", parts), HUB_NAMES)
+    require(tensors, ("embeddings.patch_embeddings.projection.weight",), source, PUBLISHED)
+    if "embeddings.register_tokens" not in tensors:
+        raise WrongWeights(f"{source} is a DINOv2 without registers, whose patch maps have artefacts. {PUBLISHED.advice}")
+    return dict(tensors)
+
+
+def _mlp_ratio(tensors: Mapping[str, Tensor], width: int, gated: bool, source: str) -> int:
+    """The whole multiple of the width the feed-forward layers are configured by; the gated ones then keep two thirds."""
+    name = "encoder.layer.0.mlp." + ("weights_in.weight" if gated else "fc1.weight")
+    require(tensors, (name,), source, PUBLISHED)
+    rows = len(tensors[name])
+    for ratio in range(1, 17):
+        expected = 2 * ((ratio * width * 2 // 3 + 7) // 8 * 8) if gated else ratio * width
+        if rows == expected:
+            return ratio
+    raise WrongWeights(f"{source}: {name} has {rows} rows, no whole multiple of the width {width}. {PUBLISHED.advice}")

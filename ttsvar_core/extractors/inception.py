@@ -1,0 +1,81 @@
+"""InceptionV3's pooled features, the paper's third extractor, where torchvision can be imported.
+
+Source: TTS-VAR for the transform (stretched to 299 pixels, bilinear, ImageNet statistics) and for replacing the last
+layer by the identity; torchvision for the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..rewards.base import CHUNK, NetworkBacked, check_images, in_chunks, placement
+from ..rewards.files import Published, WrongWeights, read_tensors
+from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+PUBLISHED = Published(
+    "InceptionV3",
+    "inception_v3_google-0cc3c7bd.pth",
+    "https://pytorch.org/vision/stable/models/generated/torchvision.models.inception_v3.html",
+)
+IMAGE_SIZE = 299
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class InceptionExtractor(NetworkBacked):
+    """One vector of 2048 pooled features per image."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    chunk: int = CHUNK
+    name: str = "Inception"
+    looks_at: str = "images"
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    @torch.no_grad()
+    def describe(self, x: Tensor) -> Tensor:
+        """(B, 2048) float32 on the CPU, of images (B, H, W, 3) in [0, 1]."""
+        check_images(x, self.name)
+        device, dtype = placement(self.model)
+
+        def one_pass(chunk: Tensor) -> Tensor:
+            return self.model(self.preprocess(chunk.to(device)).to(dtype)).float().cpu()
+
+        return in_chunks(one_pass, x, self.chunk)
+
+
+def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
+    """InceptionV3 from torchvision's own weights.
+
+    Raises ImportError where torchvision does not work, MissingWeights or WrongWeights for the file.
+    """
+    try:
+        from torchvision.models import inception_v3
+    except (ImportError, RuntimeError) as error:  # torchvision beside another torch fails with a RuntimeError
+        raise ImportError(
+            f"InceptionV3 needs torchvision, which cannot be imported ({error}). Install the torchvision that belongs to "
+            f"torch {torch.__version__}, or use DINOv2, the paper's default."
+        ) from error
+    tensors = read_tensors(path, PUBLISHED)
+    # torchvision's own weights expect inputs scaled once more from ImageNet's to the original network's statistics
+    model = inception_v3(weights=None, init_weights=False, transform_input=True)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WrongWeights(f"{path} is not torchvision's InceptionV3: {_first(error)}. {PUBLISHED.advice}") from error
+    model.fc = nn.Identity()
+    model.AuxLogits = None
+    preprocess = Preprocess(IMAGE_SIZE, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    return InceptionExtractor(model.to(dtype).eval().requires_grad_(False), preprocess)
+
+
+def _first(error: RuntimeError) -> str:
+    """The first misfit of the many lines that torch lists."""
+    lines = str(error).splitlines()
+    return lines[min(1, len(lines) - 1)].strip()[:200]

@@ -1,0 +1,132 @@
+"""Aesthetic v2.5: a SigLIP image tower and five linear layers; it does not read the prompt.
+
+Source: the weights of aesthetic-predictor-v2-5 (discus0434). Its scale is 1 to 10; the search divides it by ten, as
+the paper does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .base import CHUNK, NetworkBacked, check_images, in_chunks, placement
+from .files import Published, read_config, read_tensors, require, with_prefix
+from .layout import count_blocks, float_stack, linear_stack, load_published, vision_heads
+from .preprocess import HALF, Preprocess
+
+TOWER = Published("SigLIP", "model.safetensors", "https://huggingface.co/google/siglip-so400m-patch14-384")
+HEAD = Published(
+    "the head of Aesthetic v2.5",
+    "aesthetic_predictor_v2_5.pth",
+    "https://github.com/discus0434/aesthetic-predictor-v2-5/tree/main/models",
+)
+SCALE = 10.0
+"""What the paper divides the predictor's 1 to 10 by."""
+IMAGE_SIZES = {(14, 27): 384}
+"""Input side by (patch, grid) where it is no multiple of the patch: so400m drops 6 of its 384 pixels."""
+TOWER_PREFIXES = ("vision_model.", "vision.vision_model.", "vision.")
+"""Where a SigLIP keeps its image tower: the published checkpoints, then the reference files."""
+
+
+class AestheticModel(nn.Module):
+    """A SigLIP image tower and the head on its normalised embedding."""
+
+    def __init__(self, vision: nn.Module, head: nn.Sequential):
+        super().__init__()
+        self.vision, self.head = vision, head
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(B, C) float32 pooled embeddings of pixels (B, 3, h, w)."""
+        return self.vision(pixel_values=pixels).pooler_output.float()
+
+    def predict(self, embeddings: Tensor) -> Tensor:
+        """(B,) float32 on the predictor's own scale of 1 to 10."""
+        return float_stack(self.head, nn.functional.normalize(embeddings, dim=-1))[:, 0]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AestheticReward(NetworkBacked):
+    """Aesthetic v2.5 divided by ten."""
+
+    model: AestheticModel
+    preprocess: Preprocess
+    chunk: int = CHUNK
+    name: str = "Aesthetic v2.5"
+    range: tuple[float, float] = (0.1, 1.0)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]; the prompt is not used."""
+        check_images(images, self.name)
+        device, dtype = placement(self.model.vision)
+
+        def one_pass(chunk: Tensor) -> Tensor:
+            return self.model.predict(self.model.embed(self.preprocess(chunk.to(device)).to(dtype)))
+
+        return in_chunks(one_pass, images, self.chunk).to(images.device) / SCALE
+
+
+def load_aesthetic(tower: str | Path, head: str | Path, dtype=torch.float32) -> AestheticReward:
+    """Aesthetic v2.5 from a SigLIP (file or folder, with or without its text tower) and the head's file.
+
+    dtype: of the tower. Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
+    """
+    tensors = {**read_tensors(tower, TOWER), **head_tensors(read_tensors(head, HEAD))}
+    model, size = build_aesthetic(tensors, read_config(tower), f"{tower} with {head}")
+    model.vision.to(dtype)
+    return AestheticReward(model, Preprocess(size, "stretch", mean=HALF, std=HALF))
+
+
+def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head's tensors as `scoring_head.<index>...`, wherever in a predictor's file they lie."""
+    mark = "scoring_head."
+    return {mark + name.split(mark, 1)[1]: tensor for name, tensor in tensors.items() if mark in name}
+
+
+def build_aesthetic(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tuple[AestheticModel, int]:
+    """The network and its input size in pixels, from the tower's and the head's tensors together.
+
+    config: what tensors do not tell, under `vision` or `vision_config` or at the top: heads, activation, input size.
+    """
+    head = with_prefix(head_tensors(tensors), "scoring_head.")
+    require(head, ("0.weight", "0.bias"), source, HEAD)
+    vision = _tower(tensors)
+    require(vision, ("embeddings.patch_embedding.weight", "head.probe"), source, TOWER)
+    section = config.get("vision", config.get("vision_config", config))
+    return _assemble(vision, head, section, source)
+
+
+def _tower(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in TOWER_PREFIXES:
+        if found := with_prefix(tensors, prefix):
+            return found
+    return {name: tensor for name, tensor in tensors.items() if "scoring_head." not in name}
+
+
+def _assemble(vision: dict, head: dict, config: Mapping, source: str) -> tuple[AestheticModel, int]:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    width, _, patch, _ = vision["embeddings.patch_embedding.weight"].shape
+    grid = round(len(vision["embeddings.position_embedding.weight"]) ** 0.5)
+    size = config.get("image_size", IMAGE_SIZES.get((patch, grid), grid * patch))
+    settings = SiglipVisionConfig(
+        hidden_size=width,
+        intermediate_size=len(vision["encoder.layers.0.mlp.fc1.weight"]),
+        num_hidden_layers=count_blocks(vision, r"encoder\.layers\.(\d+)\."),
+        num_attention_heads=config.get("num_attention_heads", vision_heads(width)),
+        image_size=size,
+        patch_size=patch,
+        hidden_act=config.get("hidden_act", "gelu_pytorch_tanh"),
+        layer_norm_eps=config.get("layer_norm_eps", 1e-6),
+    )
+    named = {f"vision_model.{name}": tensor for name, tensor in vision.items() if not name.endswith("position_ids")}
+    tower = load_published(SiglipVisionModel, settings, named, source, TOWER)
+    return AestheticModel(tower, linear_stack(head)), size

@@ -1,0 +1,94 @@
+"""What a reward is, and what the rewards that run a network have in common."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 32
+"""Images in one forward pass unless memory runs out; a search of the paper holds at most 64 (8 samples at N = 8)."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Anything that says how well an image answers a prompt; docs/own-reward.md shows how to write one.
+
+    name: for reports and errors. range: the values ordinary images get, so that a temperature can be judged.
+    A reward that owns networks also lists them in `models`, so that a host can place and offload them.
+    """
+
+    name: str
+    range: tuple[float, float]
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """(B,) float32 scores, higher is better, of images (B, H, W, 3) in [0, 1]."""
+        ...
+
+
+class NetworkBacked:
+    """A reward or extractor around networks: `models` for the host to place, `.to` for everyone else."""
+
+    name: str
+    models: tuple[nn.Module, ...]
+
+    def to(self, device: torch.device | str):
+        """The same object with its networks on `device`; scores are computed wherever the networks are."""
+        for model in self.models:
+            model.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for model in self.models for parameter in model.parameters())
+        return f"{type(self).__name__}({self.name}, {parameters / 1e6:.1f}M parameters)"
+
+
+class Recent:
+    """The last few results of a function of one prompt, such as text embeddings; belongs to a reward, not to a module."""
+
+    def __init__(self, capacity: int = 8):
+        self._capacity = capacity
+        self._values: OrderedDict = OrderedDict()
+
+    def get(self, key, compute: Callable):
+        """The value kept for `key`, or `compute()`, which is then kept in place of the one unused for longest."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = self._values[key] = compute()
+        if len(self._values) > self._capacity:
+            self._values.popitem(last=False)
+        return value
+
+
+def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of a network's weights, read at every use because a host moves networks between uses."""
+    parameter = next(module.parameters())
+    return parameter.device, parameter.dtype
+
+
+def check_images(images: Tensor, name: str) -> None:
+    """Raises ValueError unless `images` is a batch (B, H, W, 3) of floating-point pixels."""
+    if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape) < 1 or not images.is_floating_point():
+        raise ValueError(
+            f"{name} looks at images of shape (B, height, width, 3) with floating-point values in [0, 1], "
+            f"got {tuple(images.shape)} of {str(images.dtype).removeprefix('torch.')}"
+        )
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk: int = CHUNK) -> Tensor:
+    """`function` over `images` in slices of `chunk`, concatenated; when the device runs out of memory, in halves."""
+    outputs, start = [], 0
+    while start < len(images):
+        try:
+            outputs.append(function(images[start : start + chunk]))
+            start += chunk
+        except torch.cuda.OutOfMemoryError:
+            if chunk == 1:
+                raise
+            chunk = max(1, min(chunk, len(images) - start) // 2)
+            torch.cuda.empty_cache()
+    return torch.cat(outputs)

@@ -1,0 +1,91 @@
+"""Several rewards as one.
+
+Source: TTS-VAR averages the softmax of each reward over the batch for "HPS+IR"; the others are the usual ways to bring
+scores of different units together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .base import NetworkBacked, Reward
+
+How = Literal["softmax", "z-score", "rank", "weighted"]
+RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Blend(NetworkBacked):
+    """A weighted average of rewards after bringing them to one unit, or their plain weighted sum.
+
+    how: "softmax" (the paper's), "z-score" and "rank" compare the images of one batch with each other, so such a score
+    means nothing outside its batch; "weighted" adds weight times raw score. weights: one per reward, None for all 1.
+    Raises ValueError for no rewards, an unknown `how`, or weights that do not fit.
+    """
+
+    rewards: Sequence[Reward]
+    how: How = "softmax"
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self):
+        if not self.rewards:
+            raise ValueError("a blend needs at least one reward")
+        if self.how not in (*RANGES, "weighted"):
+            raise ValueError(f"no blend {self.how!r}; expected one of {', '.join(RANGES)}, weighted")
+        if len(self._weights) != len(self.rewards):
+            raise ValueError(f"{len(self._weights)} weights for {len(self.rewards)} rewards; give one for each")
+        if self.how != "weighted" and (min(self._weights) < 0 or sum(self._weights) <= 0):
+            raise ValueError(f"weights of an average must be positive, got {tuple(self._weights)}")
+
+    @property
+    def name(self) -> str:
+        return f"{'+'.join(reward.name for reward in self.rewards)} ({self.how})"
+
+    @property
+    def range(self) -> tuple[float, float]:
+        if self.how != "weighted":
+            return RANGES[self.how]
+        pairs = zip(self._weights, self.rewards, strict=True)
+        ends = [sorted(weight * end for end in reward.range) for weight, reward in pairs]
+        return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return tuple(model for reward in self.rewards for model in getattr(reward, "models", ()))
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """(B,) float32 of images (B, H, W, 3) in [0, 1]."""
+        scores = torch.stack([reward.score(images, prompt).float().to(images.device) for reward in self.rewards])
+        weights = torch.tensor(self._weights, dtype=torch.float32, device=scores.device)
+        if self.how != "weighted":
+            weights = weights / weights.sum()
+        return weights @ _comparable(scores, self.how)
+
+    @property
+    def _weights(self) -> Sequence[float]:
+        return [1.0] * len(self.rewards) if self.weights is None else self.weights
+
+
+def _comparable(scores: Tensor, how: How) -> Tensor:
+    """Scores (R, B) of R rewards in one unit; a batch of one, or of equal scores, gives each image the same."""
+    if how == "softmax":
+        return scores.softmax(dim=1)
+    if how == "z-score":
+        spread = scores.std(dim=1, correction=0, keepdim=True)
+        standardised = (scores - scores.mean(dim=1, keepdim=True)) / spread
+        return torch.where(spread > 0, standardised, torch.zeros_like(scores))
+    if how == "rank":
+        return _ranks(scores)
+    return scores
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """(R, B) from 0 for the worst to 1 for the best image; ties share the middle of their ranks."""
+    below = (scores[:, None, :] < scores[:, :, None]).sum(dim=-1)
+    tied = (scores[:, None, :] == scores[:, :, None]).sum(dim=-1)
+    return (below + (tied - 1) / 2) / (scores.shape[1] - 1) if scores.shape[1] > 1 else torch.full_like(scores, 0.5)

@@ -1,0 +1,97 @@
+"""Rewards that compare an image's embedding with the prompt's: CLIPScore and PickScore, from any CLIP.
+
+Sources: Hessel et al., "CLIPScore" (2021), here the plain cosine, as the paper's tables report it; Kirstain et al.,
+"Pick-a-Pic" (2023) for PickScore, the cosine times the learned temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .base import CHUNK, NetworkBacked, Recent, check_images, in_chunks, placement
+from .clip_layout import build_clip, check_vocabulary, image_features, text_features
+from .files import Published, read_config, read_tensors
+from .preprocess import Preprocess
+from .tokens import PromptTokenizer, clip_tokenizer
+
+CLIP = Published("CLIP", "model.safetensors", "https://huggingface.co/openai/clip-vit-large-patch14")
+PICK = Published("PickScore", "model.safetensors", "https://huggingface.co/yuvalkirstain/PickScore_v1")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ClipReward(NetworkBacked):
+    """Cosine of image and prompt, times the model's temperature if `scaled`. A prompt is embedded once."""
+
+    model: nn.Module
+    tokenizer: PromptTokenizer
+    preprocess: Preprocess
+    name: str
+    range: tuple[float, float]
+    scaled: bool = False
+    chunk: int = CHUNK
+    recent: Recent = field(default_factory=Recent)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
+        check_images(images, self.name)
+        device, dtype = placement(self.model)
+        text = self.recent.get((prompt, dtype), lambda: self._embed(prompt)).to(device)
+
+        def one_pass(chunk: Tensor) -> Tensor:
+            return (image_features(self.model, self.preprocess(chunk.to(device)).to(dtype)) * text).sum(dim=-1)
+
+        cosine = in_chunks(one_pass, images, self.chunk).to(images.device)
+        return cosine * self.model.logit_scale.float().exp().to(cosine.device) if self.scaled else cosine
+
+    def _embed(self, prompt: str) -> Tensor:
+        return text_features(self.model, self.tokenizer(prompt).to(placement(self.model)[0])).cpu()
+
+
+def load_clip_score(
+    path: str | Path, vocabulary: str | Path | None = None, activation: str = "auto", dtype=torch.float32
+) -> ClipReward:
+    """CLIPScore from any CLIP, a file or folder in Hugging Face or open_clip layout; see `load_clip_reward`."""
+    return load_clip_reward(path, CLIP, "CLIPScore", (0.0, 0.5), vocabulary, activation=activation, dtype=dtype)
+
+
+def load_pick_score(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ClipReward:
+    """PickScore from its published weights (a ViT-H CLIP, so with plain GELU); see `load_clip_reward`."""
+    options = {"scaled": True, "dtype": dtype}
+    return load_clip_reward(path, PICK, "PickScore", (15.0, 27.0), vocabulary, activation="gelu", **options)
+
+
+def load_clip_reward(
+    path: str | Path,
+    published: Published,
+    name: str,
+    range: tuple[float, float],
+    vocabulary: str | Path | None = None,
+    *,
+    activation: str = "auto",
+    config: Mapping | None = None,
+    fit: str = "crop",
+    scaled: bool = False,
+    dtype=torch.float32,
+) -> ClipReward:
+    """A reward over the CLIP at `path`.
+
+    vocabulary: a folder with CLIP's merges, or None for the ones that are shipped. activation, config: see
+    `build_clip`; config=None reads the one published beside the weights. fit: see `Preprocess`. dtype: of the network.
+    Raises MissingWeights or WrongWeights, naming the file, the folder and the page it is published on.
+    """
+    config = read_config(path) if config is None else config
+    model = build_clip(read_tensors(path, published), config, str(path), published, activation)
+    tokenizer = clip_tokenizer(vocabulary, model.text_length)
+    check_vocabulary(model, tokenizer.size, str(path), published)
+    preprocess = Preprocess(model.image_size, fit=fit)
+    return ClipReward(model.network.to(dtype), tokenizer, preprocess, name, range, scaled)

@@ -1,0 +1,178 @@
+"""Any CLIP with one image and one text transformer, from open_clip's or Hugging Face's names to one loaded model.
+
+Sources: the parameter names of mlfoundations/open_clip and of transformers' published CLIP checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .files import Published, WrongWeights, require
+from .layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows, vision_heads
+
+OPEN_CLIP_NAMES = (
+    (r"visual\.class_embedding", "vision_model.embeddings.class_embedding"),
+    (r"visual\.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    (r"visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
+    (r"visual\.ln_pre\.", "vision_model.pre_layrnorm."),
+    (r"visual\.ln_post\.", "vision_model.post_layernorm."),
+    (r"visual\.proj$", "visual_projection.weight"),
+    (r"visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
+    (r"token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    (r"ln_final\.", "text_model.final_layer_norm."),
+    (r"text_projection$", "text_projection.weight"),
+    (r"transformer\.resblocks\.", "text_model.encoder.layers."),
+)
+OPEN_CLIP_BLOCKS = (
+    (r"(.*layers\.\d+)\.ln_([12])\.", r"\1.layer_norm\2."),
+    (r"(.*layers\.\d+)\.attn\.out_proj\.", r"\1.self_attn.out_proj."),
+    (r"(.*layers\.\d+)\.mlp\.c_fc\.", r"\1.mlp.fc1."),
+    (r"(.*layers\.\d+)\.mlp\.c_proj\.", r"\1.mlp.fc2."),
+)
+CONSTANTS = ("attn_mask", "position_ids", "input_resolution", "context_length", "vocab_size")
+"""Buffers some files carry: a causal mask, running indices, and OpenAI's three sizes."""
+OPENAI_WIDTH = 1024
+"""The widest image tower OpenAI published (ViT-L/14); it and the smaller ones use the quick form of GELU."""
+
+
+class ClipModel(NamedTuple):
+    """A loaded CLIP: the transformers module, its input size in pixels, the tokens it reads and knows."""
+
+    network: nn.Module
+    image_size: int
+    text_length: int
+    vocabulary: int
+
+
+def build_clip(
+    tensors: Mapping[str, Tensor],
+    config: Mapping,
+    source: str,
+    published: Published,
+    activation: str = "auto",
+) -> ClipModel:
+    """A CLIP from tensors in either layout; sizes from the tensors.
+
+    config: what tensors do not tell, if a file says it: heads and activation, in the layout of Hugging Face's
+    config.json, of open_clip_config.json or of the reference files. activation: "gelu", "quick_gelu", or "auto" to
+    believe the configuration, else quick_gelu for OpenAI's sizes under Hugging Face names and gelu for all others.
+    Raises WrongWeights, naming the first tensor that does not fit and the page.
+    """
+    from transformers import CLIPModel
+
+    named = _published_names(tensors, source, published)
+    settings = _settings(named, config.get("model_cfg", config), _open_clip(tensors), activation)
+    network = load_published(CLIPModel, settings, named, source, published)
+    text, vision = settings.text_config, settings.vision_config
+    return ClipModel(network, vision.image_size, text.max_position_embeddings, text.vocab_size)
+
+
+def image_features(network: nn.Module, pixels: Tensor) -> Tensor:
+    """(B, C) unit vectors, float32, of pixels (B, 3, h, w)."""
+    pooled = network.vision_model(pixel_values=pixels).pooler_output
+    return nn.functional.normalize(network.visual_projection(pooled).float(), dim=-1)
+
+
+def text_features(network: nn.Module, ids: Tensor) -> Tensor:
+    """(B, C) unit vectors, float32, of token ids (B, T), read at the end marker: the highest id, where it comes first."""
+    states = network.text_model(input_ids=ids).last_hidden_state
+    at_end = states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
+    return nn.functional.normalize(network.text_projection(at_end).float(), dim=-1)
+
+
+def _open_clip(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("visual.") for name in tensors)
+
+
+def _published_names(tensors: Mapping[str, Tensor], source: str, published: Published) -> dict[str, Tensor]:
+    """The tensors under the names of Hugging Face's published CLIP checkpoints."""
+    tensors = {name: tensor for name, tensor in tensors.items() if name.rsplit(".", 1)[-1] not in CONSTANTS}
+    if _open_clip(tensors):
+        # open_clip keeps some text towers in a module of their own, under the same names after "text."
+        tensors = rename(tensors, ((r"text\.", ""),))
+        require(tensors, ("visual.conv1.weight", "visual.proj", "token_embedding.weight"), source, published)
+        transposed = {name: tensors[name].T for name in ("visual.proj", "text_projection") if name in tensors}
+        fused = rename(rename({**tensors, **transposed}, OPEN_CLIP_NAMES), OPEN_CLIP_BLOCKS)
+        parts = [rf"self_attn.{letter}_proj." for letter in "qkv"]
+        tensors = split_rows(fused, r"attn\.in_proj_", parts)
+    marks = ("vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight")
+    require(tensors, (*marks, "visual_projection.weight", "text_projection.weight"), source, published)
+    return tensors
+
+
+def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, activation: str):
+    from transformers import CLIPConfig
+
+    vision = _section(config, "vision_config", "vision_cfg", "vision")
+    text = _section(config, "text_config", "text_cfg", "text")
+    projection, width = tensors["visual_projection.weight"].shape
+    patch = tensors["vision_model.embeddings.patch_embedding.weight"].shape[-1]
+    positions = len(tensors["vision_model.embeddings.position_embedding.weight"])
+    vocabulary, text_width = tensors["text_model.embeddings.token_embedding.weight"].shape
+    if activation == "auto":
+        activation = _activation(config, vision, width, open_clip)
+    shared = {"projection_dim": projection, "hidden_act": activation}
+    return CLIPConfig(
+        projection_dim=projection,
+        vision_config={
+            "hidden_size": width,
+            "num_attention_heads": _heads(vision, width, vision_heads(width)),
+            "image_size": round((positions - 1) ** 0.5) * patch,
+            "patch_size": patch,
+            **_depth(tensors, "vision_model"),
+            **shared,
+        },
+        text_config={
+            "hidden_size": text_width,
+            "num_attention_heads": _heads(text, text_width, max(1, text_width // HEAD_SIZE)),
+            "vocab_size": vocabulary,
+            "max_position_embeddings": len(tensors["text_model.embeddings.position_embedding.weight"]),
+            "pad_token_id": 0,
+            "bos_token_id": vocabulary - 2,
+            "eos_token_id": vocabulary - 1,
+            **_depth(tensors, "text_model"),
+            **shared,
+        },
+    )
+
+
+def _section(config: Mapping, *names: str) -> Mapping:
+    return next((config[name] for name in names if isinstance(config.get(name), Mapping)), {})
+
+
+def _heads(section: Mapping, width: int, usual: int) -> int:
+    if "head_width" in section:
+        return width // section["head_width"]
+    return section.get("num_attention_heads", section.get("heads", usual))
+
+
+def _depth(tensors: Mapping[str, Tensor], tower: str) -> dict[str, int]:
+    return {
+        "num_hidden_layers": count_blocks(tensors, rf"{tower}\.encoder\.layers\.(\d+)\."),
+        "intermediate_size": len(tensors[f"{tower}.encoder.layers.0.mlp.fc1.weight"]),
+    }
+
+
+def _activation(config: Mapping, vision: Mapping, width: int, open_clip: bool) -> str:
+    """What the configuration says, or what the publisher of such a file used (see `build_clip`)."""
+    if "activation" in config:
+        return config["activation"]
+    if "vision_cfg" in config:
+        return "quick_gelu" if config.get("quick_gelu") else "gelu"
+    if "vision_config" in config:
+        return vision.get("hidden_act", "quick_gelu")
+    return "gelu" if open_clip or width > OPENAI_WIDTH else "quick_gelu"
+
+
+def check_vocabulary(model: ClipModel, tokens: int, source: str, published: Published) -> None:
+    """Raises WrongWeights if the text tower has fewer embeddings than CLIP's tokenizer has tokens."""
+    if model.vocabulary < tokens:
+        raise WrongWeights(
+            f"{source} knows {model.vocabulary} tokens, CLIP's tokenizer has {tokens}: another tokenizer belongs to it. "
+            f"{published.advice}"
+        )

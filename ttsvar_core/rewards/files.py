@@ -1,0 +1,121 @@
+"""Reading weight files that users bring: where they are published, which formats are read, what errors say."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+WEIGHT_NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+WRAPPERS = ("state_dict", "model", "module")
+"""Keys under which training code keeps the tensors: open_clip and HPS use the first."""
+
+
+class Published(NamedTuple):
+    """A model as its authors publish it; `folder` is where this pack's users keep such files."""
+
+    title: str
+    file: str
+    page: str
+    folder: str = "models/reward_models"
+
+    @property
+    def advice(self) -> str:
+        """The sentence every error about this file ends with."""
+        return f"{self.title}: get {self.file} from {self.page} and put it into {self.folder}."
+
+
+class MissingWeights(FileNotFoundError):
+    """No such file."""
+
+
+class WrongWeights(ValueError):
+    """The file is there but does not hold the model that was asked for."""
+
+
+def read_tensors(path: str | Path, published: Published) -> dict[str, Tensor]:
+    """All tensors of a weight file by name, memory-mapped where the format allows; never unpickles objects.
+
+    path: a .safetensors file, a torch file holding a state dict (also one wrapped under `state_dict`, `model` or
+    `module`), or a folder in the Hugging Face or open_clip layout, sharded or not.
+    Raises MissingWeights or WrongWeights, naming the file, the folder and the page it is published on.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingWeights(f"{path} does not exist. {published.advice}")
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(path, published):
+        tensors.update(_read_file(file, published))
+    if not tensors:
+        raise WrongWeights(f"{path} holds no tensors. {published.advice}")
+    return tensors
+
+
+def read_config(path: str | Path) -> dict:
+    """The configuration published with the weights, or {}: config.json in a folder, `<stem>.json` beside a file."""
+    path = Path(path)
+    candidates = [path / "config.json", path / "open_clip_config.json"] if path.is_dir() else [path.with_suffix(".json")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return json.loads(candidate.read_text(encoding="utf-8"))
+    return {}
+
+
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def require(tensors: Mapping[str, Tensor], names: tuple[str, ...], source: str, published: Published) -> None:
+    """Raises WrongWeights if one of `names`, by which a layout is recognised, is not among `tensors`."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        found = ", ".join(list(tensors)[:3]) or "nothing"
+        raise WrongWeights(
+            f"{source} is not {published.title}: it has no tensor {missing[0]} (it begins with {found}). {published.advice}"
+        )
+
+
+def _weight_files(path: Path, published: Published) -> list[Path]:
+    if path.is_file():
+        return [path]
+    for index in sorted(path.glob("*.index.json")):
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [shard for shard in shards if not (path / shard).is_file()]
+        if missing:
+            raise MissingWeights(f"{path} lacks {missing[0]}, which {index.name} lists. {published.advice}")
+        return [path / shard for shard in shards]
+    for name in WEIGHT_NAMES:
+        if (path / name).is_file():
+            return [path / name]
+    raise MissingWeights(f"the folder {path} holds none of {', '.join(WEIGHT_NAMES)}. {published.advice}")
+
+
+def _read_file(path: Path, published: Published) -> dict[str, Tensor]:
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        raise WrongWeights(
+            f"{path} cannot be read as tensors ({type(error).__name__}: {str(error).splitlines()[0]}). It may be cut "
+            f"short, or hold Python objects, which are never loaded. {published.advice}"
+        ) from error
+    while isinstance(content, Mapping) and (wrapper := _wrapper(content)):
+        content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise WrongWeights(f"{path} holds a {type(content).__name__}, not named tensors. {published.advice}")
+    tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    return with_prefix(tensors, "module.") if all(name.startswith("module.") for name in tensors) else tensors
+
+
+def _wrapper(content: Mapping) -> str | None:
+    return next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)

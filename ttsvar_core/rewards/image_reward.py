@@ -1,0 +1,166 @@
+"""ImageReward: BLIP reads the prompt while looking at the image, a small head turns that into one number.
+
+Source: Xu et al., "ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation" (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .base import CHUNK, NetworkBacked, Recent, check_images, in_chunks, placement
+from .files import Published, WrongWeights, read_config, read_tensors, require, with_prefix
+from .layout import HEAD_SIZE, count_blocks, float_stack, linear_stack, load_published, rename, vision_heads
+from .preprocess import Preprocess
+from .tokens import PromptTokenizer, bert_tokenizer
+
+PUBLISHED = Published("ImageReward", "ImageReward.pt", "https://huggingface.co/THUDM/ImageReward")
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+"""Of the head's output over the authors' data; the score is standardised with them (image-reward 1.5)."""
+VISION_EPS, TEXT_EPS = 1e-6, 1e-12
+"""Layer-norm constants of BLIP's image tower and of BERT (image-reward 1.5)."""
+VISION_NAMES = (
+    (r"cls_token", "embeddings.class_embedding"),
+    (r"pos_embed", "embeddings.position_embedding"),
+    (r"patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"blocks\.(\d+)\.norm([12])\.", r"encoder.layers.\1.layer_norm\2."),
+    (r"blocks\.(\d+)\.attn\.qkv\.", r"encoder.layers.\1.self_attn.qkv."),
+    (r"blocks\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.projection."),
+    (r"blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
+    (r"norm\.", "post_layernorm."),
+)
+
+
+class ImageRewardModel(nn.Module):
+    """BLIP's two towers and the head. mean, std: what the head's output is standardised with."""
+
+    def __init__(self, vision: nn.Module, text: nn.Module, head: nn.Module, mean: float, std: float):
+        super().__init__()
+        self.vision, self.text, self.head = vision, text, head
+        self.mean, self.std = mean, std
+
+    def features(self, pixels: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, C) float32 text features of pixels (B, 3, h, w) under prompts ids (B, T); mask (B, T) is 0 on padding."""
+        seen = self.vision(pixel_values=pixels).last_hidden_state
+        mask = torch.ones_like(ids) if mask is None else mask
+        states = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False)
+        return states.last_hidden_state[:, 0].float()
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """(B,) float32 scores; the head is computed in float32 whatever the towers' precision, so that few images tie."""
+        return (float_stack(self.head, features)[:, 0] - self.mean) / self.std
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ImageReward(NetworkBacked):
+    """Scores about -2 to 2, one forward pass for a whole batch, the prompt tokenised once."""
+
+    model: ImageRewardModel
+    tokenizer: PromptTokenizer
+    preprocess: Preprocess
+    chunk: int = CHUNK
+    name: str = "ImageReward"
+    range: tuple[float, float] = (-2.0, 2.0)
+    recent: Recent = field(default_factory=Recent)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
+        check_images(images, self.name)
+        ids = self.recent.get(prompt, lambda: self.tokenizer(prompt))
+        device, dtype = placement(self.model.vision)
+
+        def one_pass(chunk: Tensor) -> Tensor:
+            pixels = self.preprocess(chunk.to(device)).to(dtype)
+            return self.model.standardised(self.model.features(pixels, ids.to(device).expand(len(chunk), -1)))
+
+        return in_chunks(one_pass, images, self.chunk).to(images.device)
+
+
+def load_image_reward(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ImageReward:
+    """ImageReward from ImageReward.pt, or the same tensors as .safetensors.
+
+    vocabulary: a folder with BERT's vocab.txt, or None for the one that is shipped. dtype: of the two towers.
+    Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
+    """
+    model, size = build_image_reward(read_tensors(path, PUBLISHED), read_config(path), str(path))
+    tokenizer = bert_tokenizer(vocabulary)
+    known = model.text.config.vocab_size
+    if known < tokenizer.size:
+        raise WrongWeights(f"{path} knows {known} tokens, its tokenizer has {tokenizer.size}. {PUBLISHED.advice}")
+    model.vision.to(dtype)
+    model.text.to(dtype)
+    return ImageReward(model, tokenizer, Preprocess(size))
+
+
+def build_image_reward(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tuple[ImageRewardModel, int]:
+    """The network and its input size in pixels, from tensors under the original names.
+
+    Sizes come from the tensors; `config` may tell what tensors do not: heads per tower, mean, std.
+    """
+    vision, text = with_prefix(tensors, "blip.visual_encoder."), with_prefix(tensors, "blip.text_encoder.")
+    head = with_prefix(tensors, "mlp.layers.")
+    marks = ("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight")
+    require(tensors, (*marks, "mlp.layers.0.weight"), source, PUBLISHED)
+    image_tower, size = _vision(vision, config.get("vision", {}), source)
+    return (
+        ImageRewardModel(
+            image_tower,
+            _text(text, config.get("text", {}), vision["pos_embed"].shape[-1], source),
+            linear_stack(head),
+            config.get("mean", MEAN),
+            config.get("std", STD),
+        ),
+        size,
+    )
+
+
+def _vision(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tuple[nn.Module, int]:
+    from transformers import BlipVisionConfig, BlipVisionModel
+
+    width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    size = round((tensors["pos_embed"].shape[1] - 1) ** 0.5) * patch
+    settings = BlipVisionConfig(
+        hidden_size=width,
+        intermediate_size=tensors["blocks.0.mlp.fc1.weight"].shape[0],
+        num_hidden_layers=count_blocks(tensors, r"blocks\.(\d+)\."),
+        num_attention_heads=config.get("num_attention_heads", vision_heads(width)),
+        image_size=size,
+        patch_size=patch,
+        layer_norm_eps=VISION_EPS,
+    )
+    named = rename(tensors, VISION_NAMES)
+    return load_published(BlipVisionModel, settings, named, source, PUBLISHED), size
+
+
+def _text(tensors: Mapping[str, Tensor], config: Mapping, image_width: int, source: str) -> nn.Module:
+    from transformers import BlipTextConfig
+    from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+    vocabulary, width = tensors["embeddings.word_embeddings.weight"].shape
+    settings = BlipTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        encoder_hidden_size=image_width,
+        intermediate_size=tensors["encoder.layer.0.intermediate.dense.weight"].shape[0],
+        num_hidden_layers=count_blocks(tensors, r"encoder\.layer\.(\d+)\."),
+        num_attention_heads=config.get("num_attention_heads", max(1, width // HEAD_SIZE)),
+        max_position_embeddings=tensors["embeddings.position_embeddings.weight"].shape[0],
+        layer_norm_eps=config.get("layer_norm_eps", TEXT_EPS),
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        is_decoder=True,
+        bos_token_id=0,
+        sep_token_id=0,
+        eos_token_id=0,
+    )
+    kept = {name: tensor for name, tensor in tensors.items() if name != "embeddings.position_ids"}
+    return load_published(BlipTextModel, settings, kept, source, PUBLISHED, add_pooling_layer=False)

@@ -1,0 +1,115 @@
+"""From the names in an original checkpoint to a transformers model with every weight in place."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .files import Published, WrongWeights
+
+log = logging.getLogger(__name__)
+
+HEAD_SIZE = 64
+"""Width of one attention head in BERT, ViT and CLIP of all sizes but the ones in VISION_HEADS."""
+VISION_HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}
+"""Heads by width of SigLIP so400m and open_clip's ViT-H, -g, giant and -bigG, whose heads are wider than 64."""
+
+
+def rename(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """The same tensors, each name rewritten by the first rule whose pattern matches its beginning."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in rules:
+            if re.match(pattern, name):
+                name = re.sub(pattern, replacement, name, count=1)
+                break
+        renamed[name] = tensor
+    return renamed
+
+
+def split_rows(tensors: Mapping[str, Tensor], pattern: str, names: Sequence[str]) -> dict[str, Tensor]:
+    """`tensors` with every fused one that `pattern` matches cut into equal blocks of rows, called `names`."""
+    split = {}
+    for name, tensor in tensors.items():
+        if re.search(pattern, name):
+            for part, rows in zip(names, tensor.chunk(len(names)), strict=True):
+                split[re.sub(pattern, part, name)] = rows.clone()
+        else:
+            split[name] = tensor
+    return split
+
+
+def count_blocks(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """How many blocks there are, from names whose index `pattern` captures."""
+    indices = [int(match.group(1)) for name in tensors if (match := re.match(pattern, name))]
+    return max(indices, default=-1) + 1
+
+
+def vision_heads(width: int) -> int:
+    """Attention heads of a published image tower of this width, which its tensors do not tell."""
+    return VISION_HEADS.get(width, max(1, width // HEAD_SIZE))
+
+
+def linear_stack(tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    """The linear layers `<index>.weight`, `<index>.bias` in order of their index, in float32.
+
+    The heads of ImageReward and Aesthetic v2.5 are such stacks: dropout between the layers, no activations.
+    """
+    layers = []
+    for index in sorted(int(name.removesuffix(".weight")) for name in tensors if name.endswith(".weight")):
+        weight, bias = tensors[f"{index}.weight"], tensors[f"{index}.bias"]
+        layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        layer.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
+        layers.append(layer)
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def float_stack(layers: nn.Sequential, features: Tensor) -> Tensor:
+    """The output of such a stack computed in float32, even where a host has cast its weights."""
+    for layer in layers:
+        features = nn.functional.linear(features.float(), layer.weight.float(), layer.bias.float())
+    return features
+
+
+def load_published(model_class, config, tensors: Mapping[str, Tensor], source: str, published: Published, **options):
+    """A transformers model in float32 holding `tensors`, which carry the names of the published checkpoints.
+
+    `from_pretrained` translates those names to the installed version's own. A tensor that is missing or has another
+    shape is an error, a surplus one a warning; nothing keeps a random initial value.
+    """
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    with _quiet():
+        model, report = model_class.from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    misfits = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if misfits:
+        raise WrongWeights(
+            f"{source} does not hold a complete {published.title}: {len(misfits)} tensors are missing or have another "
+            f"shape, first {', '.join(misfits[:3])}. {published.advice}"
+        )
+    surplus = sorted(report["unexpected_keys"])
+    if surplus:
+        log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), published.title, surplus[:3])
+    return model.to(torch.float32).eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' progress bar and its report of surplus tensors from the console; ours says it in one line."""
+    from transformers.utils import logging as library
+
+    bars, level = library.is_progress_bar_enabled(), library.get_verbosity()
+    library.disable_progress_bar()
+    library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()

@@ -1,0 +1,85 @@
+"""Compares the reward models and DINOv2 with reference numbers: part of `python -m ttsvar_core verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..commands.result import VerifyResult
+
+BOUND = 1e-4
+"""The largest absolute difference in float32 that counts as equal."""
+Comparison = Callable[[Mapping[str, Tensor], Mapping, Mapping[str, Tensor], str], dict[str, Tensor]]
+
+
+def verify_model(directory: str | Path, config: Mapping, name: str | None = None) -> VerifyResult:
+    """One model of the kinds in KINDS against what the reference implementation computed.
+
+    directory: holds `<name>.safetensors` (weights under the original names) and `<name>.golden.safetensors` (inputs and
+    outputs). config: the content of `<name>.json`; its `kind` chooses the comparison. name: default `config["name"]`.
+    Raises ValueError for another kind, FileNotFoundError and WrongWeights for files that are missing or do not fit.
+    """
+    from safetensors.torch import load_file
+
+    name = name or config["name"]
+    if config.get("kind") not in KINDS:
+        raise ValueError(f"{name}.json is of kind {config.get('kind')!r}; expected one of {', '.join(KINDS)}")
+    weights, golden = (Path(directory) / f"{name}{ending}" for ending in (".safetensors", ".golden.safetensors"))
+    for file in (weights, golden):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing: a reference model is {name}.json with the two files beside it")
+    reference = load_file(golden)
+    with torch.no_grad():
+        outputs = KINDS[config["kind"]](load_file(weights), config, reference, str(weights))
+    measures = {key: _difference(value, reference[key]) for key, value in outputs.items()}
+    return VerifyResult(name, measures, all(value <= BOUND for value in measures.values()))
+
+
+def _difference(ours: Tensor, reference: Tensor) -> float:
+    """Largest absolute difference; infinite for another shape or for values that are not numbers."""
+    if ours.shape != reference.shape:
+        return float("inf")
+    return float((ours - reference).abs().max().nan_to_num(nan=float("inf")))
+
+
+def _image_reward(tensors, config, reference, source) -> dict[str, Tensor]:
+    from .image_reward import build_image_reward
+
+    model, _ = build_image_reward(tensors, config, source)
+    features = model.features(reference["pixel_values"], reference["input_ids"], reference["attention_mask"])
+    return {"text_feature": features, "reward": model.standardised(features)}
+
+
+def _hps(tensors, config, reference, source) -> dict[str, Tensor]:
+    from .clip_layout import build_clip, image_features, text_features
+    from .hps import PUBLISHED
+
+    network = build_clip(tensors, config, source, PUBLISHED).network
+    image = image_features(network, reference["pixel_values"])
+    text = text_features(network, reference["input_ids"])
+    return {"image_features": image, "text_features": text, "score": (image * text).sum(dim=-1)}
+
+
+def _aesthetic(tensors, config, reference, source) -> dict[str, Tensor]:
+    from .aesthetic import build_aesthetic
+
+    model, _ = build_aesthetic(tensors, config, source)
+    embeddings = model.embed(reference["pixel_values"])
+    return {"image_embeds": embeddings, "score": model.predict(embeddings)}
+
+
+def _dinov2(tensors, config, reference, source) -> dict[str, Tensor]:
+    from ..extractors.dinov2 import build_dinov2, normed_patches
+
+    return {"patch_tokens": normed_patches(build_dinov2(tensors, config, source), reference["pixel_values"])}
+
+
+KINDS: dict[str, Comparison] = {
+    "image_reward": _image_reward,
+    "hps": _hps,
+    "aesthetic": _aesthetic,
+    "dinov2": _dinov2,
+}
