@@ -7,7 +7,7 @@ draw can differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ from .search.state import SearchState
 
 CachePolicy = Literal["keep", "cpu", "drop"]
 CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "cpu", "drop")
-DECODE_CHUNK = 8
+DECODE_CHUNK = 1  # one by one, an image has the same pixels whatever else is decoded; larger chunks gain nothing here
 
 
 def draw_bits(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
@@ -45,13 +45,15 @@ def sample(
     cache_policy: CachePolicy = "keep",
     group_size: int | None = None,
     on_scale: Callable[[SearchState], None] | None = None,
+    slots: Sequence[int] | None = None,
 ) -> SearchState:
     """Sample scales ``state.next_scale`` .. ``through`` (0-based, inclusive) and return the new state.
 
     ``sampling`` defaults to the model's; ``cache_policy`` says what the new state keeps of its keys and values (keep them where
     they are, move them to the CPU, drop them); ``group_size`` runs the samples in groups of that size, with the same draws;
-    ``on_scale`` is called with the state after every scale and may raise to stop. Raises ValueError for a scale that is already
-    sampled or does not exist.
+    ``on_scale`` is called with the state after every scale and may raise to stop; ``slots`` are the rows whose draws the
+    samples use (their own rows by default; needed where a part of a larger state runs alone). Raises ValueError for a scale
+    that is already sampled or does not exist.
     """
     sampling = sampling or state.model.config.sampling
     _check_through(state, through)
@@ -61,7 +63,7 @@ def sample(
     with torch.inference_mode():
         state = with_cache(state, branches, group_size)
         for step in steps:
-            state = _sample_scale(state, step, branches, group_size)
+            state = _sample_scale(state, step, branches, group_size, slots)
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
@@ -116,11 +118,13 @@ def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHU
     return images.contiguous()
 
 
-def _sample_scale(state: SearchState, step: StepSampling, branches: int, group_size: int | None) -> SearchState:
+def _sample_scale(
+    state: SearchState, step: StepSampling, branches: int, group_size: int | None, slots: Sequence[int] | None
+) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
     _check_finite(logits, f"The logits of scale {scale} are not finite. Are the transformer's weights sound?")
-    draws = uniforms(state.seed, scale, range(state.samples), tuple(logits.shape[1:-1]))
+    draws = uniforms(state.seed, scale, slots or range(state.samples), tuple(logits.shape[1:-1]))
     bits = draw_bits(logits, draws, step.top_p)
     last = scale == len(schedule) - 1
     return state._replace(

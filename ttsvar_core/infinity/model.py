@@ -157,15 +157,18 @@ class Infinity(nn.Module):
 
         ``features`` (P, C, h, w) are the codes accumulated before this scale (zeros before the first), ``past`` holds the
         keys and values of all earlier scales. ``text`` has one branch without guidance, two with. Returns logits
-        (P, L, Z, 2) float32 after guidance and division by tau, index 1 for a set bit, and the scale's chunk.
+        (P, L, Z, 2) float32 after guidance and division by tau, index 1 for a set bit, and the scale's chunk (empty for
+        the last scale, whose keys and values nothing reads).
         """
         x = self._embed(features.to(self.device), scale, schedule, text)
         turn = rotation(schedule.grids[scale], schedule.rope_grid, self.config.head_dim).to(self.device)
         keys, values = [], []
+        read_later = scale < len(schedule) - 1
         for index, layer in enumerate(self.layers):
             x, k, v = layer(x, text.modulation, _layer_text(text, index), turn, past.layer(index))
-            keys.append(k)
-            values.append(v)
+            if read_later:
+                keys.append(k)
+                values.append(v)
             if step.guidance != 1 and index - self.config.depth in step.guidance_layers:
                 x = _guide(x, step.guidance).expand_as(x)
         return self._logits(x, text, step), Chunk(tuple(keys), tuple(values))
