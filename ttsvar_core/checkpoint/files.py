@@ -1,0 +1,197 @@
+"""Reading model files without running or copying them.
+
+Every published layout ends in one flat mapping from names to tensors whose memory is mapped from the file: ``.safetensors``,
+``.pth`` (weights only, never unpickling code), and folders with one file or with shards and an index. What a file is gets
+decided by its first bytes, not by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .errors import CheckpointError
+
+_INDEX_SUFFIX = ".index.json"
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
+_MAX_HEADER = 100 * 2**20  # safetensors' own limit of its header, in bytes
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_FOREIGN_STARTS = {
+    b"<": "a web page (the download went wrong, perhaps for want of a login)",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself (run 'git lfs pull')",
+    b"GGUF": "a GGUF file; quantised files are not supported",
+    b"PK\x05\x06": "an empty archive",
+}
+
+
+class RawCheckpoint(NamedTuple):
+    """What a file holds: a (possibly nested) mapping to tensors, and text metadata.
+
+    ``mapped`` says that the tensors' memory is mapped from the file, so that pages no longer needed can be given back.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    metadata: dict[str, str]
+    mapped: bool
+
+    def __repr__(self) -> str:
+        return f"RawCheckpoint({self.path.name}, {len(self.content)} entries)"
+
+
+Reader = Callable[[Path], RawCheckpoint]
+
+
+def read_checkpoint(path: str | Path) -> RawCheckpoint:
+    """Open a model file or folder.
+
+    Tensors are mapped, not read; only old-style ``.pth`` files (before PyTorch 1.6) are read into memory. Raises
+    CheckpointError for a path that does not exist, is empty, truncated, or not a model file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise CheckpointError(f"There is no file {path}. Check the name, or download the model there.")
+    if path.name.endswith(_INDEX_SUFFIX):
+        return _read_shards(path)
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> RawCheckpoint:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise CheckpointError(f"{path.name} is empty. Download it again.")
+    if start[:4] == _ZIP or start[:1] == _PICKLE:
+        return _read_torch(path, mapped=start[:4] == _ZIP)
+    for mark, what in _FOREIGN_STARTS.items():
+        if start.lstrip().startswith(mark):
+            raise CheckpointError(f"{path.name} is {what}. Expected a .pth or .safetensors file of an Infinity model.")
+    return _read_safetensors(path, start)
+
+
+def _read_safetensors(path: Path, start: bytes) -> RawCheckpoint:
+    from safetensors import SafetensorError, safe_open
+
+    _check_safetensors_size(path, start)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return RawCheckpoint(path, tensors, file.metadata() or {}, mapped=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path.name} cannot be read as safetensors ({error}). Download it again.") from error
+
+
+def _check_safetensors_size(path: Path, start: bytes) -> None:
+    """Refuse what is no safetensors file, or not all of one."""
+    header_size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+    if start[8:9] != b"{" or not 2 <= header_size <= _MAX_HEADER:
+        raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Is it a model file at all?")
+    with path.open("rb") as file:
+        file.seek(8)
+        header = file.read(header_size)
+    if len(header) < header_size:
+        raise CheckpointError(f"{path.name} is truncated: it ends within its own header. Download it again.")
+    try:
+        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        promised = 8 + header_size + max((entry["data_offsets"][1] for entry in entries), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path.name} has a damaged safetensors header ({error}). Download it again.") from error
+    size = path.stat().st_size
+    if size < promised:
+        raise CheckpointError(
+            f"{path.name} is truncated: it has {size:,} bytes, its header promises {promised:,}. Download it again."
+        )
+
+
+def _read_torch(path: Path, mapped: bool) -> RawCheckpoint:
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path.name} holds more than tensors ({_first_line(error)}) and is not opened, because that could run code. "
+            "Expected a state dict; save only the state dict, or use a .safetensors file."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError, OSError) as error:
+        raise CheckpointError(
+            f"{path.name} is truncated or no PyTorch file ({_first_line(error)}). Download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} holds a {type(content).__name__}; expected a dictionary of named tensors.")
+    return RawCheckpoint(path, content, {}, mapped)
+
+
+def _first_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _read_folder(folder: Path) -> RawCheckpoint:
+    indices = sorted(folder.glob("*" + _INDEX_SUFFIX), key=lambda index: ("safetensors" not in index.name, index.name))
+    if indices:
+        return _read_shards(indices[0])
+    files = sorted(file for file in folder.iterdir() if file.suffix in _WEIGHT_SUFFIXES)
+    usual = [folder / name for name in _SINGLE_FILES if folder / name in files]
+    if usual or len(files) == 1:
+        return _read_file((usual or files)[0])
+    found = ", ".join(file.name for file in files[:5]) or "none"
+    raise CheckpointError(
+        f"The folder {folder} should hold one model file, or shards with an index (*{_INDEX_SUFFIX}); "
+        f"model files found: {found}. Choose a file instead."
+    )
+
+
+def _read_shards(index: Path) -> RawCheckpoint:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_names = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index.name} is no index of shards ({error!r}). Download it again.") from error
+    shard_paths = [index.parent / name for name in shard_names]
+    if any(path.resolve().parent != index.parent.resolve() for path in shard_paths):
+        raise CheckpointError(f"{index.name} names shards outside its own folder; that is not followed.")
+    absent = [path.name for path in shard_paths if not path.exists()]
+    if absent:
+        raise CheckpointError(
+            f"{len(absent)} of {len(shard_paths)} shards named by {index.name} are missing: {', '.join(absent[:5])}. "
+            f"Download them into {index.parent}."
+        )
+    tensors: dict[str, Any] = {}
+    mapped = True
+    for path in shard_paths:
+        shard = _read_file(path)
+        tensors.update(shard.content)
+        mapped = mapped and shard.mapped
+    lost = sorted(set(weight_map) - set(tensors))
+    if lost:
+        raise CheckpointError(f"The shards lack {len(lost)} tensors that {index.name} names: {', '.join(lost[:5])}.")
+    return RawCheckpoint(index.parent, tensors, {}, mapped)
+
+
+def release(tensor: Tensor) -> None:
+    """Tell the system that the file pages under a mapped tensor are not needed now (they are read again if they are).
+
+    Keeps converting a large file from holding both copies. Only for tensors whose memory is mapped from a file and was never
+    written to; without effect where the system has no such call.
+    """
+    import ctypes
+    import mmap
+
+    if not hasattr(mmap, "MADV_DONTNEED") or tensor.device.type != "cpu":
+        return
+    first = tensor.data_ptr()
+    begin = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (first + tensor.numel() * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > begin and tensor.is_contiguous():
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)

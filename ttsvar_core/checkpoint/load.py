@@ -1,0 +1,177 @@
+"""Load a transformer and its tokenizer, checked and without a second copy in memory.
+
+The modules are built without storage, every name and shape is compared before any weight is read, and the tensors of the files
+are then put in place one by one. Nothing is ever left at a random initial value.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..image_model import ImageModel
+from .errors import CheckpointError
+from .files import RawCheckpoint, Reader, read_checkpoint, release
+from .fingerprint import Fingerprint
+from .names import SUGGESTIONS, model_tensors
+from .pairing import check_bits, check_d32, check_stride
+from .shapes import assemble, json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
+
+if TYPE_CHECKING:
+    from ..infinity.text import TextEncoder
+
+_SHOWN = 5  # names listed in an error
+
+
+def load_model(
+    transformer_path: str | Path,
+    tokenizer_path: str | Path,
+    *,
+    config: ModelConfig | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    operations: Any = nn,
+    reader: Reader = read_checkpoint,
+) -> ImageModel:
+    """Load a transformer and the tokenizer that belongs to it.
+
+    Takes every published layout (see ``files``). Sizes come from ``config``, else from a JSON file beside the transformer, else
+    from metadata our converter wrote, else from the tensors' shapes. ``dtype`` and ``device`` are the transformer's; the
+    tokenizer always runs in float32 (0.4 GB). ``operations`` provides the layers, ``reader`` opens a file.
+
+    Raises CheckpointError, before any weight is read, for files that are unusable or do not belong together, and for weights
+    that are not finite. Tensors no module has are a UserWarning that names them.
+    """
+    raw = reader(Path(transformer_path)), reader(Path(tokenizer_path))
+    tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
+    config, origin = _resolve(raw, tensors, config)
+    config = _fit_unconditional(config, tensors[0])
+    transformer, tokenizer = _build(config, operations)
+    for module, part, file, kind in zip(_build(config, nn), tensors, raw, ("transformer", "tokenizer"), strict=True):
+        _check_names(module, part, f"{file.path.name} (sizes from {origin})", kind)
+    fingerprint = Fingerprint()
+    _fill(transformer, tensors[0], raw[0], dtype, device, fingerprint)
+    _fill(tokenizer, tensors[1], raw[1], torch.float32, device, fingerprint)
+    return ImageModel(config, transformer, tokenizer, fingerprint.hexdigest())
+
+
+def load_bundled(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> tuple[ImageModel, TextEncoder]:
+    """The small model that comes with the package, and its text encoder."""
+    from ..infinity.text import load_text_encoder
+
+    folder = Path(__file__).resolve().parent.parent / "bundled"
+    model = load_model(
+        folder / "scenes64.transformer.safetensors", folder / "scenes64.vae.safetensors", dtype=dtype, device=device
+    )
+    return model, load_text_encoder(folder / "scenes64.t5", device=device)
+
+
+def _resolve(
+    raw: tuple[RawCheckpoint, ...], tensors: tuple[dict[str, Tensor], ...], given: ModelConfig | None
+) -> tuple[ModelConfig, str]:
+    """The configuration and where it came from, after checking that the two files belong together."""
+    names = raw[0].path.name, raw[1].path.name
+    transformer, tokenizer = transformer_sizes(tensors[0]), tokenizer_sizes(tensors[1])
+    metadata = stored_sizes(raw[0]), stored_sizes(raw[1])
+    check_bits(transformer, tokenizer, names)
+    known_sources = [stored.get("source", name) for stored, name in zip(metadata, names, strict=True)]
+    check_d32(transformer, *known_sources)
+    if given is not None:
+        return given, "the configuration given"
+    beside = json_beside(raw[0].path)
+    check_stride(beside is not None or "scale_schedule" in metadata[0], transformer, tokenizer, names[1])
+    stated = {**metadata[1], **metadata[0], **(beside[1] if beside else {})}
+    origin = beside[0].name if beside else "the file's metadata" if metadata[0] else "the tensors' shapes"
+    return assemble({**transformer, **tokenizer}, stated, raw[0].path.stem), origin
+
+
+def _fit_unconditional(config: ModelConfig, tensors: dict[str, Tensor]) -> ModelConfig:
+    """Cut the unconditional text to the model's length, or keep what is there if it is shorter.
+
+    The first T rows stand for a prompt of T tokens, so neither changes what a row means.
+    """
+    rows = tensors.get("cfg_uncond")
+    if rows is None or rows.ndim != 2 or not len(rows):
+        return config
+    tensors["cfg_uncond"] = rows[: config.transformer.text_maxlen]
+    kept = len(tensors["cfg_uncond"])
+    return replace(config, transformer=replace(config.transformer, text_maxlen=kept))
+
+
+def _build(config: ModelConfig, operations: Any) -> tuple[nn.Module, nn.Module]:
+    """Both modules without storage."""
+    from ..bsq.autoencoder import Tokenizer
+    from ..infinity.model import Infinity
+
+    with torch.device("meta"):
+        return Infinity(config.transformer, operations), Tokenizer(config.tokenizer, operations)
+
+
+def _check_names(module: nn.Module, tensors: dict[str, Tensor], file: str, kind: str) -> None:
+    """Compare names, shapes and number types; drop surplus tensors with a warning. Raises CheckpointError."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise CheckpointError(
+            f"{file} lacks {len(missing)} of {len(expected)} tensors: {_listed(missing)}. "
+            f"The file is incomplete or of another model. {SUGGESTIONS[kind]}"
+        )
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {shape}"
+        for name, shape in expected.items() if tuple(tensors[name].shape) != shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{file} has {len(wrong)} tensors of the wrong shape: {_listed(wrong)}. {SUGGESTIONS[kind]}")
+    no_floats = [f"{name} is {tensors[name].dtype}" for name in expected if not tensors[name].is_floating_point()]
+    if no_floats:
+        raise CheckpointError(f"{file} has weights that are no floating-point numbers: {_listed(no_floats)}.")
+    surplus = [name for name in tensors if name not in expected]
+    for name in surplus:
+        del tensors[name]
+    if surplus:
+        warnings.warn(f"{file} has {len(surplus)} tensors this model does not use: {_listed(surplus)}.", stacklevel=3)
+
+
+def _listed(items: list[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return "; ".join(items[:_SHOWN]) + more
+
+
+def _fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], raw: RawCheckpoint, dtype: torch.dtype,
+    device: str | torch.device, fingerprint: Fingerprint,
+) -> None:
+    """Put the tensors into a module built without storage, converting one at a time. Raises CheckpointError."""
+    placed = {}
+    for name in sorted(tensors):
+        source = tensors[name].detach()
+        fingerprint.add(name, source)
+        tensor = source.to(device=device, dtype=dtype)
+        check_finite(tensor, source, name, raw.path.name)
+        if tensor is not source and raw.mapped:
+            release(source)
+        placed[name] = tensor
+    outcome = module.load_state_dict(placed, strict=False, assign=True)
+    unfilled = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
+    if outcome.missing_keys or outcome.unexpected_keys or unfilled:
+        raise CheckpointError(f"{raw.path.name} did not fill the model: {outcome}, without storage: {_listed(unfilled)}.")
+    module.requires_grad_(False).eval()
+
+
+def check_finite(tensor: Tensor, source: Tensor, name: str, file: str) -> None:
+    """Refuse weights with NaN or infinity; ``tensor`` is ``source`` in the precision it will run in. Raises CheckpointError.
+
+    One pass without a temporary: the sum is finite unless an element is not (or the sum overflows, which is looked into).
+    """
+    if bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor.float()).all()):
+        return
+    if bool(torch.isfinite(source.float()).all()):
+        raise CheckpointError(f"{name} of {file} does not fit the range of {tensor.dtype}. Choose bfloat16 or float32.")
+    raise CheckpointError(f"{name} of {file} holds NaN or infinity; the file is damaged. Download or convert it again.")

@@ -1,0 +1,119 @@
+"""Which tensors of a file belong to a model, and under which name.
+
+The published files nest, prefix and spell the same tensors differently, and carry constants and training buffers. Here all
+of that becomes the one spelling our modules use.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .errors import CheckpointError
+from .files import RawCheckpoint
+
+Kind = Literal["transformer", "tokenizer"]
+
+# Where a model lies in a file, outermost key first; the empty path is the file itself.
+_PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "transformer": (
+        (), ("trainer", "gpt_fsdp"), ("trainer", "gpt_wo_ddp"), ("gpt_fsdp",), ("state_dict",), ("model",), ("module",),
+    ),
+    "tokenizer": ((), ("vae",), ("trainer", "vae_local"), ("vae_local",), ("state_dict",), ("model",), ("module",)),
+}
+# Tensors whose presence tells what a file is.
+_TELLTALES: dict[str, tuple[str, ...]] = {
+    "transformer": ("word_embed.weight", "text_norm.weight"),
+    "tokenizer": ("encoder.conv_in.conv.weight", "decoder.conv_in.conv.weight"),
+}
+_PREFIXES = ("_orig_mod.", "module.", "_fsdp_wrapped_module.")
+
+# Constants and training buffers of the published code (see its register_buffer calls), safe to drop.
+_CONSTANTS = {
+    "transformer": re.compile(
+        r"(.*\.)?zero_k_bias|lvl_1L|attn_bias_for_masking|Infinity_visible_kvlen|Infinity_invisible_qlen"
+    ),
+    "tokenizer": re.compile(r"quantize\..*|quantizer\.lfq\.(mask|zero|codebook)"),
+}
+# Side tensors of quantised files: without them the weights mean something else.
+_QUANTISED = re.compile(r".*(scale_weight|weight_scale|scale_input|scaled_fp8|comfy_quant|absmax|quant_state.*)")
+
+_FOREIGN_NAMES: tuple[tuple[str, str], ...] = (
+    (r"model\.diffusion_model\.", "a Stable Diffusion checkpoint"),
+    (r"double_blocks\.", "a Flux transformer"),
+    (r"class_emb\.weight", "a class-conditional VAR model"),
+    (r"(encoder\.block\.0\.layer\.0|shared\.weight)", "a T5 text encoder (use it with the Text Encoder Loader)"),
+    (r"blip\.", "the ImageReward model (use it with the reward loader)"),
+    (r"visual\.|text_model\.|vision_model\.", "a CLIP-like model"),
+    (r"(encoder\.conv_in\.weight|first_stage_model\.|decoder\.conv_in\.weight)", "an image autoencoder of another model"),
+)
+
+SUGGESTIONS = {
+    "transformer": "Use for example infinity_2b_reg.pth or the folder infinity_8b_weights.",
+    "tokenizer": "Use for example infinity_vae_d32reg.pth (2B) or infinity_vae_d56_f8_14_patchify.pth (8B).",
+}
+
+
+def model_tensors(raw: RawCheckpoint, kind: Kind) -> dict[str, Tensor]:
+    """The tensors of the transformer or tokenizer in a file, under our names, known constants dropped.
+
+    Raises CheckpointError if the file holds something else, and says what it seems to be.
+    """
+    found = _find(raw.content, kind)
+    if found is None:
+        raise CheckpointError(_wrong_kind(raw, kind))
+    quantised = [name for name in found if _QUANTISED.fullmatch(name)]
+    if quantised:
+        raise CheckpointError(
+            f"{raw.path.name} is a quantised file (it holds {quantised[0]}), which is not supported. "
+            "Use the original file; a lower precision can be chosen when it is loaded."
+        )
+    return {name: tensor for name, tensor in found.items() if not _CONSTANTS[kind].fullmatch(name)}
+
+
+def detect_kind(raw: RawCheckpoint) -> Kind:
+    """Whether a file holds a transformer or a tokenizer; raises CheckpointError for neither."""
+    for kind in ("transformer", "tokenizer"):
+        if _find(raw.content, kind) is not None:
+            return kind
+    raise CheckpointError(_wrong_kind(raw, "transformer or tokenizer"))
+
+
+def _find(content: dict[str, Any], kind: str) -> dict[str, Tensor] | None:
+    for place in _PLACES[kind]:
+        inner: Any = content
+        for key in place:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict):
+            continue
+        tensors = {_our_name(name, kind): t for name, t in inner.items() if isinstance(t, Tensor)}
+        if all(name in tensors for name in _TELLTALES[kind]) and "class_emb.weight" not in tensors:
+            return tensors
+    return None
+
+
+def _our_name(name: str, kind: str) -> str:
+    """One spelling for all files: no wrapper prefix; in the tokenizer every convolution and norm has its inner name."""
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    if kind == "tokenizer" and name.startswith(("encoder.", "decoder.")):
+        name = re.sub(r"\b(conv_in|conv_out|conv1|conv2|nin_shortcut|(?:down|up)sample\.conv)\.(weight|bias)$", r"\1.conv.\2", name)
+        name = re.sub(r"\b(norm1|norm2|norm_out)\.(weight|bias)$", r"\1.norm.\2", name)
+    return name
+
+
+def _wrong_kind(raw: RawCheckpoint, wanted: str) -> str:
+    for kind in _TELLTALES:
+        if kind != wanted and _find(raw.content, kind) is not None:
+            return f"{raw.path.name} holds a {kind}; expected a {wanted}. Were the two files swapped?"
+    for place in _PLACES.get(wanted, ((),)):
+        inner: Any = raw.content
+        for key in place:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        for pattern, what in _FOREIGN_NAMES if isinstance(inner, dict) else ():
+            if any(re.match(pattern, str(name)) for name in inner):
+                return f"{raw.path.name} is {what}; expected an Infinity {wanted}."
+    first = ", ".join(str(name) for name in list(raw.content)[:5]) or "nothing"
+    return f"{raw.path.name} holds no Infinity {wanted}. It starts with: {first}. {SUGGESTIONS.get(wanted, '')}".strip()

@@ -1,0 +1,136 @@
+"""Sizes of a model, read off the shapes of its tensors, so that a published file needs no configuration beside it.
+
+Sizes are exchanged as the flat dictionary that ``ModelConfig.from_json`` reads; what is stated beside or inside a file wins over
+what its shapes say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..config import PRESETS, ModelConfig
+from .errors import CheckpointError
+from .files import RawCheckpoint
+
+METADATA_KEY = "ttsvar"  # holds the flat configuration as JSON in files written by our converter
+MAX_TEXT_TOKENS = 512  # rows of cfg_uncond in the published models
+
+
+def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Sizes of a transformer from its tensors; ``bits_per_token`` stands in for the tokenizer's bits and patchify.
+
+    Raises CheckpointError if a tensor that carries a size is missing.
+    """
+    width, bits = _shape(tensors, "word_embed.weight", 2)
+    chunks = _count(tensors, r"block_chunks\.(\d+)\.")
+    first = "block_chunks.0.module.0." if chunks else "blocks.0."
+    per_chunk = _count(tensors, r"block_chunks\.0\.module\.(\d+)\.") if chunks else _count(tensors, r"blocks\.(\d+)\.")
+    return {
+        "embed_dim": width,
+        "depth": per_chunk * max(1, chunks),
+        "num_heads": _shape(tensors, first + "sa.scale_mul_1H11", 4)[1],
+        "mlp_ratio": _shape(tensors, first + "ffn.fc1.weight", 2)[0] / width,
+        "block_chunks": max(1, chunks),
+        "text_channels": _shape(tensors, "text_norm.weight", 1)[0],
+        "text_maxlen": min(MAX_TEXT_TOKENS, _shape(tensors, "cfg_uncond", 2)[0]),
+        "bits_per_token": bits,
+    }
+
+
+def tokenizer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Sizes of a tokenizer from its tensors. Raises CheckpointError if a tensor that carries a size is missing."""
+    base = _shape(tensors, "encoder.conv_in.conv.weight", 4)[0]
+    levels = _count(tensors, r"encoder\.down\.(\d+)\.")
+    widths = [_shape(tensors, f"encoder.down.{i}.block.0.conv1.conv.weight", 4)[0] for i in range(levels)]
+    halvings = sum(f"encoder.down.{i}.downsample.conv.conv.weight" in tensors for i in range(levels))
+    if not widths or any(width % base for width in widths):
+        raise CheckpointError(f"The tokenizer's widths {widths} are no multiples of its first, {base}; the file is damaged.")
+    return {
+        "codebook_dim": _shape(tensors, "decoder.conv_in.conv.weight", 4)[1],
+        "vae_base_ch": base,
+        "vae_ch_mult": [width // base for width in widths],
+        "vae_num_res_blocks": _count(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
+        "patch_size": 2**halvings,
+    }
+
+
+def stored_sizes(raw: RawCheckpoint) -> dict[str, Any]:
+    """What the converter stored in a file's metadata about its model; empty for files from elsewhere."""
+    if METADATA_KEY not in raw.metadata:
+        return {}
+    try:
+        return dict(json.loads(raw.metadata[METADATA_KEY]))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"The configuration inside {raw.path.name} is damaged ({error}). Convert it again.") from error
+
+
+def json_beside(path: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The configuration file beside a model file (``name.json`` for ``name.safetensors`` or ``name.transformer.safetensors``).
+
+    None if there is none; JSON files of another purpose are ignored. Raises CheckpointError if it cannot be read.
+    """
+    if path.is_dir():
+        return None
+    stem = path.name.removesuffix(path.suffix)
+    names = [stem + ".json", re.sub(r"\.(transformer|vae)$", "", stem) + ".json"]
+    for candidate in (path.parent / name for name in names):
+        if not candidate.is_file():
+            continue
+        try:
+            data = json.loads(candidate.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"The configuration {candidate.name} cannot be read: {error}.") from error
+        if isinstance(data, dict) and {"embed_dim", "codebook_dim"} <= set(data):
+            return candidate, data
+    return None
+
+
+def assemble(sizes: Mapping[str, Any], stated: Mapping[str, Any], fallback_name: str) -> ModelConfig:
+    """A configuration from sizes read off the tensors and what is stated elsewhere (which wins).
+
+    Published models take their family's name and sampling settings. Raises CheckpointError where the two parts disagree.
+    """
+    data = {"apply_spatial_patchify": sizes["bits_per_token"] == 4 * sizes["codebook_dim"], **sizes, **stated}
+    try:
+        config = ModelConfig.from_json({"name": fallback_name, **data})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The configuration of {fallback_name} cannot be used: {error}") from error
+    preset = _preset(config)
+    if preset is None:
+        return config
+    sampling = config.sampling if "tau" in stated or "cfg" in stated else preset.sampling
+    return replace(config, name=data.get("name", preset.name), sampling=sampling)
+
+
+def _preset(config: ModelConfig) -> ModelConfig | None:
+    """The published model of these sizes, or None."""
+    ours = config.transformer
+    for preset in PRESETS.values():
+        theirs = replace(
+            preset.transformer, text_maxlen=ours.text_maxlen, mlp_ratio=ours.mlp_ratio, codebook_dim=ours.codebook_dim
+        )
+        if theirs == ours and preset.transformer.mlp_dim == ours.mlp_dim:
+            return preset
+    return None
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    if name not in tensors:
+        raise CheckpointError(f"The file lacks the tensor {name}; it is incomplete or of another model.")
+    shape = tuple(tensors[name].shape)
+    if len(shape) != axes:
+        raise CheckpointError(f"The tensor {name} has the shape {shape}; expected {axes} axes.")
+    return shape
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """One more than the highest number the pattern finds in the names; 0 if it finds none."""
+    found = (re.match(pattern, name) for name in tensors)
+    return max((int(match.group(1)) + 1 for match in found if match), default=0)
