@@ -20,9 +20,9 @@ TINY_SCHEDULE = "1 2 3 4 6"
 
 
 def make_tiny_model(seed: int = 0, patchify: bool = False, schedule: str = TINY_SCHEDULE, **transformer) -> ImageModel:
-    """An untrained model small enough for property tests: 32 wide, 2 layers, 8 bits, 5 scales of its own."""
+    """An untrained model small enough for property tests: 64 wide, 2 layers, 8 bits, 5 scales of its own."""
     torch.manual_seed(seed)
-    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "block_chunks": 2, "text_channels": 128, "text_maxlen": 16}
+    sizes = {"embed_dim": 64, "depth": 2, "num_heads": 2, "block_chunks": 2, "text_channels": 128, "text_maxlen": 16}
     config = ModelConfig(
         "tiny",
         TransformerConfig(**{**sizes, **transformer}, codebook_dim=8, apply_spatial_patchify=patchify),

@@ -1,0 +1,210 @@
+"""Sampling over states: repeatability, splits of the batch, replay, cache policies, and the cache as a value."""
+
+import pytest
+import torch
+from conftest import make_conditioning, make_tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttsvar_core.config import Sampling
+from ttsvar_core.infinity.cache import Chunk, KVCache, compact, merge
+from ttsvar_core.sampling import decode, replay, sample
+from ttsvar_core.search.state import start
+
+LAST = 4
+
+
+@pytest.fixture(scope="module")
+def fresh(tiny_model, conditioning):
+    return start(tiny_model, conditioning, samples=4, seed=11)
+
+
+def same_bits(a, b):
+    return len(a.bits) == len(b.bits) and all(torch.equal(x, y) for x, y in zip(a.bits, b.bits, strict=True))
+
+
+def flipped(a, b):
+    """Share of differing bits."""
+    pairs = list(zip(a.bits, b.bits, strict=True))
+    return sum(int((x != y).sum()) for x, y in pairs) / sum(x.numel() for x, _ in pairs)
+
+
+def test_the_same_operations_give_the_same_pictures(fresh):
+    one, two = sample(fresh, LAST), sample(fresh, LAST)
+    assert same_bits(one, two) and torch.equal(decode(one), decode(two))
+
+
+def test_stopping_on_the_way_changes_nothing(fresh):
+    assert same_bits(sample(sample(sample(fresh, 0), 2), LAST), sample(fresh, LAST))
+
+
+def test_samples_differ_and_seeds_differ(fresh, tiny_model, conditioning):
+    state = sample(fresh, LAST)
+    assert not torch.equal(state.bits[-1][0], state.bits[-1][1])
+    assert not same_bits(sample(start(tiny_model, conditioning, 4, 12), LAST), state)
+
+
+def test_images_are_channels_last_in_unit_range(fresh):
+    images = decode(sample(fresh, 2))
+    assert images.shape == (4, 12, 12, 3) and images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 3])
+def test_groups_draw_the_same_bits(fresh, group_size):
+    """Groups use the same draws; products may round differently, so a bit within rounding of its draw may flip."""
+    assert flipped(sample(fresh, LAST, group_size=group_size), sample(fresh, LAST)) < 1e-3
+
+
+def test_a_smaller_batch_draws_the_first_samples_of_a_larger_one(fresh, tiny_model, conditioning):
+    one = sample(start(tiny_model, conditioning, 1, 11), LAST)
+    assert flipped(one, sample(fresh, LAST).select([0])) < 1e-3
+
+
+def test_a_replayed_cache_equals_the_dropped_one(fresh):
+    state = sample(fresh, 3)
+    again = replay(state.without_cache())
+    for ours, theirs in zip(again.cache.chunks, state.cache.chunks, strict=True):
+        for a, b in zip((*ours.keys, *ours.values), (*theirs.keys, *theirs.values), strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+    assert flipped(sample(again, LAST), sample(state, LAST)) < 1e-3
+
+
+def test_replay_follows_inner_layer_guidance():
+    model = make_tiny_model(depth=4)
+    inner = Sampling(guidance=3.0, tau=1.0, guidance_layers=(-2,))
+    state = sample(start(model, make_conditioning(), 2, 0), 3, inner)
+    again, plain = replay(state.without_cache()), replay(state._replace(steps=tuple(s._replace(guidance=1.0) for s in state.steps)), 2)
+    last = (again.cache.chunks[-1].keys[-1] - state.cache.chunks[-1].keys[-1]).abs().max()
+    assert last < 1e-5 < (plain.cache.chunks[-1].keys[-1] - state.cache.chunks[-1].keys[-1]).abs().max()
+
+
+@pytest.mark.parametrize("policy", ["keep", "cpu", "drop"])
+def test_every_cache_policy_goes_on_to_the_same_bits(fresh, policy):
+    part = sample(fresh, 2, cache_policy=policy)
+    assert (part.cache is None) == (policy == "drop")
+    assert flipped(sample(part, LAST), sample(fresh, LAST)) < 1e-3
+
+
+def test_guidance_can_start_after_unguided_scales(fresh):
+    unguided = Sampling(guidance=1.0, tau=1.0)
+    part = sample(fresh, 2, unguided)
+    assert part.cache.branches == 1
+    later = sample(part, LAST, Sampling(guidance=2.0, tau=1.0))
+    at_once = sample(fresh, LAST, Sampling(guidance=(1, 1, 1, 2, 2), tau=1.0))
+    assert flipped(later, at_once) < 1e-3
+
+
+def test_the_last_scale_stores_nothing(fresh):
+    seen = []
+    assert sample(fresh, LAST, on_scale=lambda state: seen.append(state.cache and len(state.cache.chunks))).cache is None
+    assert seen == [1, 2, 3, 4, None]
+
+
+def test_the_cache_has_the_bytes_of_the_formula(fresh, tiny_model):
+    cache = sample(fresh, 3).cache
+    layers, width, branches = 2, 64, 2
+    tokens = sum(tiny_model.schedule().tokens[:4])
+    assert cache.nbytes == tokens * 4 * layers * 2 * branches * width * 4
+
+
+def test_selecting_copies_no_keys_and_permutes_everything(fresh):
+    state = sample(fresh, 2).with_scores(torch.arange(4.0))
+    chosen = state.select([3, 1, 1])
+    for old, new in zip(state.cache.chunks, chosen.cache.chunks, strict=True):
+        assert all(a.data_ptr() == b.data_ptr() for a, b in zip(old.keys + old.values, new.keys + new.values, strict=True))
+    assert chosen.scores[:, 2].tolist() == [3.0, 1.0, 1.0]
+    assert torch.equal(chosen.features, state.features[[3, 1, 1]])
+    assert all(torch.equal(new, old[[3, 1, 1]]) for new, old in zip(chosen.bits, state.bits, strict=True))
+    assert chosen.lineage[-1].ancestors == (3, 1, 1) and chosen.lineage[-1].scores == (0.0, 1.0, 2.0, 3.0)
+    rows = chosen.cache.chunks[0].layer(0)[0]
+    assert torch.equal(rows, state.cache.chunks[0].keys[0][:, [3, 1, 1]])
+
+
+def test_selected_samples_go_on_as_they_would_have(fresh):
+    """Row 0 stays in row 0, so it keeps its draws, whoever runs beside it."""
+    state = sample(fresh, 2)
+    assert flipped(sample(state.select([0, 3]), LAST).select([0]), sample(state, LAST).select([0])) < 1e-3
+
+
+def test_copies_of_one_ancestor_part_ways(fresh):
+    twins = sample(sample(fresh, 2).select([1, 1]), LAST)
+    assert torch.equal(twins.bits[2][0], twins.bits[2][1]) and not torch.equal(twins.bits[4][0], twins.bits[4][1])
+
+
+@pytest.mark.parametrize("rows", [[], [4], [-1], [0, 9]])
+def test_rows_that_do_not_exist_are_refused(fresh, rows):
+    with pytest.raises(ValueError, match="select"):
+        fresh.select(rows)
+
+
+@pytest.mark.parametrize(("through", "message"), [(5, "scale 5"), (1, "scale 1"), (-1, "scale -1")])
+def test_scales_that_cannot_run_are_refused(fresh, through, message):
+    with pytest.raises(ValueError, match=message):
+        sample(sample(fresh, 2), through)
+
+
+def test_a_finished_state_and_bad_arguments_are_refused(fresh, tiny_model, conditioning):
+    with pytest.raises(ValueError, match="decode"):
+        sample(sample(fresh, LAST), LAST)
+    with pytest.raises(ValueError, match="policy"):
+        sample(fresh, 1, cache_policy="gpu")
+    with pytest.raises(ValueError, match="group"):
+        sample(fresh, 1, group_size=0)
+    with pytest.raises(ValueError, match="at least one sample"):
+        start(tiny_model, conditioning, 0, 0)
+    with pytest.raises(ValueError, match="seed"):
+        start(tiny_model, conditioning, 1, -1)
+    with pytest.raises(ValueError, match="score"):
+        fresh.with_scores(torch.zeros(4))
+
+
+def test_weights_that_are_not_finite_stop_the_run(conditioning):
+    model = make_tiny_model()
+    with torch.no_grad():
+        model.transformer.head.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="scale 0"):
+        sample(start(model, conditioning, 1, 0), LAST)
+
+
+def test_a_state_has_a_short_repr(fresh):
+    assert len(repr(sample(fresh, 2))) < 200
+
+
+def chunk_of(samples, tokens=2, layers=2):
+    tensors = [torch.randn(2, samples, 1, tokens, 4) for _ in range(2 * layers)]
+    return Chunk(tuple(tensors[:layers]), tuple(tensors[layers:]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_chain_of_selections_reads_what_copying_would(data):
+    """Composed indices, with compaction at any point, read the rows that copying at every step would have made."""
+    cache, copied = KVCache(), []
+    samples = data.draw(st.integers(1, 5))
+    for _ in range(data.draw(st.integers(1, 4))):
+        chunk = chunk_of(samples)
+        cache, copied = cache.append(chunk), [*copied, chunk.keys[0]]
+        ancestors = torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=1, max_size=5)))
+        cache, copied, samples = cache.select(ancestors), [keys[:, ancestors] for keys in copied], len(ancestors)
+        if data.draw(st.booleans()):
+            before = cache.nbytes
+            cache = compact(list(cache.chunks))
+            assert cache.nbytes <= before
+            assert all(chunk.stored <= samples for chunk in cache.chunks)
+        for ours, theirs in zip(cache.layer(0)[0], copied, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_compaction_copies_only_what_gets_smaller():
+    chunk = chunk_of(4)
+    permuted, fewer = chunk.select(torch.tensor([2, 0, 3, 1])), chunk.select(torch.tensor([2, 2]))
+    assert permuted.compacted().keys[0].data_ptr() == chunk.keys[0].data_ptr()
+    assert fewer.compacted().stored == 1 and fewer.compacted().samples == 2
+
+
+def test_merged_groups_are_one_chunk():
+    parts = [chunk_of(2), chunk_of(1)]
+    merged = merge(parts)
+    assert merged.stored == 3 and torch.equal(merged.keys[1][:, 2:], parts[1].keys[1])
+    assert merge(parts[:1]) is parts[0]
