@@ -74,7 +74,8 @@ def test_replay_follows_inner_layer_guidance():
     model = make_tiny_model(depth=4)
     inner = Sampling(guidance=3.0, tau=1.0, guidance_layers=(-2,))
     state = sample(start(model, make_conditioning(), 2, 0), 3, inner)
-    again, plain = replay(state.without_cache()), replay(state._replace(steps=tuple(s._replace(guidance=1.0) for s in state.steps)), 2)
+    again = replay(state.without_cache())
+    plain = replay(state._replace(steps=tuple(step._replace(guidance=1.0) for step in state.steps)), 2)
     last = (again.cache.chunks[-1].keys[-1] - state.cache.chunks[-1].keys[-1]).abs().max()
     assert last < 1e-5 < (plain.cache.chunks[-1].keys[-1] - state.cache.chunks[-1].keys[-1]).abs().max()
 
