@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..infinity.text import TextEncoder
 
 _SHOWN = 5  # names listed in an error
+_OWN_SCHEDULE = frozenset({"scale_schedule", "h_div_w"})  # stated only for models that are not published ones
 
 
 def load_model(
@@ -86,7 +87,7 @@ def _resolve(
     if given is not None:
         return given, "the configuration given"
     beside = json_beside(raw[0].path)
-    check_stride(beside is not None or "scale_schedule" in metadata[0], transformer, tokenizer, names[1])
+    check_stride(beside is not None or not _OWN_SCHEDULE.isdisjoint(metadata[0]), transformer, tokenizer, names[1])
     stated = {**metadata[1], **metadata[0], **(beside[1] if beside else {})}
     origin = beside[0].name if beside else "the file's metadata" if metadata[0] else "the tensors' shapes"
     return assemble({**transformer, **tokenizer}, stated, raw[0].path.stem), origin

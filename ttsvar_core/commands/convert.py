@@ -1,0 +1,97 @@
+"""``python -m ttsvar_core convert IN OUT.safetensors``: rewrite a model file as safetensors with its configuration inside."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SUMMARY = "rewrite a transformer or tokenizer file as safetensors"
+_DTYPES = ("float32", "bfloat16", "float16")
+_KEPT = (
+    "name", "scale_schedule", "rope_reference_grid", "h_div_w", "pixel_budget", "cfg", "tau", "top_p", "cfg_insertion_layer",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("source", type=Path, help="a .pth or .safetensors file, or a folder of shards")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write; must not exist yet")
+    parser.add_argument("--dtype", choices=_DTYPES, help="number type to write (default: as in the source)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Convert, and say what was written; 0 on success, 1 for a file that cannot be used."""
+    from ..checkpoint import CheckpointError
+
+    try:
+        size = convert(args.source, args.target, args.dtype)
+    except (CheckpointError, FileExistsError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{args.target}: {size / 1e9:.2f} GB")
+    return 0
+
+
+def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
+    """Write the model in ``source`` to ``target`` and return the new file's size in bytes.
+
+    Names become ours, constants and optimizer states stay behind, the configuration and the source's name go into the
+    metadata. Holds one tensor in memory at a time. Raises CheckpointError for an unusable source, FileExistsError for a target
+    that is there already.
+    """
+    import torch
+
+    from ..checkpoint import CheckpointError, read_checkpoint
+    from ..checkpoint.files import release
+    from ..checkpoint.load import check_finite
+    from ..checkpoint.names import detect_kind, model_tensors
+    from ..checkpoint.write import write_safetensors
+
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target.name} should end in .safetensors.")
+    if target.exists():
+        raise FileExistsError(f"{target} is there already. Choose another name, or delete it first.")
+    raw = read_checkpoint(source)
+    kind = detect_kind(raw)
+    tensors = model_tensors(raw, kind)
+    dtype = getattr(torch, dtype_name) if dtype_name else _common_dtype(tensors, raw.path.name)
+
+    def prepare(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        converted = tensor.detach().to(dtype)
+        check_finite(converted, tensor, name, raw.path.name)
+        if converted is not tensor and raw.mapped:
+            release(tensor)
+        return converted
+
+    metadata = {"ttsvar": json.dumps(_configuration(raw, kind, tensors))}
+    write_safetensors(target, tensors, dtype, metadata, prepare)
+    return target.stat().st_size
+
+
+def _common_dtype(tensors: dict[str, Any], name: str) -> Any:
+    import torch
+
+    from ..checkpoint import CheckpointError
+
+    found = {tensor.dtype for tensor in tensors.values()}
+    if len(found) == 1 and found <= {torch.float32, torch.bfloat16, torch.float16}:
+        return found.pop()
+    kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+    raise CheckpointError(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(_DTYPES)}).")
+
+
+def _configuration(raw: Any, kind: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    """What the loader should know about this file: sizes from the tensors, settings from a JSON file beside it."""
+    from ..checkpoint.shapes import json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
+
+    stored = stored_sizes(raw)
+    source = stored.get("source", raw.path.name)
+    if kind == "tokenizer":
+        return {**tokenizer_sizes(tensors), "source": source}
+    beside = json_beside(raw.path)
+    stated = {**stored, **(beside[1] if beside else {})}
+    kept = {key: stated[key] for key in (*_KEPT, "apply_spatial_patchify") if key in stated}
+    return {**transformer_sizes(tensors), **kept, "source": source}
