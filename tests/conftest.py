@@ -15,6 +15,8 @@ from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.scales import parse_schedule
 
+torch.set_num_threads(1)  # the models here are too small to share out
+
 GOLDEN = Path(__file__).parent / "golden"
 TINY_SCHEDULE = "1 2 3 4 6"
 
