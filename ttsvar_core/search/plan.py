@@ -34,6 +34,10 @@ class PotentialSelector:
     ess_threshold: float | None = None
     target_ess: float | None = None
 
+    def settings(self) -> dict:
+        """Keyword arguments of `select.potential_select`."""
+        return asdict(self)
+
 
 Selector = ClusterSelector | PotentialSelector
 _KINDS: dict[str, type] = {"cluster": ClusterSelector, "potential": PotentialSelector}
@@ -71,6 +75,10 @@ class Plan:
     def clusters(self, scale: int) -> bool:
         """Whether the extractor looks at the samples after `scale` (not if all of them are kept)."""
         return isinstance(self.selector(scale), ClusterSelector) and self.survivors[scale] < self.running(scale)
+
+    def stops(self, scale: int) -> bool:
+        """Whether anything happens to the samples after `scale` besides sampling on."""
+        return self.scores(scale) or self.selector(scale) is not None
 
     def to_json(self) -> dict:
         """The plan as plain JSON values, read back by `from_json`."""

@@ -1,0 +1,113 @@
+"""States on disk: small, whole, and refused where they do not belong."""
+
+import math
+
+import pytest
+import torch
+from conftest import make_conditioning, make_tiny_model
+from safetensors.torch import save_file
+
+from ttsvar_core.config import Sampling
+from ttsvar_core.infinity.text import Conditioning
+from ttsvar_core.sampling import decode, sample
+from ttsvar_core.search.features import LatentPool
+from ttsvar_core.search.save import describe_file, load_state, save_state
+from ttsvar_core.search.select import cluster_select
+from ttsvar_core.search.state import start
+
+
+@pytest.fixture(scope="module")
+def grown(tiny_model, conditioning):
+    """Six samples cut to three after scale 1, scored there, and sampled through scale 3 with per-scale settings."""
+    state = sample(start(tiny_model, conditioning, 6, 2**64 - 1), 1)
+    state = state.with_scores(torch.linspace(0, 1, 6))
+    state, _ = cluster_select(state, LatentPool(grid=2), 3)
+    return sample(state, 3, Sampling(guidance=(9.0, 9.0, 3.0, 1.5), tau=0.7, guidance_layers=(-1,)))
+
+
+def assert_same(loaded, state):
+    assert loaded.seed == state.seed and loaded.next_scale == state.next_scale and loaded.schedule == state.schedule
+    assert all(torch.equal(a, b) for a, b in zip(loaded.bits, state.bits, strict=True))
+    assert torch.equal(loaded.features, state.features) and torch.equal(decode(loaded), decode(state))
+    assert torch.equal(loaded.scores, state.scores) or torch.equal(loaded.scores.nan_to_num(7), state.scores.nan_to_num(7))
+    assert loaded.steps == state.steps and repr(loaded.lineage) == repr(state.lineage)
+
+
+def test_a_state_comes_back_bit_for_bit_in_a_few_kilobytes(grown, tiny_model, conditioning, tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_state(grown, path)
+    assert path.stat().st_size < 6000
+    loaded = load_state(path, tiny_model, conditioning)
+    assert_same(loaded, grown)
+    assert loaded.cache is None and math.isnan(loaded.lineage[0].scores[0]) == math.isnan(grown.lineage[0].scores[0])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_going_on_with_the_cache_kept_is_bit_equal(grown, tiny_model, conditioning, tmp_path):
+    save_state(grown, tmp_path / "kept", with_cache=True)
+    loaded = load_state(tmp_path / "kept", tiny_model, conditioning)
+    assert_same(loaded, grown)
+    assert loaded.cache.nbytes == grown.cache.nbytes - 3 * grown.cache.chunks[0].nbytes // 6 * 5  # scales 0, 1: 6 -> 3
+    on, expected = sample(loaded, 4), sample(grown, 4)
+    assert torch.equal(on.bits[-1], expected.bits[-1]) and torch.equal(decode(on), decode(expected))
+
+
+def test_going_on_from_bits_alone_uses_the_same_draws(grown, tiny_model, conditioning, tmp_path):
+    save_state(grown, tmp_path / "bits")
+    on = sample(load_state(tmp_path / "bits", tiny_model, conditioning), 4)
+    assert (on.bits[-1] != sample(grown, 4).bits[-1]).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("through", [None, 4])
+def test_states_before_the_first_and_after_the_last_scale(tiny_model, conditioning, tmp_path, through):
+    state = start(tiny_model, conditioning, 2, 0)
+    state = state if through is None else sample(state, through)
+    save_state(state, tmp_path / "state", with_cache=True)
+    assert_same(load_state(tmp_path / "state", tiny_model, conditioning), state)
+
+
+def test_a_patchified_model(tmp_path):
+    model, conditioning = make_tiny_model(patchify=True), make_conditioning()
+    state = sample(start(model, conditioning, 2, 0), 3)
+    save_state(state, tmp_path / "state")
+    assert_same(load_state(tmp_path / "state", model, conditioning), state)
+
+
+def test_another_model_or_prompt_is_refused_with_the_difference_named(grown, tiny_model, conditioning, tmp_path):
+    path = tmp_path / "state"
+    save_state(grown, path)
+    with pytest.raises(ValueError, match=r"made with model tiny \(fingerprint tiny-0\).*given is tiny \(fingerprint tiny-3\)"):
+        load_state(path, make_tiny_model(seed=3), conditioning)
+    with pytest.raises(ValueError, match="for the prompt 'a tiny prompt', given is 'another'"):
+        load_state(path, tiny_model, make_conditioning(prompt="another"))
+    negative = Conditioning(conditioning.prompt, conditioning.text, "blurry", conditioning.text)
+    with pytest.raises(ValueError, match="for the negative prompt None, given is 'blurry'"):
+        load_state(path, tiny_model, negative)
+    for other in (make_conditioning(seed=8), make_conditioning(tokens=4)):
+        with pytest.raises(ValueError, match="text features of the prompt are not those"):
+            load_state(path, tiny_model, other)
+
+
+def test_text_features_in_half_precision_are_the_same_prompt(grown, tiny_model, conditioning, tmp_path):
+    save_state(grown, tmp_path / "state")
+    half = conditioning._replace(text=conditioning.text.bfloat16().float())
+    assert load_state(tmp_path / "state", tiny_model, half).samples == grown.samples
+
+
+def test_what_is_not_a_whole_state_is_refused(grown, tiny_model, conditioning, tmp_path):
+    path = tmp_path / "state"
+    save_state(grown, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_state(path, tiny_model, conditioning)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="not a saved state"):
+        load_state(path, tiny_model, conditioning)
+
+
+def test_a_file_tells_what_it_is_without_a_model(grown, tmp_path):
+    save_state(grown, tmp_path / "state")
+    about = describe_file(tmp_path / "state")
+    assert (about["prompt"], about["samples"], about["next_scale"]) == ("a tiny prompt", 3, 4)
+    assert about["lineage"][0]["scale"] == 1

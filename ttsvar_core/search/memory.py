@@ -1,0 +1,139 @@
+"""Sampling within the memory there is: smaller groups when a scale does not fit, and a cap on keys and values.
+
+A group of samples draws what its samples would have drawn in the whole batch (uniforms are keyed by row), so only bits
+whose probability lies within rounding of their draw can come out differently.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from ..config import Sampling
+from ..image_model import ImageModel
+from ..sampling import sample
+from ..scales import ScaleSchedule
+
+MEBI = 2**20
+
+
+class OutOfMemory(RuntimeError):
+    """Not even one sample at a time fits; the message says what would."""
+
+
+def cache_bytes(model: ImageModel, schedule: ScaleSchedule, through: int, branches: int = 2) -> int:
+    """Bytes of keys and values one sample holds after scale `through` with `branches` guidance branches.
+
+    Two (keys, values) per layer, of the model's width and precision, for every token so far; the last scale stores none.
+    """
+    config = model.config.transformer
+    tokens = sum(schedule.tokens[: min(through + 1, len(schedule) - 1)])
+    return 2 * config.depth * branches * tokens * config.embed_dim * model.transformer.dtype.itemsize
+
+
+def check_cap(model: ImageModel, schedule: ScaleSchedule, sampling: Sampling, max_cache_bytes: int | None) -> None:
+    """Raise ValueError when the cap is too small for a single sample."""
+    least = cache_bytes(model, schedule, len(schedule) - 1, 2 if sampling.guides() else 1)
+    if max_cache_bytes is not None and max_cache_bytes < least:
+        raise ValueError(
+            f"keys and values are capped at {max_cache_bytes / MEBI:.2f} MiB and one sample of this schedule needs "
+            f"{least / MEBI:.2f} MiB; raise the cap to at least that or choose a smaller pixel budget"
+        )
+
+
+def sample_within(
+    state,
+    through: int,
+    sampling: Sampling | None = None,
+    *,
+    max_cache_bytes: int | None = None,
+    group_size: int | None = None,
+    on_scale: Callable | None = None,
+):
+    """`sampling.sample` through scale `through`, in as many pieces as memory asks for.
+
+    First all samples (or groups of `group_size`) share one cache; on running out of memory the groups are halved down to
+    single samples. When those do not fit either, or the whole cache would pass `max_cache_bytes`, groups run one after
+    another through all the scales asked for, each with keys and values of its own (replayed first, dropped after); the
+    state returned then has no cache. on_scale: called with the state, or with a group's state, after every scale.
+    Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
+    """
+    sampling = sampling or state.model.config.sampling
+    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1)
+    shares_cache = max_cache_bytes is None or state.samples * each <= max_cache_bytes
+    while shares_cache and state.next_scale <= through:
+        following, group_size = _halving(_one_scale(sampling), state, group_size)
+        shares_cache = following is not None
+        state = following if shares_cache else state
+        if shares_cache and on_scale:
+            on_scale(state)
+    if state.next_scale > through:
+        return state
+    state = state.without_cache()
+    size = state.samples if max_cache_bytes is None else max(1, max_cache_bytes // each)
+    reached = [state.last_scale]
+
+    def ran(part) -> None:
+        reached.append(part.last_scale)
+        if on_scale:
+            on_scale(part)
+
+    finished, _ = _halving(lambda s, n: _in_turns(s, through, sampling, n, ran), state, size)
+    if finished is None:
+        raise OutOfMemory(_what_would_fit(state, max(reached) + 1))
+    return finished
+
+
+def _one_scale(sampling: Sampling) -> Callable:
+    return lambda state, size: sample(state, state.next_scale, sampling, group_size=size)
+
+
+def _halving(attempt: Callable, state, size: int | None):
+    """`attempt(state, size)` and the size that fitted, halved each time memory runs out; None when one sample did not."""
+    while True:
+        try:
+            return attempt(state, size), size
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        size = min(size or state.samples, state.samples)
+        if size == 1:
+            return None, size
+        size = -(-size // 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on any device (the CPU's is a plain RuntimeError)."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = str(error).lower()
+    return "out of memory" in words or "can't allocate memory" in words or "not enough memory" in words
+
+
+def _in_turns(state, through: int, sampling: Sampling, size: int, on_scale: Callable):
+    """Groups of `size` samples, one group after another from `state` through `through`; the result has no cache."""
+    parts = []
+    for rows in torch.arange(state.samples).split(size):
+        part = state.select(rows.tolist())._replace(lineage=state.lineage)
+        part = sample(part, through, sampling, cache_policy="drop", on_scale=on_scale, slots=rows.tolist())
+        parts.append(part)
+    return state._replace(
+        next_scale=through + 1,
+        bits=tuple(torch.cat(scale) for scale in zip(*(part.bits for part in parts), strict=True)),
+        features=torch.cat([part.features for part in parts]),
+        steps=parts[0].steps,
+    )
+
+
+def _what_would_fit(state, scale: int) -> str:
+    """The message of OutOfMemory at `scale`: what it takes, and which smaller thing has fitted already."""
+    model, schedule = state.model, state.schedule
+    height, width = schedule.grids[scale]
+    each = cache_bytes(model, schedule, scale) / MEBI
+    done = f"a schedule that ends at scale {scale - 1} ({schedule.prefix(scale)}) fits" if scale else "no scale fits"
+    return (
+        f"scale {scale} ({height}x{width} tokens) does not fit in memory, not even one sample at a time; its keys and "
+        f"values alone take {each:.1f} MiB per sample with guidance. What would fit: {done}; otherwise a smaller pixel "
+        f"budget, weights in half precision, or a smaller model."
+    )
