@@ -33,7 +33,7 @@ class Preprocess:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, size, size) float32 network input from images (B, H, W, 3) in [0, 1]."""
-        pixels = images.float().permute(0, 3, 1, 2).clamp(0, 1)
+        pixels = images.float().permute(0, 3, 1, 2).contiguous().clamp(0, 1)
         height, width = self._scaled(pixels.shape[-2], pixels.shape[-1])
         fitted = _centre(resize(pixels, height, width, self.filter), self.size)
         mean, std = (torch.tensor(value, device=fitted.device).view(3, 1, 1) for value in (self.mean, self.std))
@@ -54,10 +54,14 @@ class Preprocess:
 def resize(images: Tensor, height: int, width: int, filter: str) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] at another size, within 2/255 of Pillow's `resize` with the same filter.
 
-    Pillow filters rows, clips, then columns, and clips again; clipping between the two passes is what bounds the
-    difference where a sharp edge overshoots.
+    Pillow filters one axis, clips, then filters the other; where a sharp edge overshoots, only the same clipping in the
+    same order stays that close. Rows go first, unless (since Pillow 13) the height shrinks by more than twice what the
+    width does.
     """
-    for size in ((images.shape[-2], width), (height, width)):
+    old_height, old_width = images.shape[-2:]
+    columns_first = old_height - height > max(0, 2 * (old_width - width))
+    between = (height, old_width) if columns_first else (old_height, width)
+    for size in (between, (height, width)):
         if tuple(images.shape[-2:]) != size:
             images = torch.nn.functional.interpolate(images, size=size, mode=filter, antialias=True).clamp(0, 1)
     return images
