@@ -12,7 +12,20 @@ from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted, font, to_pictures
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..search.features import FeatureExtractor
+    from ..search.state import SearchState
+
 _HEADER = 44
+
+
+def state_maps(state: SearchState, images: Tensor, extractor: FeatureExtractor | None = None) -> Image.Image:
+    """The maps of a state whose images (P, H, W, 3) are given: of an extractor's patch tokens if it has any (DINOv2), else
+    of the accumulated features."""
+    if not hasattr(extractor, "patch_tokens"):
+        return feature_maps(state.features, images)
+    tokens = extractor.patch_tokens(images)
+    side = round(tokens.shape[1] ** 0.5)
+    return feature_maps(tokens.transpose(1, 2).unflatten(2, (side, -1)), images, extractor.name)
 
 
 def principal_colours(features: Tensor) -> Tensor:

@@ -16,11 +16,13 @@ class Hooks(NamedTuple):
     on_scale(record, state): a scale is done, selection included. record: its entry of the report. state: the latest
     whole state; keep it to save the run or to show it. on_part(scale, samples): so many samples have run a scale, which
     is all of them unless memory asked for groups. interrupted(): asked after every part; True stops with Interrupted.
+    on_state(part): as on_part, with the state of those samples, for a live preview; it may raise to stop.
     """
 
     on_scale: Callable | None = None
     on_part: Callable | None = None
     interrupted: Callable[[], bool] | None = None
+    on_state: Callable | None = None
 
 
 class Interrupted(Exception):
@@ -58,6 +60,8 @@ class Recorder:
         self._cache_bytes = held
         if self._hooks.on_part:
             self._hooks.on_part(part.last_scale, part.samples)
+        if self._hooks.on_state:
+            self._hooks.on_state(part)
         if self._hooks.interrupted and self._hooks.interrupted():
             raise Interrupted(f"stopped after scale {part.last_scale}")
         if part.samples == self._plan.running(part.last_scale) and not self._plan.stops(part.last_scale):

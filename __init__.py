@@ -1,0 +1,11 @@
+"""ComfyUI node pack: TTS-VAR test-time search on the Infinity image model.
+
+ComfyUI calls ``comfy_entrypoint``; nothing here is imported before that, so the package also imports without ComfyUI.
+"""
+
+
+async def comfy_entrypoint():
+    """The extension ComfyUI asks for; tells it which folders hold our models and which nodes there are."""
+    from .nodes import extension
+
+    return extension()

@@ -1,0 +1,155 @@
+"""The whole search in one node."""
+
+import json
+
+from comfy_api.latest import io
+
+from . import host
+from .load import encode, load, load_encoder
+from .rewards import load_extractor, load_reward
+from .sample import PREVIEWS, previewer
+from .select import POTENTIALS, SCHEMES
+from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, sampling, seed
+
+OWN_PLAN = "own plan"
+METHODS = {"TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw"}
+_PLAN_EXAMPLE = """{
+  "name": "mine", "samples": 8,
+  "survivors": [8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1, 1],
+  "selectors": {
+    "2": {"kind": "cluster"}, "5": {"kind": "cluster"},
+    "6": {"kind": "potential", "potential": "value", "lambda": 10},
+    "9": {"kind": "potential", "potential": "value", "lambda": 10}
+  }
+}"""
+
+
+class Generate(io.ComfyNode):
+    """Prompt in, best picture out."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_Generate",
+            display_name="TTS-VAR Generate",
+            category=CATEGORY,
+            description="The whole search in one node: prompt in, best picture out. Everything not wired is the bundled model, "
+            "its verifier and the latent pool.",
+            search_aliases=["text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "quick start"],
+            inputs=_inputs(),
+            outputs=[
+                io.Image.Output("image", tooltip="The best picture."),
+                io.Image.Output("finalists", tooltip="All pictures that were finished, best first."),
+                State.Output("state", tooltip="The finished state, for Inspect State or Save State."),
+                io.String.Output("report", tooltip="What happened scale by scale, as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
+        lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
+    ) -> io.NodeOutput:
+        model, text_encoder = model or load(), text_encoder or load_encoder()
+        reward, extractor = reward or load_reward(), extractor or load_extractor()
+        schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
+        chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
+        conditioning = encode(text_encoder, prompt, negative)
+        drawn = _sampling(model, guidance, tau, top_p)
+        result = _search(model, conditioning, chosen, seed, reward, extractor, drawn, schedule, preview)
+        order = _best_first(result)
+        images = host.to_image(result.images)
+        return io.NodeOutput(
+            images[[result.best]], images[order], result.state, json.dumps(result.report, indent=1, allow_nan=False)
+        )
+
+
+def _inputs() -> list:
+    return [
+        io.String.Input(
+            "prompt", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
+            tooltip="What to draw. The bundled model knows: a photo of (a, two, three, four) (red, green, blue, yellow, purple, "
+            "cyan) (circle, square, triangle, diamond), two things joined by and, left of, right of, above, below.",
+        ),
+        io.String.Input(
+            "negative", multiline=True, default="", advanced=True,
+            tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
+        ),
+        io.Combo.Input(
+            "method", options=[*METHODS, OWN_PLAN], default="TTS-VAR",
+            tooltip="TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full pictures, the best one. Importance "
+            "Sampling: N pictures resampled by score. raw: one picture, no search. own plan: the JSON below.",
+        ),
+        io.Int.Input(
+            "n", display_name="N", default=1, min=1, max=8,
+            tooltip="Size of the search. TTS-VAR starts 8N samples and finishes N, at about 1.4 times the work of N pictures.",
+        ),
+        seed("Every random draw of the search follows from this number."),
+        *canvas(),
+        *sampling(),
+        io.Float.Input(
+            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5, advanced=True,
+            tooltip="How strongly scores decide when samples are resampled; 10 is the paper's.",
+        ),
+        io.Combo.Input(
+            "potential", options=POTENTIALS, default="value", advanced=True,
+            tooltip="What of the scores counts when samples are resampled; value is the paper's.",
+        ),
+        io.Combo.Input(
+            "scheme", options=SCHEMES, default="multinomial", advanced=True,
+            tooltip="How survivors are drawn; multinomial is the paper's.",
+        ),
+        io.String.Input(
+            "plan", multiline=True, default=_PLAN_EXAMPLE, advanced=True,
+            tooltip="For method 'own plan': survivors per scale, and a cluster or potential selector wherever samples are cut.",
+        ),
+        io.Combo.Input(
+            "preview", options=PREVIEWS, default="all samples", advanced=True,
+            tooltip="What the live preview decodes after every scale. Off saves the time for it.",
+        ),
+        Model.Input("model", optional=True, tooltip="From Infinity Loader; the bundled model otherwise."),
+        TextEncoder.Input("text_encoder", optional=True, tooltip="From Text Encoder Loader; the bundled one otherwise."),
+        Reward.Input("reward", optional=True, tooltip="From Reward Loader; the scene verifier otherwise."),
+        Extractor.Input("extractor", optional=True, tooltip="From Extractor Loader; the latent pool otherwise."),
+    ]
+
+
+def _plan(method: str, n: int, scales: int, own: str, settings: dict):
+    """The plan of a method by name, or the one written in JSON. Raises ValueError for JSON that is no plan."""
+    from ..ttsvar_core.search import plan
+
+    if method != OWN_PLAN:
+        return plan.with_potential(plan.PLANS[METHODS[method]](n, scales), **settings)
+    try:
+        return plan.from_json(json.loads(own))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"The plan is not JSON: {error}. The widget's default shows one.") from error
+
+
+def _sampling(model, guidance: float, tau: float, top_p: float):
+    from ..ttsvar_core.config import Sampling
+
+    return Sampling(guidance, tau, top_p, model.config.sampling.guidance_layers)
+
+
+def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedule, preview):
+    """``search.run`` with the networks in place, progress, preview and interrupt."""
+    from ..ttsvar_core.search.report import Hooks
+    from ..ttsvar_core.search.run import run
+
+    host.load_tokenizer(model)
+    with host.running(reward, extractor):
+        host.load_transformer(model, host.plan_memory(model, plan, schedule, sampling.guides()))
+        hooks = Hooks(on_state=previewer(model, len(schedule), preview))
+        return run(model, conditioning, plan, seed, reward, extractor, sampling, schedule, hooks)
+
+
+def _best_first(result) -> list[int]:
+    if result.scores is None:
+        return list(range(len(result.images)))
+    from ..ttsvar_core.search.resample import top_k
+
+    return top_k(result.scores, len(result.scores)).tolist()
+
+
+NODES = [Generate]

@@ -1,0 +1,307 @@
+"""The only module that knows the host: its folders, devices, offloading, progress, interrupt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+
+from ..ttsvar_core.image_model import ImageModel
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..ttsvar_core.scales import ScaleSchedule
+    from ..ttsvar_core.search.plan import Plan
+    from ..ttsvar_core.search.state import SearchState
+
+BUNDLED = "scenes64 (bundled)"
+OWN_FOLDERS = ("infinity", "reward_models")
+PREVIEW_SIDE = 512
+STATE_SUFFIX = ".state.safetensors"
+_EXTENSIONS = {".safetensors", ".sft", ".pth", ".pt", ".bin", ".ckpt"}
+_PUBLISHED_AT = {
+    "infinity": "https://huggingface.co/FoundationVision/Infinity (for example infinity_2b_reg.pth)",
+    "vae": "https://huggingface.co/FoundationVision/Infinity (infinity_vae_d32reg.pth for the 2B model)",
+    "text_encoders": "https://huggingface.co/google/flan-t5-xl (the whole folder)",
+}
+
+
+# Folders and files ----------------------------------------------------------------------------------------------------
+
+
+def register_folders() -> None:
+    """Tell ComfyUI of models/infinity and models/reward_models; paths from extra_model_paths.yaml stay in front."""
+    for name in OWN_FOLDERS:
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+        paths, extensions = folder_paths.folder_names_and_paths[name]
+        folder_paths.folder_names_and_paths[name] = (paths, set(extensions) | _EXTENSIONS)
+
+
+def bundled(name: str) -> str:
+    """Path of a file that comes with the pack."""
+    return str(Path(__file__).resolve().parent.parent / "ttsvar_core" / "bundled" / name)
+
+
+def choices(folder: str) -> list[str]:
+    """Names a loader offers: model files of a ComfyUI folder, and its sub-folders in the Hugging Face layout."""
+    return sorted({*folder_paths.get_filename_list(folder), *_model_folders(folder)})
+
+
+def find(folder: str, name: str) -> str:
+    """Full path of a name from ``choices``. Raises FileNotFoundError that says where to put what."""
+    path = folder_paths.get_full_path(folder, name)
+    candidates = [path] if path else []
+    candidates += [os.path.join(root, name) for root in folder_paths.get_folder_paths(folder)]
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+    if found is None:
+        where = " or ".join(folder_paths.get_folder_paths(folder))
+        source = f" It is published at {_PUBLISHED_AT[folder]}." if folder in _PUBLISHED_AT else ""
+        raise FileNotFoundError(f"There is no {name!r} in {where}. Put it there and refresh the browser page (R).{source}")
+    return found
+
+
+def find_first(folder: str, names: Sequence[str], what: str, page: str) -> str:
+    """Path of the first of several usual names that exists. Raises FileNotFoundError naming the usual file and its page."""
+    roots = folder_paths.get_folder_paths(folder)
+    for name in names:
+        for root in roots:
+            if os.path.exists(os.path.join(root, name)):
+                return os.path.join(root, name)
+    raise FileNotFoundError(
+        f"{what} needs its weights: get {names[0]} from {page} and put it into {roots[0]}, or choose a file by name."
+    )
+
+
+def _model_folders(folder: str) -> Iterator[str]:
+    for root in folder_paths.get_folder_paths(folder):
+        for config in sorted(Path(root).glob("**/config.json")) if os.path.isdir(root) else ():
+            yield config.parent.relative_to(root).as_posix()
+
+
+def saved_states() -> list[str]:
+    """Names of the states in the input and output folders, as ComfyUI writes such names."""
+    inputs, outputs = _states_in(folder_paths.get_input_directory()), _states_in(folder_paths.get_output_directory())
+    return [*(f"{name} [output]" for name in outputs), *inputs]
+
+
+def saved_state(name: str) -> str:
+    """Path of a saved state by its name, or of the newest one for an empty name.
+
+    Raises FileNotFoundError if there is none, ValueError for a path outside ComfyUI's input, output and temp folders.
+    """
+    if not name:
+        root = folder_paths.get_output_directory()
+        found = [os.path.join(root, one) for one in _states_in(root)]
+        if not found:
+            raise FileNotFoundError(f"There is no saved state in {root}. Run Save State first.")
+        return max(found, key=os.path.getmtime)
+    path = os.path.realpath(name if os.path.isabs(name) else folder_paths.get_annotated_filepath(name))
+    folders = folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory()
+    if not any(Path(path).is_relative_to(os.path.realpath(folder)) for folder in folders):
+        raise ValueError(f"{path} lies outside ComfyUI's input and output folders; move the state there.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no saved state at {path}. Choose another, or run Save State first.")
+    return path
+
+
+def _states_in(root: str) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in Path(root).glob(f"**/*{STATE_SUFFIX}"))
+
+
+def fresh_output_path(prefix: str, suffix: str) -> str:
+    """A path in the output folder that is not taken: the prefix (sub-folders allowed), a running number, the suffix."""
+    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    return os.path.join(folder, f"{name}_{number:05}{suffix}")
+
+
+# Devices and offloading -----------------------------------------------------------------------------------------------
+
+
+class Network(torch.nn.Module):
+    """A module as ComfyUI moves it about; its bookkeeping attributes land here and not on the core's module."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HostedModel(ImageModel):
+    """An image model with the patchers by which ComfyUI loads and offloads its two networks."""
+
+    patcher: Any = field(default=None)
+    tokenizer_patcher: Any = field(default=None)
+
+
+class Hosted:
+    """A reward, extractor or text encoder with the patchers of its networks; in all else it is the object itself."""
+
+    def __init__(self, inner: Any, patchers: Sequence[Any]) -> None:
+        self.inner = inner
+        self.patchers = tuple(patchers)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+
+def torch_device() -> torch.device:
+    """The device networks run on."""
+    return comfy.model_management.get_torch_device()
+
+
+def precision(choice: str) -> torch.dtype:
+    """The number type for a precision choice; "auto" is bfloat16 where the device computes in it, otherwise float32."""
+    if choice != "auto":
+        return getattr(torch, choice)
+    device = torch_device()
+    fits = comfy.model_management.should_use_bf16(device) and not comfy.model_management.is_device_cpu(device)
+    return torch.bfloat16 if fits else torch.float32
+
+
+def load_image_model(transformer: str, tokenizer: str, dtype: torch.dtype) -> HostedModel:
+    """Load a transformer and tokenizer (paths) built of ComfyUI's own layers, so that it can offload them piece by piece."""
+    from ..ttsvar_core.checkpoint import load_model
+
+    model = load_model(transformer, tokenizer, dtype=dtype, operations=comfy.ops.manual_cast)
+    offload = comfy.model_management.unet_offload_device()
+    piecewise = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return HostedModel(
+        model.config, model.transformer, model.tokenizer, model.fingerprint,
+        piecewise(Network(model.transformer), load_device=torch_device(), offload_device=offload),
+        _whole(model.tokenizer, torch_device(), comfy.model_management.vae_offload_device()),
+    )
+
+
+def host(inner: Any, networks: Sequence[torch.nn.Module], text: bool = False) -> Hosted:
+    """Hand the networks of a reward, extractor or text encoder to ComfyUI's memory management."""
+    if text:
+        place = comfy.model_management.text_encoder_device(), comfy.model_management.text_encoder_offload_device()
+    else:
+        place = torch_device(), comfy.model_management.unet_offload_device()
+    return Hosted(inner, [_whole(network, *place) for network in networks])
+
+
+def _whole(network: torch.nn.Module, device: torch.device, offload: torch.device) -> Any:
+    """A patcher that loads a network all at once (its layers are not ComfyUI's)."""
+    return comfy.model_patcher.ModelPatcher(Network(network), load_device=device, offload_device=offload)
+
+
+def load_transformer(model: HostedModel, memory: float = 0.0) -> None:
+    """Bring the transformer to its device, leaving ``memory`` bytes for keys, values and activations."""
+    comfy.model_management.load_models_gpu([model.patcher], memory_required=memory)
+    _settle(model.transformer, model.patcher.load_device)
+
+
+def load_tokenizer(model: HostedModel, memory: float = 0.0) -> None:
+    """Bring the tokenizer to its device."""
+    comfy.model_management.load_models_gpu([model.tokenizer_patcher], memory_required=memory, force_full_load=True)
+
+
+@contextmanager
+def running(*things: Any, memory: float = 0.0) -> Iterator[None]:
+    """Networks of hosted things on their device; every forward pass of theirs first looks whether the user wants to stop."""
+    patchers = [patcher for thing in things for patcher in getattr(thing, "patchers", ())]
+    if patchers:
+        comfy.model_management.load_models_gpu(patchers, memory_required=memory, force_full_load=True)
+    networks = [patcher.model.module for patcher in patchers]
+    hooks = [network.register_forward_pre_hook(lambda *_: check_interrupt()) for network in networks]
+    try:
+        check_interrupt()
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _settle(module: torch.nn.Module, device: torch.device) -> None:
+    """Move bare parameters along; ComfyUI streams the weights of its own layers but may leave these behind."""
+    for part in module.modules():
+        if not hasattr(part, "comfy_cast_weights"):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = parameter.data.to(device)
+
+
+def to_image(images: torch.Tensor) -> torch.Tensor:
+    """Images as ComfyUI passes them on."""
+    return images.to(device=comfy.model_management.intermediate_device(), dtype=torch.float32)
+
+
+def sampling_memory(state: SearchState, through: int, guided: bool) -> float:
+    """Bytes that sampling through a scale needs beside the weights: keys and values, activations, logits."""
+    scales = range(state.next_scale, through + 1)
+    return max((_scale_memory(state.model, state.schedule, scale, state.samples, guided) for scale in scales), default=0.0)
+
+
+def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, guided: bool) -> float:
+    """Bytes that the dearest scale of a plan needs beside the weights."""
+    scales = range(min(len(schedule), len(plan.survivors)))
+    return max(_scale_memory(model, schedule, scale, plan.running(scale), guided) for scale in scales)
+
+
+def _scale_memory(model: HostedModel, schedule: ScaleSchedule, scale: int, samples: int, guided: bool) -> float:
+    from ..ttsvar_core.search.memory import cache_bytes
+
+    sizes, branches = model.config.transformer, 2 if guided else 1
+    itemsize = model.transformer.dtype.itemsize
+    per_token = sizes.embed_dim * 4 * 4 + sizes.mlp_dim * itemsize * 2 + sizes.bits_per_token * 2 * 4
+    activations = schedule.tokens[scale] * branches * per_token
+    return float(samples * (cache_bytes(model, schedule, scale, branches) + activations))
+
+
+def decoding_memory(state: SearchState) -> float:
+    """Bytes that decoding one image of a state needs: the widest feature maps of the decoder, float32."""
+    height, width = (side * state.model.config.pixels_per_token for side in state.schedule.final)
+    return float(height * width * state.model.config.tokenizer.base_ch * 4 * 6)
+
+
+def looking_memory(images: torch.Tensor | None) -> float:
+    """Bytes a reward or extractor needs to look at images (a vision transformer's activations, a generous 64 MiB each)."""
+    return 0.0 if images is None else min(len(images), 32) * 64 * 2.0**20
+
+
+def put_cache(state: SearchState, policy: str) -> SearchState:
+    """The state with its keys and values kept where they are, moved to the intermediate device, or dropped."""
+    if policy == "keep" or state.cache is None:
+        return state
+    if policy == "drop":
+        return state.without_cache()
+    return state._replace(cache=state.cache.to(comfy.model_management.intermediate_device()))
+
+
+# Progress and interrupt -----------------------------------------------------------------------------------------------
+
+
+def check_interrupt() -> None:
+    """Stop here if the user pressed stop."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+class Progress:
+    """The node's progress bar; every step checks for an interrupt and may show a picture."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.bar = comfy.utils.ProgressBar(total)
+
+    def step(self, picture: Image.Image | None = None) -> None:
+        """One more piece of work is done."""
+        check_interrupt()
+        self.done += 1
+        shown = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
+        self.bar.update_absolute(self.done, self.total, shown)

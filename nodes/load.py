@@ -1,0 +1,134 @@
+"""Loaders of the image model and the text encoder, and the prompt."""
+
+from comfy_api.latest import io
+
+from . import host
+from .types import CATEGORY, Conditioning, Model, TextEncoder, precision
+
+
+class InfinityLoader(io.ComfyNode):
+    """An Infinity transformer with the tokenizer that belongs to it."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_InfinityLoader",
+            display_name="Infinity Loader",
+            category=f"{CATEGORY}/load",
+            description="Loads an Infinity image model: a transformer and the tokenizer (VAE) that belongs to it. "
+            "The bundled 64x64 model needs no download.",
+            search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var"],
+            inputs=[
+                io.Combo.Input(
+                    "transformer", options=[host.BUNDLED, *host.choices("infinity")], default=host.BUNDLED,
+                    tooltip="Transformer file from models/infinity, for example infinity_2b_reg.pth, or the small bundled model.",
+                ),
+                io.Combo.Input(
+                    "tokenizer", options=[host.BUNDLED, *host.choices("vae")], default=host.BUNDLED,
+                    tooltip="Tokenizer file from models/vae. Infinity-2B needs infinity_vae_d32reg.pth (not d32), "
+                    "Infinity-8B needs infinity_vae_d56_f8_14_patchify.pth.",
+                ),
+                precision(
+                    "Number type of the transformer: auto takes bfloat16 on a graphics card that computes in it, else float32. "
+                    "The tokenizer always runs in float32."
+                ),
+            ],
+            outputs=[Model.Output("model", tooltip="The image model, for Start State or TTS-VAR Generate.")],
+        )
+
+    @classmethod
+    def execute(cls, transformer, tokenizer, precision) -> io.NodeOutput:
+        return io.NodeOutput(load(transformer, tokenizer, precision))
+
+
+def load(transformer: str = host.BUNDLED, tokenizer: str = host.BUNDLED, precision: str = "auto") -> host.HostedModel:
+    """The model of two names as the loader offers them. Raises ValueError if only one of them is the bundled one."""
+    if (transformer == host.BUNDLED) != (tokenizer == host.BUNDLED):
+        raise ValueError(
+            f"The transformer is {transformer!r} and the tokenizer {tokenizer!r}, but the bundled ones only fit each other. "
+            "Choose both bundled, or a file for both."
+        )
+    if transformer == host.BUNDLED:
+        paths = host.bundled("scenes64.transformer.safetensors"), host.bundled("scenes64.vae.safetensors")
+    else:
+        paths = host.find("infinity", transformer), host.find("vae", tokenizer)
+    return host.load_image_model(*paths, host.precision(precision))
+
+
+class TextEncoderLoader(io.ComfyNode):
+    """The T5 text encoder an Infinity model reads prompts with."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_TextEncoderLoader",
+            display_name="Text Encoder Loader (T5)",
+            category=f"{CATEGORY}/load",
+            description="Loads the T5 text encoder of an Infinity model. Infinity 2B and 8B use flan-t5-xl.",
+            search_aliases=["t5", "flan-t5-xl", "clip loader", "text encoder", "tts-var"],
+            inputs=[
+                io.Combo.Input(
+                    "encoder", options=[host.BUNDLED, *host.choices("text_encoders")], default=host.BUNDLED,
+                    tooltip="A T5 from models/text_encoders: a Hugging Face folder, or one .safetensors file with its "
+                    "tokenizer.json or spiece.model beside it. The bundled encoder belongs to the bundled model.",
+                ),
+                precision("Number type of the text encoder: auto takes bfloat16 on a graphics card that computes in it."),
+            ],
+            outputs=[TextEncoder.Output("text_encoder", tooltip="The text encoder, for Prompt Encode.")],
+        )
+
+    @classmethod
+    def execute(cls, encoder, precision) -> io.NodeOutput:
+        return io.NodeOutput(load_encoder(encoder, precision))
+
+
+def load_encoder(encoder: str = host.BUNDLED, precision: str = "auto") -> host.Hosted:
+    """The text encoder of a name as the loader offers it."""
+    from ..ttsvar_core.infinity.text import load_text_encoder
+
+    path = host.bundled("scenes64.t5") if encoder == host.BUNDLED else host.find("text_encoders", encoder)
+    loaded = load_text_encoder(path, dtype=host.precision(precision))
+    return host.host(loaded, [loaded.model], text=True)
+
+
+class PromptEncode(io.ComfyNode):
+    """A prompt as the image model reads it."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_PromptEncode",
+            display_name="Prompt Encode (Infinity)",
+            category=f"{CATEGORY}/load",
+            description="Turns a prompt, and if you like a negative one, into what the image model reads.",
+            search_aliases=["clip text encode", "prompt", "conditioning", "negative prompt", "tts-var"],
+            inputs=[
+                TextEncoder.Input("text_encoder", tooltip="From Text Encoder Loader."),
+                io.String.Input(
+                    "text", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
+                    tooltip="What to draw. The bundled model knows: a photo of (a, two, three, four) "
+                    "(red, green, blue, yellow, purple, cyan) (circle, square, triangle, diamond), two things joined by "
+                    "and, left of, right of, above, below.",
+                ),
+                io.String.Input(
+                    "negative", multiline=True, default="", advanced=True,
+                    tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
+                ),
+            ],
+            outputs=[Conditioning.Output("conditioning", tooltip="The encoded prompt, for Start State.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder, text, negative) -> io.NodeOutput:
+        return io.NodeOutput(encode(text_encoder, text, negative))
+
+
+def encode(text_encoder: host.Hosted, text: str, negative: str):
+    """The conditioning of a prompt and a negative prompt."""
+    from ..ttsvar_core.infinity.text import encode_prompt
+
+    with host.running(text_encoder):
+        return encode_prompt(text_encoder, text, negative)
+
+
+NODES = [InfinityLoader, TextEncoderLoader, PromptEncode]

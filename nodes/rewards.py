@@ -1,0 +1,208 @@
+"""Rewards and feature extractors: loading them, and blending several rewards into one."""
+
+from typing import NamedTuple
+
+from comfy_api.latest import io
+
+from . import host
+from .types import CATEGORY, Extractor, Reward, precision
+
+FOLDER = "reward_models"
+AUTO = "auto"
+SCENES = "scene verifier (bundled)"
+LATENT_POOL = "latent pool (no model)"
+DINO_REDUCERS = {"DINOv2 PCA": "PCA", "DINOv2 PCA-shared": "PCA-shared", "DINOv2 Pool": "Pool"}
+INCEPTION = "Inception"
+BLENDS = ["softmax", "z-score", "rank", "weighted"]
+
+
+class Usual(NamedTuple):
+    """The names a published file is usually kept under, and where it is published."""
+
+    names: tuple[str, ...]
+    page: str
+
+
+USUAL = {
+    "ImageReward": Usual(
+        ("ImageReward.pt", "ImageReward.safetensors", "ImageReward"), "https://huggingface.co/THUDM/ImageReward"
+    ),
+    "HPS v2.1": Usual(
+        ("HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.safetensors", "HPS_v2.1.pt"), "https://huggingface.co/xswu/HPSv2"
+    ),
+    "Aesthetic v2.5": Usual(
+        ("siglip-so400m-patch14-384",), "https://huggingface.co/google/siglip-so400m-patch14-384 (the whole folder)"
+    ),
+    "PickScore": Usual(
+        ("PickScore_v1", "PickScore_v1.safetensors"), "https://huggingface.co/yuvalkirstain/PickScore_v1 (the whole folder)"
+    ),
+    "CLIPScore": Usual(
+        ("clip-vit-large-patch14", "clip-vit-large-patch14.safetensors"),
+        "https://huggingface.co/openai/clip-vit-large-patch14 (the whole folder)",
+    ),
+    "Aesthetic head": Usual(
+        ("aesthetic_predictor_v2_5.pth", "aesthetic_predictor_v2_5.safetensors"),
+        "https://github.com/discus0434/aesthetic-predictor-v2-5/tree/main/models",
+    ),
+    "DINOv2": Usual(
+        ("dinov2_vitl14_reg4_pretrain.pth", "dinov2-with-registers-large"), "https://github.com/facebookresearch/dinov2"
+    ),
+    "Inception": Usual(
+        ("inception_v3_google-0cc3c7bd.pth",), "https://pytorch.org/vision/stable/models/inception.html"
+    ),
+}
+REWARDS = [SCENES, "ImageReward", "HPS v2.1", "Aesthetic v2.5", "PickScore", "CLIPScore"]
+EXTRACTORS = [LATENT_POOL, *DINO_REDUCERS, INCEPTION]
+
+
+def _path(kind: str, file: str) -> str:
+    if file != AUTO:
+        return host.find(FOLDER, file)
+    return host.find_first(FOLDER, USUAL[kind].names, kind, USUAL[kind].page)
+
+
+def _file(name: str, tooltip: str, **options):
+    return io.Combo.Input(name, options=[AUTO, *host.choices(FOLDER)], default=AUTO, tooltip=tooltip, **options)
+
+
+class RewardLoader(io.ComfyNode):
+    """Something that scores pictures against a prompt."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_RewardLoader",
+            display_name="Reward Loader",
+            category=f"{CATEGORY}/load",
+            description="Loads what scores pictures. The scene verifier comes with the pack and judges the bundled model's "
+            "scenes; for real pictures take ImageReward, HPS v2.1, PickScore, CLIPScore or Aesthetic v2.5.",
+            search_aliases=["image reward", "hps", "aesthetic", "pickscore", "clip score", "scorer", "tts-var"],
+            inputs=[
+                io.Combo.Input(
+                    "reward", options=REWARDS, default=SCENES, tooltip="Which reward. The scene verifier needs no file."
+                ),
+                _file("file", "Weights from models/reward_models; auto takes the file under the name it is published with."),
+                _file(
+                    "head_file", "The head of Aesthetic v2.5, which needs two files; other rewards ignore this.", advanced=True
+                ),
+                precision("Number type of the network: auto takes bfloat16 on a graphics card that computes in it."),
+            ],
+            outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
+        )
+
+    @classmethod
+    def execute(cls, reward, file, head_file, precision) -> io.NodeOutput:
+        return io.NodeOutput(load_reward(reward, file, head_file, precision))
+
+
+def load_reward(kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto") -> host.Hosted:
+    """A reward by the name the loader offers."""
+    from ..ttsvar_core.rewards import aesthetic, clip, hps, image_reward, scenes
+
+    if kind == SCENES:
+        return host.host(scenes.SceneReward(), ())
+    dtype = host.precision(precision)
+    if kind == "Aesthetic v2.5":
+        loaded = aesthetic.load_aesthetic(_path(kind, file), _path("Aesthetic head", head_file), dtype=dtype)
+    else:
+        loaders = {
+            "ImageReward": image_reward.load_image_reward,
+            "HPS v2.1": hps.load_hps,
+            "PickScore": clip.load_pick_score,
+            "CLIPScore": clip.load_clip_score,
+        }
+        loaded = loaders[kind](_path(kind, file), dtype=dtype)
+    return host.host(loaded, loaded.models)
+
+
+class BlendRewards(io.ComfyNode):
+    """Several rewards as one."""
+
+    @classmethod
+    def define_schema(cls):
+        weight = "How much this reward counts."
+        return io.Schema(
+            node_id="TTSVAR_BlendRewards",
+            display_name="Blend Rewards",
+            category=f"{CATEGORY}/load",
+            description="Makes one reward of two to four. Rewards come in different units; softmax (the paper's HPS+IR), "
+            "z-score and rank compare the pictures of one batch, weighted adds the raw scores.",
+            search_aliases=["combine rewards", "mix", "ensemble", "average", "tts-var"],
+            inputs=[
+                Reward.Input("reward_1", tooltip="First reward."),
+                Reward.Input("reward_2", tooltip="Second reward."),
+                io.Combo.Input(
+                    "how", options=BLENDS, default="softmax",
+                    tooltip="How scores are made comparable: softmax over the batch, z-score, rank, or weighted raw scores.",
+                ),
+                io.Float.Input("weight_1", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip=weight),
+                io.Float.Input("weight_2", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip=weight),
+                Reward.Input("reward_3", optional=True, tooltip="Third reward, if you like."),
+                Reward.Input("reward_4", optional=True, tooltip="Fourth reward, if you like."),
+                io.Float.Input("weight_3", default=1.0, min=-100.0, max=100.0, step=0.05, advanced=True, tooltip=weight),
+                io.Float.Input("weight_4", default=1.0, min=-100.0, max=100.0, step=0.05, advanced=True, tooltip=weight),
+            ],
+            outputs=[Reward.Output("reward", tooltip="The blend, used like any reward.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, reward_1, reward_2, how, weight_1, weight_2, weight_3, weight_4, reward_3=None, reward_4=None
+    ) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.blend import Blend
+
+        pairs = [(reward_1, weight_1), (reward_2, weight_2), (reward_3, weight_3), (reward_4, weight_4)]
+        wired = [(reward, weight) for reward, weight in pairs if reward is not None]
+        blend = Blend([reward for reward, _ in wired], how, [weight for _, weight in wired])
+        return io.NodeOutput(host.Hosted(blend, [patcher for reward, _ in wired for patcher in reward.patchers]))
+
+
+class ExtractorLoader(io.ComfyNode):
+    """What samples are compared by when diverse ones are kept."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_ExtractorLoader",
+            display_name="Extractor Loader",
+            category=f"{CATEGORY}/load",
+            description="Loads what samples are compared by when diverse ones are kept. The latent pool needs no model and no "
+            "decoding; DINOv2 PCA is the paper's.",
+            search_aliases=["dinov2", "feature extractor", "inception", "diversity", "tts-var"],
+            inputs=[
+                io.Combo.Input(
+                    "extractor", options=EXTRACTORS, default=LATENT_POOL,
+                    tooltip="Latent pool: the model's own features on a coarse grid. DINOv2 PCA: the layout of each picture "
+                    "(the paper's); PCA-shared: layouts on one common axis; Pool: what is in it. Inception: needs torchvision.",
+                ),
+                _file("file", "Weights from models/reward_models; auto takes the file under the name it is published with."),
+                precision("Number type of the network: auto takes bfloat16 on a graphics card that computes in it."),
+                io.Int.Input(
+                    "grid", default=4, min=1, max=16, advanced=True,
+                    tooltip="Side of the latent pool's coarse grid; the networks ignore it.",
+                ),
+            ],
+            outputs=[Extractor.Output("extractor", tooltip="For Cluster Selector, Inspect State or TTS-VAR Generate.")],
+        )
+
+    @classmethod
+    def execute(cls, extractor, file, precision, grid) -> io.NodeOutput:
+        return io.NodeOutput(load_extractor(extractor, file, precision, grid))
+
+
+def load_extractor(kind: str = LATENT_POOL, file: str = AUTO, precision: str = "auto", grid: int = 4) -> host.Hosted:
+    """A feature extractor by the name the loader offers."""
+    from ..ttsvar_core.extractors import dinov2, inception
+    from ..ttsvar_core.search.features import LatentPool
+
+    if kind == LATENT_POOL:
+        return host.host(LatentPool(grid), ())
+    dtype = host.precision(precision)
+    if kind == INCEPTION:
+        loaded = inception.load_inception(_path(kind, file), dtype)
+    else:
+        loaded = dinov2.load_dinov2(_path("DINOv2", file), DINO_REDUCERS[kind], dtype)
+    return host.host(loaded, loaded.models)
+
+
+NODES = [RewardLoader, BlendRewards, ExtractorLoader]

@@ -1,0 +1,137 @@
+"""From noise to picture: start a state, run scales, decode."""
+
+from comfy_api.latest import io
+
+from . import host
+from .types import ASPECT_RATIOS, CATEGORY, Conditioning, Model, State, canvas, sampling, seed
+
+CACHE_POLICIES = ["keep", "offload", "drop"]
+PREVIEWS = ["all samples", "first sample", "off"]
+_SHOWN = {"all samples": 16, "first sample": 1, "off": 0}
+LAST = -1
+MOST_SCALES = 14
+
+
+class StartState(io.ComfyNode):
+    """A batch of samples before the first scale."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_StartState",
+            display_name="Start State",
+            category=CATEGORY,
+            description="Begins a search: so many samples of one prompt, before the first scale.",
+            search_aliases=["empty latent", "start search", "batch", "seed", "tts-var"],
+            inputs=[
+                Model.Input("model", tooltip="From Infinity Loader."),
+                Conditioning.Input("conditioning", tooltip="From Prompt Encode."),
+                *canvas(),
+                io.Int.Input(
+                    "samples", default=8, min=1, max=64,
+                    tooltip="How many samples start. The paper starts with 8 times N; sample 0 is what the seed draws alone.",
+                ),
+                seed("Every random draw of the whole search follows from this number, sample by sample."),
+            ],
+            outputs=[State.Output("state", tooltip="The state before scale 0, for Scale-Step Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, conditioning, aspect_ratio, pixel_budget, samples, seed) -> io.NodeOutput:
+        from ..ttsvar_core.search.state import start
+
+        host.load_transformer(model)
+        schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
+        return io.NodeOutput(start(model, conditioning, samples, seed, schedule))
+
+
+class ScaleStepSampler(io.ComfyNode):
+    """Runs the scales up to one you choose."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_ScaleStepSampler",
+            display_name="Scale-Step Sampler",
+            category=CATEGORY,
+            description="Samples the next scales of every sample in the state, up to and including the one you name.",
+            search_aliases=["ksampler", "sampler", "run scales", "next scale", "infinity sampler", "tts-var"],
+            inputs=[
+                State.Input("state", tooltip="From Start State, a selector, Load State, or another sampler."),
+                io.Int.Input(
+                    "through_scale", default=LAST, min=LAST, max=MOST_SCALES,
+                    tooltip="The last scale to run, counted from 0. -1 runs to the end (scale 12 of a 1M picture).",
+                ),
+                *sampling(),
+                io.Combo.Input(
+                    "cache_policy", options=CACHE_POLICIES, default="keep", advanced=True,
+                    tooltip="Keys and values of the finished scales: keep them on the device (fastest), offload them to "
+                    "ComfyUI's intermediate device (system memory), or drop them; whatever comes next rebuilds them by replay.",
+                ),
+                io.Combo.Input(
+                    "preview", options=PREVIEWS, default="all samples", advanced=True,
+                    tooltip="What the live preview decodes after every scale. Off saves the time for it.",
+                ),
+            ],
+            outputs=[State.Output("state", tooltip="The state after the named scale.")],
+        )
+
+    @classmethod
+    def execute(cls, state, through_scale, guidance, tau, top_p, cache_policy, preview) -> io.NodeOutput:
+        from ..ttsvar_core.config import Sampling
+        from ..ttsvar_core.search.memory import sample_within
+
+        last = len(state.schedule) - 1
+        through = last if through_scale == LAST else through_scale
+        drawn = Sampling(guidance, tau, top_p, state.model.config.sampling.guidance_layers)
+        if preview != "off":
+            host.load_tokenizer(state.model, host.decoding_memory(state))
+        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()))
+        watch = previewer(state.model, through + 1 - state.next_scale, preview)
+        state = sample_within(state, through, drawn, on_scale=watch)
+        return io.NodeOutput(host.put_cache(state, cache_policy))
+
+
+def previewer(model: host.HostedModel, scales: int, shown: str):
+    """What to call with the state after every scale: progress, interrupt, and a preview of it."""
+    from ..ttsvar_core.inspect.preview import preview
+
+    progress = host.Progress(max(1, scales))
+
+    def watch(state) -> None:
+        progress.step(preview(model, state.features, _SHOWN[shown]) if _SHOWN[shown] else None)
+
+    return watch
+
+
+class DecodeState(io.ComfyNode):
+    """The pictures of a state, finished or not."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_DecodeState",
+            display_name="Decode State",
+            category=CATEGORY,
+            description="Decodes every sample of a state to a full-size picture. Works after any scale: "
+            "an unfinished state shows the sketch so far.",
+            search_aliases=["vae decode", "decode", "latent to image", "tts-var"],
+            inputs=[State.Input("state", tooltip="A state after any scale.")],
+            outputs=[io.Image.Output("images", tooltip="One picture per sample, in the order of the state.")],
+        )
+
+    @classmethod
+    def execute(cls, state) -> io.NodeOutput:
+        return io.NodeOutput(decoded(state))
+
+
+def decoded(state):
+    """The images (P, H, W, 3) of a state, in the host's place."""
+    from ..ttsvar_core.sampling import decode
+
+    host.check_interrupt()
+    host.load_tokenizer(state.model, host.decoding_memory(state))
+    return host.to_image(decode(state))
+
+
+NODES = [StartState, ScaleStepSampler, DecodeState]

@@ -1,0 +1,128 @@
+"""Rewards at work: on a state, on any images, and scores that come from other nodes."""
+
+import re
+
+from comfy_api.latest import io
+
+from . import host
+from .sample import decoded
+from .types import CATEGORY, Reward, State
+
+
+class RewardScorer(io.ComfyNode):
+    """Scores every sample of a state as it looks now."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_RewardScorer",
+            display_name="Reward Scorer",
+            category=CATEGORY,
+            description="Decodes every sample as it looks now and scores it against the prompt. "
+            "The scores travel with the state; resamplers and Select Best use them.",
+            search_aliases=["reward", "score", "image reward", "hps", "clip score", "tts-var"],
+            inputs=[
+                State.Input("state", tooltip="A state after at least one scale; scores mean something from about scale 6 on."),
+                Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
+            ],
+            outputs=[
+                State.Output("state", tooltip="The same samples, their scores at this scale noted."),
+                io.Float.Output("scores", is_output_list=True, tooltip="One score per sample, in the order of the state."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, state, reward) -> io.NodeOutput:
+        from ..ttsvar_core.search.select import score
+
+        images = decoded(state)
+        with host.running(reward, memory=host.looking_memory(images)):
+            state, scores = score(state, reward, images)
+        return io.NodeOutput(state, scores.tolist())
+
+
+class AttachScores(io.ComfyNode):
+    """Takes scores that any other node computed."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_AttachScores",
+            display_name="Attach Scores",
+            category=CATEGORY,
+            description="Notes scores from other nodes on a state, one per sample: a bridge to every scoring node there is. "
+            "Decode State, score the pictures with any node, and bring the numbers back here.",
+            search_aliases=["bridge", "custom score", "external reward", "scores from nodes", "tts-var"],
+            is_input_list=True,
+            inputs=[
+                State.Input("state", tooltip="The state whose pictures were scored."),
+                io.AnyType.Input(
+                    "scores",
+                    tooltip="One number per sample in the order of the pictures: a list of numbers, a tensor, or text with "
+                    "the numbers in it. Higher is better.",
+                ),
+            ],
+            outputs=[State.Output("state", tooltip="The same samples with these scores at the scale they are at.")],
+        )
+
+    @classmethod
+    def execute(cls, state, scores) -> io.NodeOutput:
+        import torch
+
+        return io.NodeOutput(state[0].with_scores(torch.tensor(numbers(scores), dtype=torch.float32)))
+
+
+def numbers(value) -> list[float]:
+    """All numbers in a value: a number, text, a tensor or array, or lists of these."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"Scores are numbers; got {value!r}.")
+    if isinstance(value, int | float):
+        return [float(value)]
+    if isinstance(value, str):
+        return [float(found) for found in re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", value)]
+    if hasattr(value, "tolist"):
+        return numbers(value.tolist())
+    if isinstance(value, list | tuple):
+        return [number for one in value for number in numbers(one)]
+    raise ValueError(f"Scores are numbers, text or tensors; got a {type(value).__name__}.")
+
+
+class ScoreImages(io.ComfyNode):
+    """Scores and sorts the pictures of any workflow."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_ScoreImages",
+            display_name="Score Images",
+            category=CATEGORY,
+            description="Scores any pictures against a prompt and sorts them, best first. Works in every workflow, "
+            "whatever made the pictures: Best-of-N for any model.",
+            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var"],
+            inputs=[
+                io.Image.Input("images", tooltip="A batch of pictures from any node."),
+                Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
+                io.String.Input(
+                    "prompt", multiline=True, default="a photo of a red circle left of a blue square",
+                    tooltip="What the pictures should show.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The pictures, best first."),
+                io.Float.Output("scores", is_output_list=True, tooltip="Their scores, in the same order."),
+                io.String.Output("report", tooltip="Place, score and former number of every picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, reward, prompt) -> io.NodeOutput:
+        from ..ttsvar_core.search.resample import top_k
+
+        with host.running(reward, memory=host.looking_memory(images)):
+            scores = reward.score(images[..., :3].float(), prompt).float().cpu()
+        order = top_k(scores, len(scores)).tolist()
+        lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(order)]
+        return io.NodeOutput(images[order], scores[order].tolist(), "\n".join([f"{reward.name}: {prompt}", *lines]))
+
+
+NODES = [RewardScorer, AttachScores, ScoreImages]

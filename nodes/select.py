@@ -1,0 +1,176 @@
+"""Which samples go on: the selectors of the search, and your own eyes."""
+
+import re
+
+from comfy_api.latest import io
+
+from . import host
+from .sample import decoded
+from .types import CATEGORY, Extractor, State
+
+POTENTIALS = ["value", "diff", "max", "sum"]
+SCHEMES = ["multinomial", "systematic", "stratified", "residual", "top-k"]
+
+
+def _keep(default: int):
+    return io.Int.Input("keep", default=default, min=1, max=64, tooltip="How many samples go on.")
+
+
+def _reason():
+    return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
+
+
+class ClusterSelector(io.ComfyNode):
+    """Keeps samples that differ."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_ClusterSelector",
+            display_name="Cluster Selector",
+            category=CATEGORY,
+            description="Keeps samples that differ: clusters what they look like and keeps the one nearest to each centre. "
+            "The paper does this early, at scales 2 and 5, when layouts form and rewards cannot judge yet.",
+            search_aliases=["diversity", "k-means", "cluster", "dinov2", "tts-var"],
+            inputs=[
+                State.Input("state", tooltip="A state after an early scale."),
+                Extractor.Input("extractor", tooltip="What samples are compared by, from Extractor Loader."),
+                _keep(6),
+            ],
+            outputs=[State.Output("state", tooltip="The samples kept."), _reason()],
+        )
+
+    @classmethod
+    def execute(cls, state, extractor, keep) -> io.NodeOutput:
+        from ..ttsvar_core.search.select import cluster_select
+
+        looks = extractor.looks_at == "images" and keep < state.samples
+        images = decoded(state) if looks else None
+        with host.running(extractor, memory=host.looking_memory(images)):
+            state, selection = cluster_select(state, extractor, keep, images)
+        return io.NodeOutput(state, selection.reason)
+
+
+class PotentialResampler(io.ComfyNode):
+    """Draws survivors by what their scores promise."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_PotentialResampler",
+            display_name="Potential Resampler",
+            category=CATEGORY,
+            description="Draws the samples that go on by a potential of their scores; a good sample may go on twice. "
+            "Put a Reward Scorer right before it. The paper does this at scales 6 and 9.",
+            search_aliases=["importance sampling", "resample", "lambda", "particle filter", "smc", "tts-var"],
+            inputs=[
+                State.Input("state", tooltip="A state that was scored at its last scale."),
+                _keep(2),
+                io.Combo.Input(
+                    "potential", options=POTENTIALS, default="value",
+                    tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
+                    "far; sum, all scores so far. The paper uses value.",
+                ),
+                io.Float.Input(
+                    "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5,
+                    tooltip="How strongly scores decide: 0 draws blindly, 10 is the paper's, large values keep the best only.",
+                ),
+                io.Combo.Input(
+                    "scheme", options=SCHEMES, default="multinomial",
+                    tooltip="How survivors are drawn: multinomial is the paper's, systematic and residual are less noisy, "
+                    "top-k just takes the best.",
+                ),
+                io.Float.Input(
+                    "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
+                    tooltip="Above 0: lambda is found so that the effective sample size is this share of the samples, "
+                    "whatever unit the reward has.",
+                ),
+                io.Float.Input(
+                    "ess_threshold", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
+                    tooltip="Above 0: while the effective sample size is at least this share of the samples, samples are only "
+                    "cut, without copies.",
+                ),
+            ],
+            outputs=[State.Output("state", tooltip="The samples that go on."), _reason()],
+        )
+
+    @classmethod
+    def execute(cls, state, keep, potential, lambda_, scheme, target_ess, ess_threshold) -> io.NodeOutput:
+        from ..ttsvar_core.search.select import potential_select
+
+        state, selection = potential_select(
+            state, keep, potential, lambda_, scheme, ess_threshold=ess_threshold or None, target_ess=target_ess or None
+        )
+        return io.NodeOutput(state, selection.reason)
+
+
+class SelectBest(io.ComfyNode):
+    """Keeps the samples with the highest scores."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_SelectBest",
+            display_name="Select Best",
+            category=CATEGORY,
+            description="Keeps the samples scored highest at the last scale, best first. "
+            "A search ends with this; after a Reward Scorer on full samples it is Best-of-N.",
+            search_aliases=["best of n", "top k", "argmax", "pick best", "tts-var"],
+            inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
+            outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
+        )
+
+    @classmethod
+    def execute(cls, state, keep) -> io.NodeOutput:
+        from ..ttsvar_core.search.select import best
+
+        state, selection = best(state, keep)
+        return io.NodeOutput(state, selection.reason)
+
+
+class SelectByHand(io.ComfyNode):
+    """Keeps the samples you name."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_SelectByHand",
+            display_name="Select by Hand",
+            category=CATEGORY,
+            description="Keeps the samples you name: look at the sketches in Inspect State, type the numbers you like, run on. "
+            "What was sampled before is not sampled again.",
+            search_aliases=["manual", "choose", "pick", "human in the loop", "tts-var"],
+            inputs=[
+                State.Input("state", tooltip="A state after any scale."),
+                io.String.Input(
+                    "numbers", default="0",
+                    tooltip="Numbers as the contact sheet shows them, counted from 0: 1, 4, 6 or 0-3. A number may be named "
+                    "twice; the order is kept.",
+                ),
+            ],
+            outputs=[State.Output("state", tooltip="The samples you named."), _reason()],
+        )
+
+    @classmethod
+    def execute(cls, state, numbers) -> io.NodeOutput:
+        from ..ttsvar_core.search.selection import choose
+
+        selection = choose(rows(numbers), state.samples)
+        return io.NodeOutput(state.select(selection), selection.reason)
+
+
+def rows(text: str) -> list[int]:
+    """Row numbers from text such as "1, 4, 6" or "#0-3". Raises ValueError for anything else."""
+    chosen: list[int] = []
+    for word in re.sub(r"\s*-\s*", "-", text).replace(",", " ").replace(";", " ").replace("#", "").split():
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        if not found:
+            raise ValueError(f"Cannot read {word!r} in {text!r}; name samples by number, for example 1, 4, 6 or 0-3.")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise ValueError(f"The range {word!r} runs backwards; write {last}-{first}.")
+        chosen.extend(range(first, last + 1))
+    return chosen
+
+
+NODES = [ClusterSelector, PotentialResampler, SelectBest, SelectByHand]

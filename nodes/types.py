@@ -1,0 +1,63 @@
+"""The types on the wires between our nodes, and the choices several nodes share."""
+
+from comfy_api.latest import io
+
+Model = io.Custom("TTSVAR_MODEL")
+TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
+Conditioning = io.Custom("TTSVAR_CONDITIONING")
+State = io.Custom("TTSVAR_STATE")
+Extractor = io.Custom("TTSVAR_EXTRACTOR")
+Reward = io.Custom("TTSVAR_REWARD")
+
+CATEGORY = "TTS-VAR"
+PRECISIONS = ["auto", "float32", "bfloat16", "float16"]
+# Width : height as people write it, and the published height / width the core knows it by.
+ASPECT_RATIOS = {
+    "1:1": 1.0, "5:4": 0.8, "4:3": 0.75, "3:2": 0.666, "7:4": 0.571, "2:1": 0.5, "5:2": 0.4, "3:1": 0.333,
+    "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
+}
+PIXEL_BUDGETS = ["1M", "0.60M", "0.25M", "0.06M"]
+MAX_SEED = 2**64 - 1
+
+
+def seed(tooltip: str):
+    """The seed widget."""
+    return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def precision(tooltip: str):
+    """The precision widget of a loader."""
+    return io.Combo.Input("precision", options=PRECISIONS, default="auto", advanced=True, tooltip=tooltip)
+
+
+def canvas():
+    """The widgets that say how large a picture gets."""
+    return [
+        io.Combo.Input(
+            "aspect_ratio", options=list(ASPECT_RATIOS), default="1:1",
+            tooltip="Width : height. The bundled model always draws 64x64 squares.",
+        ),
+        io.Combo.Input(
+            "pixel_budget", options=PIXEL_BUDGETS, default="1M",
+            tooltip="Size of the picture: 1M is 1024x1024 in 13 scales, smaller budgets stop at 12, 10 or 7 scales. "
+            "The bundled model has a schedule of its own (64x64, 13 scales) and ignores this.",
+        ),
+    ]
+
+
+def sampling():
+    """The widgets that say how bits are drawn."""
+    return [
+        io.Float.Input(
+            "guidance", default=3.0, min=0.0, max=30.0, step=0.1,
+            tooltip="How strongly the prompt steers (classifier-free guidance). 1 switches guidance off and halves the work.",
+        ),
+        io.Float.Input(
+            "tau", default=0.5, min=0.01, max=10.0, step=0.05, advanced=True,
+            tooltip="Temperature of the bits: low is safe and smooth, high is varied and noisy. Infinity-8B expects 1.0.",
+        ),
+        io.Float.Input(
+            "top_p", default=0.97, min=0.01, max=1.0, step=0.01, advanced=True,
+            tooltip="A bit value less likely than 1 - top_p is never drawn. 1 allows everything.",
+        ),
+    ]
