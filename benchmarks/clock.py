@@ -1,0 +1,106 @@
+"""What the machine can do, and where the seconds of a run go."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+
+
+class Stages:
+    """Seconds by stage. Time belongs to the innermost stage that runs, so the stages add up to the whole."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._open: list[str] = []
+        self._since = 0.0
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def timed(self, stage: str, function: Callable) -> Callable:
+        """The function, its time booked under ``stage``."""
+
+        @wraps(function)
+        def inner(*arguments: Any, **options: Any) -> Any:
+            self._enter(stage)
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._leave()
+
+        return inner
+
+    def _enter(self, stage: str) -> None:
+        self._book()
+        self._open.append(stage)
+
+    def _leave(self) -> None:
+        self._book()
+        self._open.pop()
+
+    def _book(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Operations per second of a large square matrix product: what the transformer could reach at best."""
+    side = 8192 if device.type == "cuda" else 1536
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / _fastest(lambda: a @ b, device, seconds)
+
+
+def copy_bandwidth(device: torch.device, seconds: float = 0.5) -> float:
+    """Bytes per second that a copy reads and writes: what limits scales of few tokens."""
+    data = torch.empty(2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device)
+    target = torch.empty_like(data)
+    return 2 * data.numel() / _fastest(lambda: target.copy_(data), device, seconds)
+
+
+def _fastest(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
+    best, end, rounds = float("inf"), time.perf_counter() + seconds, 0
+    work()
+    while rounds < 3 or time.perf_counter() < end:
+        rounds += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory so far, in bytes: of the device's allocator, or of the process where the device is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    import transformers
+
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
