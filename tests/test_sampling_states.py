@@ -80,6 +80,17 @@ def test_replay_follows_inner_layer_guidance():
     assert last < 1e-5 < (plain.cache.chunks[-1].keys[-1] - state.cache.chunks[-1].keys[-1]).abs().max()
 
 
+def test_a_float8_cache_is_a_quarter_of_the_bytes_and_close(fresh):
+    """e4m3 keeps 3 bits of fraction: keys and values are within 1/16 of what they were, and few bits flip."""
+    full, small = sample(fresh, 3), sample(fresh, 3, cache_policy="float8")
+    assert small.cache.nbytes * 4 == full.cache.nbytes
+    assert torch.equal(full.bits[0], small.bits[0])
+    exact, rounded = (cache.chunks[0].select(torch.tensor([2, 0])).layer(1)[0] for cache in (full.cache, small.cache))
+    assert ((rounded.float() - exact).abs() <= exact.abs() / 16 + 2**-10).all()
+    assert 0 < flipped(small, full) < 0.05
+    assert compact(list(small.select([1]).cache.chunks)).nbytes * 4 == small.cache.nbytes
+
+
 @pytest.mark.parametrize("policy", ["keep", "cpu", "drop"])
 def test_every_cache_policy_goes_on_to_the_same_bits(fresh, policy):
     part = sample(fresh, 2, cache_policy=policy)

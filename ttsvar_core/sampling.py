@@ -20,8 +20,8 @@ from .infinity.cache import Chunk, KVCache, merge
 from .rng import uniforms
 from .search.state import SearchState
 
-CachePolicy = Literal["keep", "cpu", "drop"]
-CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "cpu", "drop")
+CachePolicy = Literal["keep", "float8", "cpu", "drop"]
+CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "float8", "cpu", "drop")
 DECODE_CHUNK = 1  # one by one, an image has the same pixels whatever else is decoded; larger chunks gain nothing here
 
 
@@ -49,11 +49,11 @@ def sample(
 ) -> SearchState:
     """Sample scales ``state.next_scale`` .. ``through`` (0-based, inclusive) and return the new state.
 
-    ``sampling`` defaults to the model's; ``cache_policy`` says what the new state keeps of its keys and values (keep them where
-    they are, move them to the CPU, drop them); ``group_size`` runs the samples in groups of that size, with the same draws;
-    ``on_scale`` is called with the state after every scale and may raise to stop; ``slots`` are the rows whose draws the
-    samples use (their own rows by default; needed where a part of a larger state runs alone). Raises ValueError for a scale
-    that is already sampled or does not exist.
+    ``sampling`` defaults to the model's; ``cache_policy`` says what the new state keeps of its keys and values: all where they
+    are, all in one byte per number, all moved to the CPU, or none. ``group_size`` runs the samples in groups of that size, with
+    the same draws; ``slots`` are the rows whose draws the samples use (their own rows by default; needed where a part of a
+    larger state runs alone). ``on_scale`` is called with the state after every scale and may raise to stop.
+    Raises ValueError for a scale that is already sampled or does not exist.
     """
     sampling = sampling or state.model.config.sampling
     _check_through(state, through)
@@ -63,7 +63,7 @@ def sample(
     with torch.inference_mode():
         state = with_cache(state, branches, group_size)
         for step in steps:
-            state = _sample_scale(state, step, branches, group_size, slots)
+            state = _sample_scale(state, step, branches, group_size, slots, cache_policy == "float8")
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
@@ -119,7 +119,12 @@ def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHU
 
 
 def _sample_scale(
-    state: SearchState, step: StepSampling, branches: int, group_size: int | None, slots: Sequence[int] | None
+    state: SearchState,
+    step: StepSampling,
+    branches: int,
+    group_size: int | None,
+    slots: Sequence[int] | None,
+    in_float8: bool,
 ) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
@@ -131,7 +136,7 @@ def _sample_scale(
         next_scale=scale + 1,
         bits=(*state.bits, bits),
         features=fuse(state.features.to(bits.device), bits, scale, schedule, state.model.patchify),
-        cache=None if last else state.cache.append(chunk),
+        cache=None if last else state.cache.append(chunk.in_float8() if in_float8 else chunk),
         steps=(*state.steps, step),
     )
 
@@ -159,7 +164,9 @@ def _groups(samples: int, group_size: int | None) -> Iterator[Tensor]:
 def _apply_policy(state: SearchState, policy: CachePolicy) -> SearchState:
     if state.cache is None or policy == "keep":
         return state
-    return state.without_cache() if policy == "drop" else state._replace(cache=state.cache.to("cpu"))
+    if policy == "drop":
+        return state.without_cache()
+    return state._replace(cache=state.cache.in_float8() if policy == "float8" else state.cache.to("cpu"))
 
 
 def _check_through(state: SearchState, through: int) -> None:

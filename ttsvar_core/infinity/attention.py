@@ -47,8 +47,7 @@ class SelfAttention(nn.Module):
         scale = on(self.scale_mul_1H11, q).clamp_max(math.log(MAX_QUERY_SCALE)).exp()
         q = rotate(F.normalize(q.float(), dim=-1, eps=1e-12) * scale.float(), turn).to(v.dtype)
         k = rotate(F.normalize(k.float(), dim=-1, eps=1e-12), turn).to(v.dtype)
-        all_k = torch.cat((*past[0], k), dim=3) if past[0] else k
-        all_v = torch.cat((*past[1], v), dim=3) if past[1] else v
+        all_k, all_v = _with_past(past[0], k), _with_past(past[1], v)
         flat = (t.flatten(0, 1) for t in (q, all_k, all_v))
         out = F.scaled_dot_product_attention(*flat, attn_mask=mask, scale=1.0)
         out = out.transpose(1, 2).reshape(branches, samples, tokens, width)
@@ -58,6 +57,11 @@ class SelfAttention(nn.Module):
         q, k, v = self.mat_qkv(x).chunk(3, dim=-1)
         q, v = q + on(self.q_bias, q), v + on(self.v_bias, v)
         return tuple(t.unflatten(-1, (self.num_heads, -1)).transpose(2, 3) for t in (q, k, v))
+
+
+def _with_past(past: tuple[Tensor, ...], new: Tensor) -> Tensor:
+    """Keys or values (G, P, H, M, D) of all scales so far, in the precision of the new ones."""
+    return torch.cat((*(part.to(new.dtype) for part in past), new), dim=3) if past else new
 
 
 def _key_value_heads(x: Tensor, v_bias: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:

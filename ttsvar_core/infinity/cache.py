@@ -36,7 +36,7 @@ class Chunk(NamedTuple):
         if self.rows is None:
             return keys, values
         rows = self.rows.to(keys.device)
-        return keys.index_select(1, rows), values.index_select(1, rows)
+        return _take(keys, rows), _take(values, rows)
 
     def select(self, ancestors: Tensor) -> Chunk:
         """The same storage read by other samples."""
@@ -50,12 +50,17 @@ class Chunk(NamedTuple):
         if len(used) == self.stored:
             return self._identity_if_plain()
         used = used.to(self.keys[0].device)
-        keys = tuple(k.index_select(1, used) for k in self.keys)
-        values = tuple(v.index_select(1, used) for v in self.values)
+        keys, values = (tuple(_take(t, used) for t in side) for side in (self.keys, self.values))
         return Chunk(keys, values, rows)._identity_if_plain()
 
     def to(self, device: torch.device | str) -> Chunk:
         return self._replace(keys=tuple(k.to(device) for k in self.keys), values=tuple(v.to(device) for v in self.values))
+
+    def in_float8(self) -> Chunk:
+        """The chunk in one byte per number (e4m3: 4 bits of exponent, 3 of fraction). Keys are unit vectors, so no scale is
+        needed; readers cast back to their own precision."""
+        keys, values = (tuple(t.to(torch.float8_e4m3fn) for t in side) for side in (self.keys, self.values))
+        return self._replace(keys=keys, values=values)
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +73,13 @@ class Chunk(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Chunk(tokens={self.keys[0].shape[3]}, samples={self.samples}, stored={self.stored})"
+
+
+def _take(stored: Tensor, rows: Tensor) -> Tensor:
+    """Rows of axis 1; one-byte floats have no kernels of their own for this and are moved as plain bytes."""
+    if stored.element_size() > 1:
+        return stored.index_select(1, rows)
+    return stored.view(torch.uint8).index_select(1, rows).view(stored.dtype)
 
 
 class KVCache(NamedTuple):
@@ -89,6 +101,10 @@ class KVCache(NamedTuple):
 
     def to(self, device: torch.device | str) -> KVCache:
         return KVCache(tuple(chunk.to(device) for chunk in self.chunks))
+
+    def in_float8(self) -> KVCache:
+        """The cache in one byte per number."""
+        return KVCache(tuple(chunk.in_float8() for chunk in self.chunks))
 
     @property
     def branches(self) -> int:

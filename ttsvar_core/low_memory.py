@@ -1,0 +1,94 @@
+"""Running on small cards: transformer weights in one byte per number, and pictures decoded tile by tile.
+
+Both trade exactness for memory, both are off unless asked for, and the tests state the error they make.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .image_model import ImageModel
+
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_MAX = torch.finfo(FLOAT8).max
+
+
+class Float8Linear(nn.Module):
+    """A linear layer whose weight (out, in) is stored in e4m3 with one scale per output channel.
+
+    The weight is widened at every call, so the products run in the precision of the input: memory is saved, not time.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        largest = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        self.register_buffer("weight_scale", largest / FLOAT8_MAX)
+        self.register_buffer("weight", (weight.float() / self.weight_scale).to(FLOAT8))
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype) * self.weight_scale.to(x.dtype)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+
+def store_blocks_in_float8(model: ImageModel) -> ImageModel:
+    """Replace the linear layers of the transformer's blocks (97% of the 2B weights) by ``Float8Linear``, one at a time.
+
+    Changes the transformer in place and returns the model; norms, embeddings and the head keep their precision.
+    """
+    for block in model.transformer.layers:
+        for name, linear in [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]:
+            parent, _, leaf = name.rpartition(".")
+            setattr(block.get_submodule(parent), leaf, Float8Linear(linear))
+    return model
+
+
+def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = 8) -> Tensor:
+    """Accumulated features (P, C, h, w) -> images (P, H, W, 3) float32 in [0, 1], decoded in square tiles of cells.
+
+    ``tile`` and ``overlap`` count cells of the tokenizer; neighbouring tiles fade into each other over the overlap. A tile's
+    norms see that tile alone, so the picture differs slightly from one decoded whole. Raises ValueError for a tile that is
+    not larger than twice the overlap.
+    """
+    if tile <= 2 * overlap:
+        raise ValueError(f"Tiles of {tile} cells with an overlap of {overlap}; a tile must be larger than twice the overlap.")
+    height, width = features.shape[-2:]
+    if height <= tile and width <= tile:
+        from .sampling import decode_features
+
+        return decode_features(model, features)
+    stride = model.config.tokenizer.patch_size
+    device = next(model.tokenizer.parameters()).device
+    picture = torch.zeros(len(features), 3, height * stride, width * stride)
+    weight = torch.zeros(1, 1, height * stride, width * stride)
+    with torch.inference_mode():
+        for rows in _spans(height, tile, overlap):
+            for columns in _spans(width, tile, overlap):
+                part = model.tokenizer.decode(features[..., rows, columns].to(device)).float().cpu()
+                fade = _fade(part.shape[-2], overlap * stride)[:, None] * _fade(part.shape[-1], overlap * stride)
+                place = (..., _pixels(rows, stride), _pixels(columns, stride))
+                picture[place] += part * fade
+                weight[place] += fade
+    return (((picture / weight) + 1) / 2).permute(0, 2, 3, 1).contiguous()
+
+
+def _spans(length: int, tile: int, overlap: int) -> list[slice]:
+    """Evenly placed spans of at most ``tile`` cells that cover ``length`` and overlap by at least ``overlap``."""
+    if length <= tile:
+        return [slice(0, length)]
+    count = -(-(length - overlap) // (tile - overlap))
+    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    return [slice(start, start + tile) for start in starts]
+
+
+def _fade(pixels: int, overlap: int) -> Tensor:
+    """Weights (pixels,) that rise over the overlap, stay, and fall; never zero, so that borders keep their colour."""
+    ramp = torch.arange(1, pixels + 1, dtype=torch.float32)
+    return torch.minimum(ramp, ramp.flip(0)).clamp(max=overlap)
+
+
+def _pixels(span: slice, stride: int) -> slice:
+    return slice(span.start * stride, span.stop * stride)
