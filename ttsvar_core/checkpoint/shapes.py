@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import PRESETS, ModelConfig
+from ..config import PRESETS, ModelConfig, TransformerConfig
 from .errors import CheckpointError
 from .files import RawCheckpoint
 
@@ -36,7 +36,7 @@ def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "embed_dim": width,
         "depth": per_chunk * max(1, chunks),
         "num_heads": _shape(tensors, first + "sa.scale_mul_1H11", 4)[1],
-        "mlp_ratio": _shape(tensors, first + "ffn.fc1.weight", 2)[0] / width,
+        "mlp_ratio": _mlp_ratio(_shape(tensors, first + "ffn.fc1.weight", 2)[0], width),
         "block_chunks": max(1, chunks),
         "text_channels": _shape(tensors, "text_norm.weight", 1)[0],
         "text_maxlen": min(MAX_TEXT_TOKENS, _shape(tensors, "cfg_uncond", 2)[0]),
@@ -113,12 +113,15 @@ def _preset(config: ModelConfig) -> ModelConfig | None:
     """The published model of these sizes, or None."""
     ours = config.transformer
     for preset in PRESETS.values():
-        theirs = replace(
-            preset.transformer, text_maxlen=ours.text_maxlen, mlp_ratio=ours.mlp_ratio, codebook_dim=ours.codebook_dim
-        )
-        if theirs == ours and preset.transformer.mlp_dim == ours.mlp_dim:
+        if replace(preset.transformer, text_maxlen=ours.text_maxlen, codebook_dim=ours.codebook_dim) == ours:
             return preset
     return None
+
+
+def _mlp_ratio(hidden: int, width: int) -> float:
+    """The ratio a hidden width was rounded from: the published models' 4 where that gives it."""
+    usual = TransformerConfig.mlp_ratio
+    return usual if hidden == round(width * usual / 256) * 256 else hidden / width
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:

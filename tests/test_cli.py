@@ -1,0 +1,61 @@
+"""The command line."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from checkpoint_files import paths
+from conftest import GOLDEN
+
+from ttsvar_core import cli
+
+ROOT = GOLDEN.parent.parent
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "ttsvar_core", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    code = "import sys; from ttsvar_core import cli\ntry: cli.main(['--help'])\nfinally: print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-1] == "False"
+    assert all(name in result.stdout for name in cli.available())
+
+
+def test_verify_and_convert_are_there():
+    assert {"verify", "convert"} <= set(cli.available()) <= set(cli.COMMANDS)
+
+
+def test_no_command_is_an_error():
+    result = run()
+    assert result.returncode == 2 and "usage" in result.stderr
+
+
+@pytest.mark.parametrize("name", cli.available())
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0 and name in capsys.readouterr().out
+
+
+def test_convert_command(tmp_path, capsys):
+    target = tmp_path / "out.safetensors"
+    assert cli.main(["convert", str(paths()[0]), str(target), "--dtype", "bfloat16"]) == 0
+    assert target.exists() and str(target) in capsys.readouterr().out
+    assert cli.main(["convert", str(paths()[0]), str(target)]) == 1
+    assert "there already" in capsys.readouterr().err
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    assert cli.main(["convert", str(tmp_path / "other.pth"), str(tmp_path / "new.safetensors")]) == 1
+    assert "no Infinity transformer or tokenizer" in capsys.readouterr().err
+
+
+def test_verify_needs_a_folder_with_models(tmp_path, capsys):
+    assert cli.main(["verify", str(tmp_path / "nowhere")]) == 1
+    assert "no folder" in capsys.readouterr().err
+    assert cli.main(["verify", str(tmp_path)]) == 1
+    assert "holds no reference models" in capsys.readouterr().err
