@@ -49,7 +49,7 @@ class TextEncoder:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = min(MAX_TOKENS, getattr(tokenizer, "model_max_length", MAX_TOKENS))
-        self._remembered: OrderedDict[str, Tensor] = OrderedDict()
+        self._remembered: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     @property
     def channels(self) -> int:
@@ -64,16 +64,17 @@ class TextEncoder:
         """
         if not prompt.strip():
             return torch.zeros(0, self.channels)
-        if prompt not in self._remembered:
-            self._remembered[prompt] = self._encode(self._tokens(prompt))
+        tokens = self._tokens(prompt)
+        if tokens not in self._remembered:
+            self._remembered[tokens] = self._encode(tokens)
             while len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
-        self._remembered.move_to_end(prompt)
-        return self._remembered[prompt]
+        self._remembered.move_to_end(tokens)
+        return self._remembered[tokens]
 
-    def _tokens(self, prompt: str) -> list[int]:
+    def _tokens(self, prompt: str) -> tuple[int, ...]:
         """Token numbers of a prompt, cut to the limit (the end mark stays)."""
-        tokens = list(self.tokenizer(prompt, truncation=False, padding=False, verbose=False)["input_ids"])
+        tokens = tuple(self.tokenizer(prompt, truncation=False, padding=False, verbose=False)["input_ids"])
         dropped = len(tokens) - self.max_tokens
         if dropped <= 0:
             return tokens
@@ -86,7 +87,7 @@ class TextEncoder:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _encode(self, tokens: list[int]) -> Tensor:
+    def _encode(self, tokens: tuple[int, ...]) -> Tensor:
         device = self.model.get_input_embeddings().weight.device
         ids = torch.tensor([tokens], device=device)
         return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
