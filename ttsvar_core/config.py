@@ -191,14 +191,13 @@ class ModelConfig:
 
 
 def _schedule_from_json(data: dict[str, Any]) -> ScaleSchedule | None:
-    if "rope_reference_grid" in data:
-        return ScaleSchedule(tuple(tuple(grid) for grid in data["scale_schedule"]), tuple(data["rope_reference_grid"]))
-    if "h_div_w" in data and "pixel_budget" in data:
-        return official(data["h_div_w"], data["pixel_budget"])
-    if "scale_schedule" in data:
-        grids = tuple(tuple(grid) for grid in data["scale_schedule"])
-        return ScaleSchedule(grids, grids[-1])
-    return None
+    """The grids as listed, or those of the aspect ratio and budget; positions normalised as stated, or as that ratio's are."""
+    published = official(data["h_div_w"], data.get("pixel_budget", "1M")) if "h_div_w" in data else None
+    if "scale_schedule" not in data:
+        return published
+    grids = tuple(tuple(grid[-2:]) for grid in data["scale_schedule"])
+    reference = data.get("rope_reference_grid") or (published.rope_grid if published else grids[-1])
+    return ScaleSchedule(grids, tuple(reference))
 
 
 def _family(depth: int, embed_dim: int, num_heads: int, block_chunks: int) -> TransformerConfig:
