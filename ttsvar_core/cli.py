@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 
-COMMANDS = ("generate", "verify", "convert", "experiment")
+COMMANDS = ("demo", "generate", "verify", "convert", "experiment")
 
 
 def available() -> list[str]:

@@ -1,0 +1,165 @@
+"""``python -m ttsvar_core demo``: one search with the bundled model, told in pictures, and raw generation beside TTS-VAR."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+    from ..scenes.verify import Judgement
+
+SUMMARY = "search with the bundled model and draw how it went"
+PROMPT = "a photo of a red circle left of a blue square"
+PROMPTS = 6  # held-out combinations in the comparison, one of each of the scene world's categories
+SIDE = 176
+_PAIR, _CAPTION, _GAP = 2 * SIDE + 6, 62, 20
+_RIGHT, _WRONG = (88, 178, 106), (214, 88, 82)
+_NEXT = """
+Look next:
+  python quickstart.py comfyui     the same search as a graph in ComfyUI, node by node
+  README.md                        the files for Infinity-2B and 8B, the nodes, the library
+  python -m ttsvar_core --help     search with your own prompt, model and reward"""
+
+
+class Answer(NamedTuple):
+    """A prompt's picture (1, H, W, 3) by one method, and what the verifier says of it."""
+
+    prompt: str
+    image: Any
+    judgement: Judgement
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder for the pictures (default: %(default)s)")
+    parser.add_argument("--prompt", default=PROMPT, help="a scene the bundled model knows (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--n", type=int, default=4, help="the search starts with 8 n samples (default: %(default)s)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo; 1 for a prompt outside the bundled model's world."""
+    try:
+        for line in demo(args.prompt, args.seed, args.n, args.out):
+            print(line, flush=True)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def demo(prompt: str, seed: int, n: int, out: Path):
+    """Search, draw and write everything to ``out``; yields what there is to say, line by line.
+
+    Raises ValueError (PromptError) for a prompt that is not of the scene world, before anything is loaded.
+    """
+    from ..checkpoint import load_bundled
+    from ..inspect.canvas import fitted, to_pictures
+    from ..scenes.grammar import benchmark_prompts, parse_prompt
+
+    parse_prompt(prompt)
+    models = load_bundled()
+    yield f"TTS-VAR for {prompt!r}: {8 * n} sketches, {n} of them finished ..."
+    result, told = _search(models, prompt, seed, n)
+    image = result.images[result.best][None]
+    judgement = _judge(image, prompt)
+    out.mkdir(parents=True, exist_ok=True)
+    fitted(to_pictures(image)[0], 512).save(out / "picture.png")
+    told.save(out / "search.png")
+    (out / "report.json").write_text(json.dumps(result.report, indent=1) + "\n", encoding="utf-8")
+    yield f"  {out / 'picture.png'}  the picture; the verifier says: {judgement.reason}"
+    yield f"  {out / 'search.png'}  samples with scores, the family tree, scores per scale"
+    yield f"  {out / 'report.json'}  every step in numbers ({result.report['seconds']:.1f} s)"
+    yield f"Raw generation beside TTS-VAR, {PROMPTS} held-out prompts, same seed ..."
+    pairs = [_pair(models, scene.text, seed, n) for scene in benchmark_prompts("test", PROMPTS)]
+    comparison(pairs).save(out / "raw-beside-ttsvar.png")
+    raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
+    yield f"  {out / 'raw-beside-ttsvar.png'}  raw {raw} of {PROMPTS} right, TTS-VAR {searched} of {PROMPTS}"
+    yield _NEXT
+
+
+def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Any, Image.Image]:
+    """The finished search, and its story: sketches after the first cuts, finished samples, family tree, charts."""
+    from ..infinity.text import encode_prompt
+    from ..inspect.canvas import stacked
+    from ..inspect.plots import charts
+    from ..inspect.sheet import contact_sheet
+    from ..inspect.tree import family_tree
+    from ..rewards.scenes import SceneReward
+    from ..sampling import decode
+    from ..search.features import LatentPool
+    from ..search.plan import tts_var
+    from ..search.report import Hooks
+    from ..search.run import run
+
+    model, encoder = models
+    plan, states = tts_var(n, len(model.schedule())), {}
+    hooks = Hooks(on_scale=lambda record, state: states.setdefault(record["scale"], state.without_cache()))
+    result = run(model, encode_prompt(encoder, prompt), plan, seed, SceneReward(), LatentPool(), hooks=hooks)
+    sketches = states[plan.selectors[2][0]]
+    sheets = [contact_sheet(sketches, decode(sketches), 128), contact_sheet(result.state, result.images, 128)]
+    return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)])
+
+
+def _pair(models: Any, prompt: str, seed: int, n: int) -> tuple[Answer, Answer]:
+    """One prompt by raw generation and by TTS-VAR."""
+    from ..infinity.text import encode_prompt
+    from ..rewards.scenes import SceneReward
+    from ..search.features import LatentPool
+    from ..search.plan import raw, tts_var
+    from ..search.run import run
+
+    model, encoder = models
+    conditioning, scales = encode_prompt(encoder, prompt), len(model.schedule())
+    answers = []
+    for plan in (raw(scales), tts_var(n, scales)):
+        result = run(model, conditioning, plan, seed, SceneReward(), LatentPool())
+        image = result.images[result.best][None]
+        answers.append(Answer(prompt, image, _judge(image, prompt)))
+    return answers[0], answers[1]
+
+
+def _judge(image: Any, prompt: str) -> Judgement:
+    from ..rewards.scenes import judge_images
+    from ..scenes.grammar import parse_prompt
+
+    return judge_images(image, parse_prompt(prompt))[0]
+
+
+def comparison(pairs: list[tuple[Answer, Answer]], columns: int = 3) -> Image.Image:
+    """Pairs of answers, raw at the left of each, framed green where the verifier finds what was asked for."""
+    from PIL import Image, ImageDraw
+
+    from ..inspect.canvas import BACKGROUND, MARGIN
+
+    rows = -(-len(pairs) // columns)
+    size = (2 * MARGIN + columns * (_PAIR + _GAP) - _GAP, 2 * MARGIN + rows * (SIDE + _CAPTION + _GAP) - _GAP)
+    sheet = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for index, pair in enumerate(pairs):
+        left = MARGIN + index % columns * (_PAIR + _GAP)
+        top = MARGIN + index // columns * (SIDE + _CAPTION + _GAP)
+        _draw_pair(sheet, draw, pair, (left, top))
+    return sheet
+
+
+def _draw_pair(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: tuple[Answer, Answer], corner: tuple[int, int]
+) -> None:
+    from ..inspect.canvas import MUTED, TEXT, clipped, font, to_pictures
+
+    left, top = corner
+    draw.text((left, top), clipped(pair[0].prompt.removeprefix("a photo of "), _PAIR, 17), TEXT, font(17))
+    for side, answer in enumerate(pair):
+        x, y = left + side * (_PAIR - SIDE), top + 30
+        picture = to_pictures(answer.image)[0].resize((SIDE - 8, SIDE - 8))
+        colour = _RIGHT if answer.judgement.correct else _WRONG
+        draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill=colour)
+        sheet.paste(picture, (x + 4, y + 4))
+        words = f"{('raw', 'TTS-VAR')[side]}: {'right' if answer.judgement.correct else 'wrong'}"
+        draw.text((x, y + SIDE + 6), words, colour if answer.judgement.correct else MUTED, font(15))
