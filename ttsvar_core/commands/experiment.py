@@ -1,0 +1,101 @@
+"""``python -m ttsvar_core experiment NAME --prompts K --seeds K --workers W --out DIR``: measure what the search gains."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SUMMARY = "measure the search over prompts and seeds, resumable and in parallel, with a report"
+_NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("name", choices=_NAMES, help="what to measure")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results and report; an unfinished one is continued")
+    parser.add_argument("--prompts", type=int, default=24, help="how many prompts (default 24)")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per prompt (default 1)")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each; results do not depend on it")
+    parser.add_argument("--n", type=int, nargs="+", help="values of N in place of the experiment's own")
+    parser.add_argument("--prompts-file", type=Path, help="JSONL (GenEval's list) or text, one prompt per line")
+    parser.add_argument(
+        "--model", nargs=3, metavar=("TRANSFORMER", "TOKENIZER", "T5"), default=(), help="files in place of the bundled model"
+    )
+    parser.add_argument(
+        "--reward", nargs="+", metavar="NAME[=FILE]",
+        help="rewards, the first one searches, all measure: scenes, clarity, image-reward=FILE, hps=FILE, clip=FILE, "
+        "pick=FILE, aesthetic=TOWER,HEAD",
+    )
+    parser.add_argument(
+        "--extractor", nargs="+", metavar="NAME[=FILE]",
+        help="extractors, the first one searches: latent-pool, tokenizer-PCA, chance, dinov2-PCA=FILE, inception=FILE",
+    )
+    parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
+    parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
+    parser.add_argument("--images", choices=("geneval", "t2i-compbench"), help="save every answer as this benchmark expects")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="where workers run")
+    parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one of --workers)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run what is missing, write the report, say where it is; 0 on success, 1 for anything the user can put right."""
+    from ..checkpoint import CheckpointError
+    from ..experiments.engines import WorkerDied
+    from ..experiments.report import write_report
+    from ..experiments.runner import Where, run_experiment
+    from ..rewards import MissingWeights, WrongWeights
+
+    where = Where(args.workers, args.engine, args.ray_address, args.images or "")
+    try:
+        with _bar(args.name) as progress:
+            path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
+    except (CheckpointError, MissingWeights, WrongWeights, WorkerDied, ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    markdown, page = write_report(path)
+    print(f"{path}\n{markdown}\n{page}")
+    return 0
+
+
+def _files(args: argparse.Namespace):
+    from ..experiments.world import BUNDLED_EXTRACTORS, BUNDLED_REWARDS, WorldFiles
+
+    return WorldFiles(
+        tuple(str(Path(file).resolve()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
+        tuple(args.extractor or BUNDLED_EXTRACTORS), pixel_budget=args.pixel_budget, device=args.device,
+    )
+
+
+def _prompts(args: argparse.Namespace) -> Sequence:
+    from ..experiments.prompts import read_prompts, scene_prompts
+
+    if args.prompts_file:
+        return read_prompts(args.prompts_file, args.prompts)
+    return scene_prompts(args.prompts)
+
+
+class _bar:
+    """A progress bar on stderr, or one line per unit without tqdm."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar = None
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return lambda done, total: print(f"{self._title}: {done}/{total}", file=sys.stderr)
+
+        def progress(done: int, total: int) -> None:
+            if self._bar is None:
+                self._bar = tqdm(total=total, initial=done, desc=self._title, unit="unit")
+            self._bar.update(done - self._bar.n)
+
+        return progress
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,149 @@
+"""Where units run: in this process, in several processes, or on a Ray cluster. Each yields results as they come.
+
+In all of them a unit runs on one thread, so its results do not depend on how many run beside it. A worker that dies takes at
+most the unit it was running with it, and that unit is run again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DEATHS = 3  # worker deaths in a row, with nothing finished in between, after which the work itself is to blame
+Result = Any
+ENGINES = ("processes", "ray")
+
+
+class WorkerDied(RuntimeError):
+    """Workers keep dying; the message says what to look at."""
+
+
+def run_all(
+    call: Callable[[Any], Result], tasks: Sequence[Any], workers: int = 1, engine: str = "processes", address: str | None = None
+) -> Iterator[Result]:
+    """``call(task)`` for every task, in the order they finish. Raises ValueError for an impossible engine, WorkerDied, and
+    whatever ``call`` raises."""
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}; expected one of {', '.join(ENGINES)}")
+    if workers < 1:
+        raise ValueError(f"{workers} workers cannot do anything; expected at least 1")
+    if engine == "ray":
+        return on_ray(call, tasks, workers, address)
+    return in_processes(call, tasks, workers) if workers > 1 else here(call, tasks)
+
+
+def here(call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
+    """One after another in this process, on one thread; the thread settings are as before between two results."""
+    for task in tasks:
+        with one_thread():
+            result = call(task)
+        yield result
+
+
+def in_processes(call: Callable[[Any], Result], tasks: Sequence[Any], workers: int) -> Iterator[Result]:
+    """In fresh processes. When one dies the pool is started again with what is left."""
+    pending, deaths = dict(enumerate(tasks)), 0
+    while pending:
+        before = len(pending)
+        yield from _one_pool(call, pending, workers)
+        deaths = deaths + 1 if len(pending) == before else 1
+        if pending and deaths >= DEATHS:
+            raise WorkerDied(
+                f"worker processes died {DEATHS} times without finishing anything, {len(pending)} units are left; look for "
+                "memory running out (fewer --workers), then start the same command again: what is finished is kept"
+            )
+
+
+def _one_pool(call: Callable[[Any], Result], pending: dict[int, Any], workers: int) -> Iterator[Result]:
+    """Results until all are done or a worker dies; takes what is finished out of ``pending``."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(pending)), mp_context=context, initializer=prepare_worker)
+    try:
+        futures = {pool.submit(call, task): index for index, task in pending.items()}
+        for future in as_completed(futures):
+            try:
+                result = future.result()
+            except BrokenProcessPool:
+                continue
+            del pending[futures[future]]
+            yield result
+    except BrokenProcessPool:  # died while tasks were still being handed in
+        return
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def on_ray(call: Callable[[Any], Result], tasks: Sequence[Any], workers: int, address: str | None) -> Iterator[Result]:
+    """As tasks of a Ray cluster: the one at ``address``, or a local one of ``workers``. Ray runs the tasks of a dead worker
+    again elsewhere; whatever comes back is yielded once. Raises ImportError, saying how to install it, without Ray."""
+    ray = import_ray()
+    package = Path(__file__).resolve().parents[1]
+    environment = {"py_modules": [str(package)]} if address else {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+    local = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    ray.init(address=address, runtime_env=environment, log_to_driver=False, configure_logging=False, **local)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=DEATHS)(_prepared_call)
+        waiting = {remote.remote(call, task) for task in tasks}
+        while waiting:
+            ready, rest = ray.wait(list(waiting), num_returns=1)
+            waiting = set(rest)
+            try:
+                results = ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+            except ray.exceptions.WorkerCrashedError as error:
+                raise WorkerDied(f"a unit killed its Ray worker {DEATHS + 1} times: {error}") from error
+            yield from results
+    finally:
+        ray.shutdown()
+
+
+def import_ray() -> Any:
+    """The optional dependency. Raises ImportError with the remedy."""
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise ImportError("--engine ray needs Ray: pip install ray; or use --engine processes") from error
+    return ray
+
+
+def _prepared_call(call: Callable[[Any], Result], task: Any) -> Result:
+    with one_thread():
+        return call(task)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Everything inside computes on one thread, so that sums are added up in one order."""
+    import sklearn.cluster  # noqa: F401 (its thread pool must be there before it can be limited)
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def prepare_worker() -> None:
+    """Give a worker process its one thread, and let it end when its parent does, however that ends."""
+    import multiprocessing
+
+    limits = one_thread()
+    limits.__enter__()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -1,0 +1,102 @@
+"""The figures of a report, as PNG bytes. Matplotlib is only needed here; no window, no global state."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from .stats import Interval
+from .tables import ArmRow, Consistency, PairRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#3b6ea5", "#d1822b", "#4a9a5b", "#a24a7d", "#7a6bb0", "#888888")
+_MUTED = "#777777"
+
+
+def available() -> bool:
+    """Whether figures can be drawn at all."""
+    import importlib.util
+
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def curves(rows: dict[str, list[ArmRow]], metrics: tuple[str, ...], axis: str) -> bytes:
+    """One panel per metric, one line per way of searching. axis: "samples" (N, from the arms' names), "images" or "flops"."""
+    figure, panels = _panels(len(metrics))
+    for panel, metric in zip(panels, metrics, strict=True):
+        for colour, (label, arms) in zip(COLOURS, rows.items(), strict=False):
+            where = [_place(arm, axis) for arm in arms]
+            _band(panel, where, [arm.metrics[metric] for arm in arms], colour, label)
+        titles = {"samples": "N", "images": "token-forwards, in whole images", "flops": "GFLOP, decodes included"}
+        _dress(panel, titles[axis], metric, log=True)
+    panels[0].legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def differences(rows: list[PairRow], metric: str) -> bytes:
+    """Differences with their intervals, one line per comparison, the paper's ImageReward difference's sign beside it."""
+    figure, (panel,) = _panels(1, height=0.9 + 0.28 * len(rows))
+    panel.axvline(0, color=_MUTED, linewidth=0.8)
+    for place, row in enumerate(reversed(rows)):
+        found = row.metrics[metric].difference
+        colour = COLOURS[2] if found.low > 0 else COLOURS[1] if found.high < 0 else COLOURS[5]
+        panel.plot([found.low, found.high], [place, place], color=colour, linewidth=2)
+        panel.plot([found.mean], [place], "o", color=colour, markersize=4)
+    panel.set_yticks(range(len(rows)), [f"{row.pair.arm} − {row.pair.baseline}" for row in reversed(rows)], fontsize=7)
+    _dress(panel, f"difference in {metric}", "", log=False)
+    return _png(figure)
+
+
+def consistency(found: Consistency, scales: int) -> bytes:
+    """Left: how often the best sample of a scale is the best in the end. Right: the final score of the one VALUE picks."""
+    figure, (left, right) = _panels(2)
+    for colour, (kind, hits) in zip(COLOURS, found.hits.items(), strict=False):
+        _band(left, list(hits), list(hits.values()), colour, kind.upper())
+    left.axhline(found.chance.mean, color=_MUTED, linestyle="--", linewidth=0.8, label="chance")
+    _band(right, list(found.chosen), list(found.chosen.values()), COLOURS[0], "picked by VALUE")
+    for level, label, style in ((found.mean, "mean of all samples", "--"), (found.best, "best of all samples", ":")):
+        right.axhline(level.mean, color=_MUTED, linestyle=style, linewidth=0.8, label=label)
+    for panel, title in ((left, "best there is best in the end"), (right, "final score")):
+        _dress(panel, "scale", title, log=False)
+        panel.set_xlim(-0.3, scales - 1.7)
+        panel.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def _place(arm: ArmRow, axis: str) -> float:
+    if axis == "samples":
+        return float(arm.name.rpartition("-")[2])
+    return arm.images if axis == "images" else arm.flops / 1e9
+
+
+def _panels(count: int, height: float = 3.4) -> tuple[Figure, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8 * count if count > 1 else 6.4, height), dpi=120, layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _band(panel: Any, where: list[float], values: list[Interval], colour: str, label: str) -> None:
+    panel.plot(where, [one.mean for one in values], "o-", color=colour, label=label, markersize=3.5, linewidth=1.4)
+    panel.fill_between(where, [one.low for one in values], [one.high for one in values], color=colour, alpha=0.13, linewidth=0)
+
+
+def _dress(panel: Any, x: str, y: str, log: bool) -> None:
+    from matplotlib.ticker import ScalarFormatter
+
+    if log:
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.set_xlabel(x, fontsize=9)
+    panel.set_ylabel(y, fontsize=9)
+    panel.tick_params(labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(alpha=0.25, linewidth=0.5)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,101 @@
+"""Intervals and paired comparisons of per-prompt results.
+
+Prompts are the units that vary: seeds of one prompt are averaged first, and the bootstrap draws prompts. Everything is
+deterministic: the generator of the resampling is keyed, not global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 2000  # enough for two digits of a 95% interval (Efron and Tibshirani 1993, section 13.3)
+CONFIDENCE = 0.95
+_KEY = 20250718
+
+
+class Interval(NamedTuple):
+    """A mean over prompts with its bootstrap interval; ``count`` prompts."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+class Comparison(NamedTuple):
+    """One way of searching minus another on equal prompts and seeds.
+
+    wins, ties, losses: of the single (prompt, seed) pairs. p: two-sided, of the sign-flip permutation test over prompts.
+    """
+
+    difference: Interval
+    wins: int
+    ties: int
+    losses: int
+    p: float
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+Values = Mapping[tuple[Hashable, int], float]  # (prompt, seed) -> value
+
+
+def mean_interval(values: Values) -> Interval:
+    """Mean over prompts and its percentile bootstrap interval. Raises ValueError without values."""
+    means = _per_prompt(values)
+    return _interval(means)
+
+
+def compare(values: Values, baseline: Values) -> Comparison:
+    """``values`` minus ``baseline`` on the pairs (prompt, seed) both have. Raises ValueError if they share none."""
+    shared = [key for key in values if key in baseline]
+    if not shared:
+        raise ValueError("nothing to compare: the two have no prompt and seed in common")
+    pairs = {key: values[key] - baseline[key] for key in shared}
+    differences = np.array(list(pairs.values()))
+    means = _per_prompt(pairs)
+    return Comparison(
+        _interval(means), int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum()),
+        sign_flip_p(means),
+    )
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided p of the hypothesis that each of (n,) paired differences is as likely to have the other sign.
+
+    All 2^n sign patterns for up to 12 differences, otherwise as many random ones as the bootstrap draws.
+    """
+    count = len(differences)
+    if count <= 12:
+        signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+        extra = 0
+    else:
+        signs = 1 - 2 * np.random.default_rng([_KEY, 1]).integers(0, 2, (RESAMPLES, count))
+        extra = 1  # the pattern that was observed
+    observed = abs(differences.sum())
+    reached = np.abs(signs @ differences) >= observed - 1e-12 * max(1.0, observed)
+    return float((reached.sum() + extra) / (len(signs) + extra))
+
+
+def _per_prompt(values: Values) -> np.ndarray:
+    """(prompts,) means over seeds, in the order prompts first appear."""
+    if not values:
+        raise ValueError("no values to average: run the experiment for at least one prompt and seed")
+    prompts: dict[Hashable, list[float]] = {}
+    for (prompt, _), value in values.items():
+        prompts.setdefault(prompt, []).append(value)
+    return np.array([np.mean(of_prompt) for of_prompt in prompts.values()])
+
+
+def _interval(means: np.ndarray) -> Interval:
+    """The percentile interval of the mean of (n,) values; of a single value nothing is known but itself."""
+    rows = np.random.default_rng([_KEY, 0]).integers(0, len(means), (RESAMPLES, len(means)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means[rows].mean(axis=1), [tail, 1 - tail])
+    return Interval(float(means.mean()), float(low), float(high), len(means))
