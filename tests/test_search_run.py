@@ -20,7 +20,7 @@ from ttsvar_core.search.plan import (
     raw,
     tts_var,
 )
-from ttsvar_core.search.report import Hooks, Interrupted
+from ttsvar_core.search.report import Hooks
 from ttsvar_core.search.run import run
 from ttsvar_core.search.save import load_state, save_state
 from ttsvar_core.search.select import best, cluster_select, potential_select, score
@@ -187,25 +187,27 @@ def test_everything_is_checked_before_anything_runs(tiny_model, conditioning, mo
             run(tiny_model, conditioning, plan, 5, **{"reward": Brightness(), "extractor": LatentPool(), **more})
 
 
-def test_hooks_see_every_scale_and_an_interrupted_run_goes_on(tiny_model, conditioning, tmp_path):
-    plan, parts, seen = tts_var(1, 7), [], []
-    model = make_tiny_model(schedule="1 2 3 3 4 4 6")
+def test_hooks_see_every_scale_and_an_interrupted_run_goes_on(conditioning, tmp_path):
+    plan, model, seen = tts_var(1, 7), make_tiny_model(schedule="1 2 3 3 4 4 6"), []
     whole = go(model, conditioning, plan, hooks=Hooks(on_scale=lambda record, state: seen.append((record, state))))
     assert [record["scale"] for record, _ in seen] == list(range(7))
-    for stop in range(7):
-        seen.clear()
-        hooks = Hooks(
-            on_scale=lambda record, state: save_state(state, tmp_path / "state.safetensors"),
-            on_part=lambda scale, samples: parts.append(scale),
-            interrupted=lambda stop=stop: parts[-1] == stop,
-        )
-        with pytest.raises(Interrupted, match=f"after scale {stop}"):
+    assert [state.samples for _, state in seen] == list(plan.survivors)
+
+    def stop_after(scale):
+        def on_state(state):
+            if state.last_scale == scale:
+                raise KeyboardInterrupt
+
+        return on_state
+
+    for stop in range(1, 7):
+        path = tmp_path / f"{stop}.safetensors"
+        hooks = Hooks(lambda record, state, path=path: save_state(state, path), stop_after(stop))
+        with pytest.raises(KeyboardInterrupt):
             go(model, conditioning, plan, hooks=hooks)
-        if stop:
-            state = load_state(tmp_path / "state.safetensors", model, conditioning)
-            again = go(model, conditioning, plan, state=state)
-            assert flipped_share(again.state, whole.state) < 1e-3
-            assert again.report["answer"]["lineage"] == whole.report["answer"]["lineage"]
+        again = go(model, conditioning, plan, state=load_state(path, model, conditioning))
+        assert flipped_share(again.state, whole.state) < 1e-3
+        assert again.report["answer"]["lineage"] == whole.report["answer"]["lineage"]
 
 
 def test_going_on_with_another_plan_is_refused(tiny_model, conditioning):

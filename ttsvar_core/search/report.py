@@ -11,22 +11,16 @@ from .selection import Selection
 
 
 class Hooks(NamedTuple):
-    """What a host may want to be told while `run` runs; every entry may be None.
+    """What a host may want to be told while `run` runs; both entries may be None, and both may raise to stop the run.
 
     on_scale(record, state): a scale is done, selection included. record: its entry of the report. state: the latest
-    whole state; keep it to save the run or to show it. on_part(scale, samples): so many samples have run a scale, which
-    is all of them unless memory asked for groups. interrupted(): asked after every part; True stops with Interrupted.
-    on_state(part): as on_part, with the state of those samples, for a live preview; it may raise to stop.
+    whole state, from which the run can go on (keep it without its cache, or the memory stays taken).
+    on_state(state): a scale was sampled for the samples of this state, which are all of them unless memory asked for
+    groups; before anything selects among them.
     """
 
     on_scale: Callable | None = None
-    on_part: Callable | None = None
-    interrupted: Callable[[], bool] | None = None
     on_state: Callable | None = None
-
-
-class Interrupted(Exception):
-    """A hook asked to stop. The last state it was given can be saved and gone on from."""
 
 
 class Recorder:
@@ -58,14 +52,11 @@ class Recorder:
         held = self._cache_bytes if part.cache is None else part.cache.nbytes  # the last scale reads, stores nothing
         record["cache_bytes"] = max(record["cache_bytes"], held)
         self._cache_bytes = held
-        if self._hooks.on_part:
-            self._hooks.on_part(part.last_scale, part.samples)
-        if self._hooks.on_state:
-            self._hooks.on_state(part)
-        if self._hooks.interrupted and self._hooks.interrupted():
-            raise Interrupted(f"stopped after scale {part.last_scale}")
         if part.samples == self._plan.running(part.last_scale) and not self._plan.stops(part.last_scale):
             self.done(part)
+        if self._hooks.on_state:
+            self._hooks.on_state(part)
+        self._clock = time.perf_counter()
 
     def decoded(self, scale: int) -> None:
         """The samples were decoded after a scale."""

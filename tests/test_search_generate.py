@@ -1,0 +1,159 @@
+"""The generate command: what it writes, what Ctrl-C leaves, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from conftest import make_conditioning, make_tiny_model
+from PIL import Image
+
+from ttsvar_core.cli import main
+from ttsvar_core.commands import choices, generate
+from ttsvar_core.search.plan import PLANS, save_plan, tts_var
+from ttsvar_core.search.save import describe_file
+
+PROMPT = "a photo of a red circle"
+
+
+class Encoder:
+    def encode(self, prompt):
+        return make_conditioning(prompt=prompt).text
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The command with a tiny random model of 7 scales in place of the bundled one."""
+    model = make_tiny_model(schedule="1 2 3 3 4 4 6")
+    monkeypatch.setattr(generate, "load_models", lambda args: (model, Encoder()))
+    return model
+
+
+class Brightness:
+    name = "brightness"
+    range = (0.0, 1.0)
+
+    def score(self, images, prompt):
+        return images.mean(dim=(1, 2, 3))
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    monkeypatch.setattr(generate, "load_reward", lambda *_: Brightness())
+
+
+def go(out, *more):
+    return main(["generate", PROMPT, "--out", str(out), *more])
+
+
+def test_images_report_and_state_are_written(tiny, brightness, tmp_path, capsys):
+    assert go(tmp_path, "--plan", "best-of-n", "--n", "3", "--seed", "4") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    names = {"answer.png", "sample-00.png", "sample-01.png", "sample-02.png", "contact-sheet.png", "report.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "state.safetensors"}
+    best = report["answer"]["sample"]
+    assert (tmp_path / "answer.png").read_bytes() == (tmp_path / f"sample-{best:02d}.png").read_bytes()
+    assert Image.open(tmp_path / "answer.png").size == (12, 12)
+    assert report["answer"]["score"] == max(report["scales"][-1]["scores"])
+    assert describe_file(tmp_path / "state.safetensors")["seed"] == 4
+    assert "answer.png" in capsys.readouterr().out
+
+
+def test_the_same_command_writes_the_same_image(tiny, brightness, tmp_path):
+    for name in ("one", "two"):
+        assert go(tmp_path / name) == 0
+    assert (tmp_path / "one" / "answer.png").read_bytes() == (tmp_path / "two" / "answer.png").read_bytes()
+
+
+def test_options_reach_plan_and_sampling(tiny, brightness, tmp_path):
+    save_plan(tts_var(2, 7), tmp_path / "plan.json")
+    options = ["--lambda", "3", "--scheme", "residual", "--schedule", "9,7,7,5,3,2,2", "--tau", "0.5,1,1,1,1,1,2"]
+    assert go(tmp_path, "--plan", str(tmp_path / "plan.json"), "--guidance", "1.5", "--max-cache-mib", "0.2", *options) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["plan"]["survivors"] == [9, 7, 7, 5, 3, 2, 2] and report["plan"]["samples"] == 9
+    kinds = [selector for selector in report["plan"]["selectors"].values() if selector["kind"] == "potential"]
+    assert all(one["lambda"] == 3 and one["scheme"] == "residual" for one in kinds)
+    assert [step["tau"] for step in report["sampling"]] == [0.5, 1, 1, 1, 1, 1, 2]
+    assert report["peak_cache_bytes"] <= 0.2 * 2**20
+
+
+@pytest.mark.parametrize("scale", [3, 5])
+def test_ctrl_c_leaves_a_state_to_go_on_from(tiny, brightness, tmp_path, monkeypatch, capsys, scale):
+    assert go(tmp_path / "whole") == 0
+    forward = tiny.transformer.forward_scale
+
+    def interrupted(features, at, *rest):
+        if at == scale:
+            raise KeyboardInterrupt
+        return forward(features, at, *rest)
+
+    monkeypatch.setattr(tiny.transformer, "forward_scale", interrupted)
+    assert go(tmp_path / "part") == 130
+    monkeypatch.undo()
+    state = tmp_path / "part" / "state.safetensors"
+    assert describe_file(state)["next_scale"] == scale
+    assert f"--resume {state}" in capsys.readouterr().err
+    monkeypatch.setattr(generate, "load_models", lambda args: (tiny, Encoder()))
+    monkeypatch.setattr(generate, "load_reward", lambda *_: Brightness())
+    assert go(tmp_path / "on", "--resume", str(state)) == 0
+    whole, on = (json.loads((tmp_path / name / "report.json").read_text())["answer"] for name in ("whole", "on"))
+    assert on["lineage"] == whole["lineage"] and on["score"] == pytest.approx(whole["score"], abs=1e-4)
+
+
+def test_nothing_to_go_on_from_before_the_first_scale(tiny, brightness, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiny.transformer, "forward_scale", interrupted)
+    assert go(tmp_path) == 130
+    assert "nothing to go on from" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plan", "best"], "No plan 'best'; write one of raw, best-of-n"),
+        (["--reward", "beauty"], "No reward 'beauty'; write one of scenes, image-reward=FILE"),
+        (["--reward", "hps"], "No reward 'hps'"),
+        (["--reward", "aesthetic=tower"], "No reward 'aesthetic=tower'.*TOWER,HEAD"),
+        (["--extractor", "latent-pool=0"], "No extractor 'latent-pool=0'"),
+        (["--extractor", "dinov2-pca=nowhere.pth"], "nowhere.pth"),
+        (["--schedule", "8,8"], "survivors for 2 scales"),
+        (["--max-cache-mib", "0.001"], "capped at 0.00 MiB"),
+    ],
+)
+def test_what_cannot_run_says_so(tiny, tmp_path, capsys, options, message):
+    assert go(tmp_path / "out", *options) == 1
+    error = capsys.readouterr().err
+    assert all(part in error for part in message.split(".*"))
+
+
+def test_a_prompt_the_verifier_cannot_judge_is_refused_before_anything_loads(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(generate, "load_models", lambda args: pytest.fail("loaded"))
+    assert main(["generate", "a castle at dawn", "--out", str(tmp_path)]) == 1
+    assert "a photo of" in capsys.readouterr().err
+
+
+def test_a_model_of_ones_own_needs_its_files_and_a_reward(tiny, tmp_path, capsys, monkeypatch):
+    assert go(tmp_path, "--model", "mine.safetensors") == 1
+    assert "no reward was given" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert go(tmp_path, "--model", "mine.safetensors", "--plan", "raw") == 1
+    assert "--tokenizer and --text-encoder" in capsys.readouterr().err
+
+
+def test_several_rewards_are_blended():
+    reward = choices.load_reward(["scenes", "scenes"], "rank", "cpu")
+    assert reward.name == "scenes+scenes (rank)" and choices.load_reward([], "softmax", "cpu") is None
+
+
+def test_plan_names_are_those_of_the_library():
+    assert tuple(PLANS) == generate.PLAN_NAMES
+
+
+def test_the_bundled_model_draws_a_scene(tmp_path):
+    assert go(tmp_path, "--plan", "raw") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["model"]["name"] == "scenes64" and 0 <= report["answer"]["score"] <= 1
+    assert len(report["scales"]) == 13 and report["token_forwards"] == sum(one["tokens"] for one in report["scales"])
+    pixels = torch.frombuffer(bytearray(Image.open(tmp_path / "answer.png").tobytes()), dtype=torch.uint8)
+    assert pixels.float().std() > 5

@@ -1,0 +1,207 @@
+"""``python -m ttsvar_core generate "PROMPT"``: run a search and write its images, its report and its final state."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .choices import BUNDLED, EXTRACTORS, REWARDS, add_model_arguments, load_extractor, load_models, load_reward
+
+if TYPE_CHECKING:
+    from ..scales import ScaleSchedule
+    from ..search.plan import Plan
+    from ..search.run import Result
+
+SUMMARY = "search for the image that answers a prompt best"
+PLAN_NAMES = ("raw", "best-of-n", "importance-sampling", "tts-var")
+STATE_FILE = "state.safetensors"
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("prompt")
+    parser.add_argument("--negative", default="", help="what guidance leads away from (default: no prompt)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("output/generate"), help="folder to write to (default: %(default)s)")
+    parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from the state an interrupted run left")
+    _add_search_arguments(parser.add_argument_group("search"))
+    _add_sampling_arguments(parser.add_argument_group("sampling"))
+    add_model_arguments(parser)
+
+
+def _add_search_arguments(group: Any) -> None:
+    group.add_argument("--plan", default="tts-var", help=f"{', '.join(PLAN_NAMES)}, or a JSON file (default: %(default)s)")
+    group.add_argument("--n", type=int, default=1, help="samples left at the end; tts-var starts with 8 n (default: %(default)s)")
+    group.add_argument("--schedule", type=_whole_numbers, metavar="N,N,...", help="survivors of every scale, instead of the plan's")
+    group.add_argument("--lambda", dest="lam", type=float, help="how strongly scores decide (default: the plan's, 10)")
+    group.add_argument("--potential", help="value, diff, max or sum (default: the plan's)")
+    group.add_argument("--scheme", help="multinomial, systematic, stratified, residual or top-k (default: the plan's)")
+    group.add_argument("--target-ess", type=float, help="choose lambda so that this share of the samples stays effective")
+    group.add_argument("--ess-threshold", type=float, help="resample only below this share of effective samples")
+    group.add_argument("--reward", action="append", metavar="NAME", help=f"{', '.join(REWARDS)}; repeat to blend")
+    group.add_argument("--blend", default="softmax", help="softmax, z-score or rank, for several rewards (default: %(default)s)")
+    group.add_argument("--extractor", default="latent-pool", metavar="NAME", help=", ".join(EXTRACTORS))
+
+
+def _add_sampling_arguments(group: Any) -> None:
+    for name, what in (("guidance", "guidance strength"), ("tau", "temperature"), ("top-p", "nucleus")):
+        said = f"{what}, for all scales or for each (default: the model's)"
+        group.add_argument(f"--{name}", type=_numbers, metavar="X[,X...]", help=said)
+    group.add_argument("--pixel-budget", default="1M", help="0.06M, 0.25M, 0.60M or 1M (default: %(default)s)")
+    group.add_argument("--aspect-ratio", type=float, default=1.0, help="height / width (default: %(default)s)")
+    group.add_argument("--max-cache-mib", type=float, help="cap on keys and values, in MiB; smaller groups run if need be")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the search; 1 for what cannot run, 130 after Ctrl-C, which leaves a state to go on from."""
+    try:
+        return _generate(args)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from ..infinity.text import encode_prompt
+    from ..search.run import run
+    from ..search.save import load_state
+
+    reward = load_reward(_reward_names(args), args.blend, args.device)
+    _check_prompt(args.prompt, reward)
+    extractor = load_extractor(args.extractor, args.device)
+    model, encoder = load_models(args)
+    conditioning = encode_prompt(encoder, args.prompt, args.negative)
+    state = load_state(args.resume, model, conditioning) if args.resume else None
+    schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
+    plan = _plan(args, schedule)
+    cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
+    args.out.mkdir(parents=True, exist_ok=True)
+    progress = Progress(plan, schedule, args.out / STATE_FILE)
+    try:
+        result = run(
+            model, conditioning, plan, args.seed, reward, extractor, _sampling(args, model), schedule, progress.hooks,
+            max_cache_bytes=cap, state=state,
+        )
+    except KeyboardInterrupt:
+        print(progress.saved(), file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        progress.close()
+    print(write_result(result, args.out))
+    return 0
+
+
+class Progress:
+    """A bar over tokens on the terminal, and the latest state, saved when the run is interrupted."""
+
+    def __init__(self, plan: Plan, schedule: ScaleSchedule, path: Path):
+        from tqdm import tqdm
+
+        from ..search.report import Hooks
+
+        total = sum(plan.running(scale) * tokens for scale, tokens in enumerate(schedule.tokens))
+        self._bar = tqdm(total=total, unit="tok", desc=plan.name, disable=None)
+        self._path, self._state = path, None
+        self.hooks = Hooks(on_scale=self._on_scale)
+
+    def _on_scale(self, record: dict, state: Any) -> None:
+        self._state = state.without_cache()
+        self._bar.update(record["token_forwards"])
+        if record["scores"]:
+            self._bar.set_postfix_str(f"scale {record['scale']}, best {max(record['scores']):.3f}")
+
+    def saved(self) -> str:
+        """Save the latest state and say so."""
+        from ..search.save import save_state
+
+        if self._state is None or self._state.finished:
+            return "Interrupted; nothing to go on from."
+        save_state(self._state, self._path)
+        return (
+            f"Interrupted after scale {self._state.last_scale}; run the same command with --resume {self._path} to go on."
+        )
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
+def write_result(result: Result, out: Path) -> str:
+    """Write answer.png, every finished sample, a contact sheet of several, report.json and the final state.
+
+    Returns what to tell the user.
+    """
+    from ..inspect.sheet import contact_sheet
+    from ..search.save import save_state
+
+    pictures = [_picture(image) for image in result.images]
+    pictures[result.best].save(out / "answer.png")
+    if len(pictures) > 1:
+        for row, picture in enumerate(pictures):
+            picture.save(out / f"sample-{row:02d}.png")
+        contact_sheet(result.state, result.images).save(out / "contact-sheet.png")
+    report = json.dumps(result.report, indent=1, allow_nan=False)
+    (out / "report.json").write_text(report + "\n", encoding="utf-8")
+    save_state(result.state, out / STATE_FILE)
+    score = result.report["answer"]["score"]
+    judged = "not scored" if score is None else f"{result.report['reward']} {score:.4f}"
+    return f"{out / 'answer.png'}  {judged}, {result.report['token_forwards']} token forwards, {result.report['seconds']:.1f} s"
+
+
+def _picture(image: Any) -> Any:
+    from PIL import Image
+
+    return Image.fromarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+
+def _reward_names(args: argparse.Namespace) -> list[str]:
+    """The rewards asked for; the bundled model's own scene verifier where none are."""
+    if args.reward is None:
+        return ["scenes"] if args.model == BUNDLED else []
+    return args.reward
+
+
+def _check_prompt(prompt: str, reward: Any) -> None:
+    """Raise PromptError before anything is loaded, if the prompt is not of the scene world and its verifier is to judge."""
+    from ..rewards.scenes import SceneReward
+    from ..scenes.grammar import parse_prompt
+
+    if any(isinstance(one, SceneReward) for one in getattr(reward, "rewards", [reward])):
+        parse_prompt(prompt)
+
+
+def _plan(args: argparse.Namespace, schedule: ScaleSchedule) -> Plan:
+    """The plan named or in a file, with the settings given in its place. Raises ValueError for one that cannot run."""
+    from ..search.plan import PLANS, check, load_plan, with_potential
+
+    if args.plan in PLANS:
+        plan = PLANS[args.plan](args.n, len(schedule))
+    elif Path(args.plan).is_file():
+        plan = load_plan(args.plan)
+    else:
+        raise ValueError(f"No plan {args.plan!r}; write one of {', '.join(PLANS)} or the name of a JSON file.")
+    if args.schedule:
+        plan = replace(plan, samples=args.schedule[0], survivors=args.schedule)
+    names = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
+    plan = with_potential(plan, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    check(plan, schedule)
+    return plan
+
+
+def _sampling(args: argparse.Namespace, model: Any) -> Any:
+    given = {name: getattr(args, name) for name in ("guidance", "tau", "top_p") if getattr(args, name) is not None}
+    return replace(model.config.sampling, **given)
+
+
+def _numbers(text: str) -> float | tuple[float, ...]:
+    values = tuple(float(word) for word in text.split(","))
+    return values if len(values) > 1 else values[0]
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
