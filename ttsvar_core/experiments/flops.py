@@ -32,7 +32,7 @@ def plan_cost(
     for scale in range(len(schedule)):
         samples = plan.running(scale)
         branches = 1 if not sampling.guides() else 2
-        flops += samples * branches * scale_flops(config, schedule, scale, text_tokens)
+        flops += samples * scale_flops(config, schedule, scale, text_tokens, branches)
         forwards += samples * schedule.tokens[scale]
         clusters = plan.clusters(scale)
         scored += samples * plan.scores(scale)
@@ -41,15 +41,16 @@ def plan_cost(
     return Cost(flops + decodes * decode_flops(config, schedule), forwards, decodes, scored, described)
 
 
-def scale_flops(config: ModelConfig, schedule: ScaleSchedule, scale: int, text_tokens: int) -> float:
-    """Operations of one sample and one guidance branch at one scale."""
+def scale_flops(config: ModelConfig, schedule: ScaleSchedule, scale: int, text_tokens: int, branches: int) -> float:
+    """Operations of one sample at one scale, in all guidance branches (which share the embedding of their input)."""
     sizes = config.transformer
     width, tokens = sizes.embed_dim, schedule.tokens[scale]
     seen = sum(schedule.tokens[: scale + 1])
     matrices = 4 * width**2 + 2 * width**2 + 2 * width * sizes.mlp_dim  # self-attention, cross-attention, feed-forward
     attention = 2 * width * (seen + text_tokens)  # scores and weighted values, over own tokens and text
-    ends = 2 * width * sizes.bits_per_token + (width * sizes.bits_per_token if scale else 0)  # head, word embedding
-    return 2.0 * tokens * (sizes.depth * (matrices + attention) + ends)
+    head = 2 * width * sizes.bits_per_token
+    embedding = width * sizes.bits_per_token if scale else 0
+    return 2.0 * tokens * (branches * (sizes.depth * (matrices + attention) + head) + embedding)
 
 
 def decode_flops(config: ModelConfig, schedule: ScaleSchedule) -> float:

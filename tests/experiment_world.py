@@ -1,0 +1,71 @@
+"""A tiny world for the tests of experiments, loadable in other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from conftest import make_conditioning, make_tiny_model
+
+from ttsvar_core.experiments.controls import Chance, TokenizerExtractor
+from ttsvar_core.experiments.prompts import Prompt
+from ttsvar_core.experiments.world import World
+from ttsvar_core.search.features import LatentPool
+
+SCHEDULE = "1 2 3 3 4 4 6"
+
+
+class Warmth:
+    """Red minus blue: a reward any picture can be scored by."""
+
+    name = "warmth"
+    range = (-1.0, 1.0)
+
+    def score(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        return (images[..., 0] - images[..., 2]).mean(dim=(1, 2)) * 5
+
+
+class Brightness:
+    name = "brightness"
+    range = (0.0, 1.0)
+
+    def score(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class TinyFiles:
+    """Makes the tiny world. killer: a file; the process that loads the world while it exists deletes it and kills itself.
+    slow: seconds every prompt takes longer."""
+
+    seed: int = 0
+    killer: str = ""
+    slow: float = 0.0
+
+    def __call__(self) -> World:
+        model = make_tiny_model(self.seed, schedule=SCHEDULE)
+        extractors = {"latent-pool": LatentPool(), "tokenizer-Pool": TokenizerExtractor(model, "Pool"), "chance": Chance()}
+        rewards = {"warmth": Warmth(), "brightness": Brightness()}
+        return World(model, self._encode, rewards, extractors, model.schedule(), model.config.sampling, warm)
+
+    def _encode(self, prompt: str):
+        import time
+
+        if self.killer and Path(self.killer).exists():
+            Path(self.killer).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.slow)
+        return make_conditioning(seed=zlib.crc32(prompt.encode()), prompt=prompt)
+
+
+def warm(image: torch.Tensor, prompt: str) -> bool:
+    return bool(image[..., 0].mean() > image[..., 2].mean())
+
+
+def prompts(count: int) -> tuple[Prompt, ...]:
+    """Prompts in two categories."""
+    return tuple(Prompt(f"prompt {i}", "even" if i % 2 == 0 else "odd") for i in range(count))

@@ -1,0 +1,228 @@
+"""Experiments: equal to the search itself, resumable, and independent of workers, kills and engines."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from experiment_world import TinyFiles, prompts
+
+from ttsvar_core.experiments.arms import Arm, Setting
+from ttsvar_core.experiments.definitions import EXPERIMENTS, build
+from ttsvar_core.experiments.engines import one_thread, run_all
+from ttsvar_core.experiments.flops import decode_flops, plan_cost, scale_flops
+from ttsvar_core.experiments.runner import OtherExperiment, Where, run_experiment
+from ttsvar_core.experiments.walk import walk
+from ttsvar_core.search.plan import best_of_n, check, tts_var
+from ttsvar_core.search.run import run
+
+OFFICIAL_TOKENS = (1, 4, 16, 36, 64, 144, 256, 400, 576, 1024, 1600, 2304, 4096)
+EXTRACTORS, REWARDS = ("latent-pool", "tokenizer-Pool", "chance"), ("warmth", "brightness")
+
+
+@pytest.fixture(scope="module")
+def world():
+    return TinyFiles()()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """The results of a run of three prompts and two seeds without any interruption, in this process."""
+    out = tmp_path_factory.mktemp("straight")
+    return run_experiment("consistency", TinyFiles(), prompts(3), 2, out, n=[2])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("tokens", [OFFICIAL_TOKENS, OFFICIAL_TOKENS[:7], OFFICIAL_TOKENS[:5]])
+def test_every_experiment_fits_its_schedule_and_compares_only_what_it_runs(name, tokens):
+    experiment = build(name, Setting(tokens, EXTRACTORS, REWARDS), n=(1, 2) if name == "n-curve" else (2,))
+    names = [arm.name for arm in experiment.arms]
+    assert len(names) == len(set(names))
+    for arm in experiment.arms:
+        check(arm.plan, tokens)
+    for table in experiment.tables:
+        assert {name for pair in table.pairs for name in (pair.arm, pair.baseline)} <= set(names)
+
+
+def test_best_of_n_is_given_no_less_compute_than_tts_var():
+    """At 1M pixels one image is 10,521 token-forwards and TTS-VAR with N = 1 14,656: Best-of-2 pays for it."""
+    experiment = build("n-curve", Setting(OFFICIAL_TOKENS, EXTRACTORS, REWARDS))
+    equal_cost = {pair.arm: pair.baseline for pair in experiment.tables[-1].pairs}
+    assert equal_cost == {"tts-var-1": "best-of-2", "tts-var-2": "best-of-3", "tts-var-4": "best-of-6", "tts-var-8": "best-of-12"}
+
+
+@pytest.mark.parametrize("name", ["n-curve", "single-scale", "ablations", "beyond"])
+def test_shared_work_gives_every_arm_the_bits_of_a_run_by_itself(world, name):
+    setting = Setting(world.schedule.tokens, tuple(world.extractors), tuple(world.rewards))
+    experiment = build(name, setting, n=(1, 2) if name == "n-curve" else (2,))
+    conditioning = world.encode("a prompt")
+    with one_thread(), torch.inference_mode():
+        finished = walk(world, conditioning, 5, experiment.arms)
+        for arm in experiment.arms:
+            extractor = world.extractors[arm.extractor or "latent-pool"]
+            alone = run(world.model, conditioning, arm.plan, 5, world.rewards[arm.reward or "warmth"], extractor)
+            shared = finished[arm.name]
+            assert all(torch.equal(a, b) for a, b in zip(shared.state.bits, alone.state.bits, strict=True)), arm.name
+            if shared.batch == arm.name or arm.plan.selectors:
+                assert torch.equal(shared.scores, alone.scores), arm.name
+                assert torch.equal(shared.images, alone.images), arm.name
+                assert [s[:2] for s in shared.state.lineage] == [s[:2] for s in alone.state.lineage]
+
+
+def test_smaller_best_of_n_are_the_first_rows_of_the_largest(world):
+    arms = [Arm(f"best-of-{n}", best_of_n(n, len(world.schedule))) for n in (1, 2, 5)]
+    finished = walk(world, world.encode("a prompt"), 3, arms)
+    assert [len(one.scores) for one in finished.values()] == [1, 2, 5]
+    assert torch.equal(finished["best-of-2"].scores, finished["best-of-5"].scores[:2])
+    assert {one.batch for one in finished.values()} == {"best-of-5"}
+
+
+def test_an_arm_of_something_that_is_not_there_is_refused(world):
+    arm = Arm("x", best_of_n(1, len(world.schedule)), reward="taste")
+    with pytest.raises(ValueError, match="asks for 'taste'; this world has warmth, brightness"):
+        walk(world, world.encode("a prompt"), 3, [arm])
+
+
+def test_results_do_not_depend_on_workers_even_when_one_is_killed(straight, tmp_path):
+    killer = tmp_path / "killer"
+    killer.touch()
+    out = tmp_path / "out"
+    parallel = run_experiment("consistency", TinyFiles(killer=str(killer)), prompts(3), 2, out, Where(workers=2), n=[2])
+    assert not killer.exists(), "no worker was killed"
+    assert parallel.read_bytes() == straight.read_bytes()
+
+
+def test_an_interrupted_run_is_continued_to_the_same_results(straight, tmp_path):
+    def stop_at_two(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path, n=[2], progress=stop_at_two)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "units").glob("*.json")}
+    assert len(before) == 2
+    told = []
+    again = run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path, n=[2], progress=lambda *at: told.append(at))
+    assert told == [(2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]
+    assert again.read_bytes() == straight.read_bytes()
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_a_killed_run_leaves_whole_files_and_no_orphans(straight, tmp_path):
+    """SIGKILL to the whole command, two workers at work: what is there is whole, and a second run completes it."""
+    code = (
+        "from experiment_world import TinyFiles, prompts\n"
+        "from ttsvar_core.experiments.runner import Where, run_experiment\n"
+        "if __name__ == '__main__':\n"
+        f"    run_experiment('consistency', TinyFiles(slow=1.0), prompts(3), 2, {str(tmp_path)!r}, Where(workers=2), n=[2])\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    here = Path(__file__).parent
+    environment = {"PYTHONPATH": f"{here.parent}:{here}", "PATH": "/usr/bin:/bin"}
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+    units = tmp_path / "units"
+    _wait(lambda: len(list(units.glob("*.json"))) >= 2 or process.poll() is not None)
+    workers = _children(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and len(workers) >= 2
+    assert 2 <= len(list(units.glob("*.json"))) < 6
+    _wait(lambda: not any(_alive(worker) for worker in workers))
+    again = run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path, n=[2])
+    assert again.read_bytes() == straight.read_bytes()
+
+
+def test_more_prompts_reuse_what_is_there(tmp_path):
+    ran = []
+    run_experiment("consistency", TinyFiles(), prompts(1), 1, tmp_path, n=[1])
+    path = run_experiment("consistency", TinyFiles(), prompts(2), 1, tmp_path, n=[1], progress=lambda *at: ran.append(at))
+    assert ran == [(1, 2), (2, 2)]
+    assert [one["prompt"] for one in json.loads(path.read_text())["units"]] == ["prompt 0", "prompt 1"]
+
+
+def test_a_folder_of_another_model_or_plan_is_refused(straight):
+    with pytest.raises(OtherExperiment, match=r"world\.fingerprint"):
+        run_experiment("consistency", TinyFiles(seed=1), prompts(3), 2, straight.parent, n=[2])
+    with pytest.raises(OtherExperiment, match="arms"):
+        run_experiment("consistency", TinyFiles(), prompts(3), 2, straight.parent, n=[3])
+
+
+def test_impossible_requests_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="0 prompts"):
+        run_experiment("consistency", TinyFiles(), (), 1, tmp_path)
+    with pytest.raises(ValueError, match="no experiment 'taste'"):
+        run_experiment("taste", TinyFiles(), prompts(1), 1, tmp_path)
+    with pytest.raises(ValueError, match="unknown engine 'steam'"):
+        run_all(len, [""], engine="steam")
+    with pytest.raises(ValueError, match="0 workers"):
+        run_all(len, [""], workers=0)
+
+
+def test_ray_runs_every_prompt_once_though_a_worker_is_killed(straight, tmp_path):
+    pytest.importorskip("ray")
+    killer = tmp_path / "killer"
+    killer.touch()
+    done = []
+    path = run_experiment(
+        "consistency", TinyFiles(killer=str(killer)), prompts(3), 2, tmp_path / "out", Where(2, "ray"), [2],
+        lambda *at: done.append(at),
+    )
+    assert not killer.exists(), "no worker was killed"
+    assert done == [(count, 6) for count in range(7)]
+    assert path.read_bytes() == straight.read_bytes()
+
+
+def test_operations_agree_with_a_count_while_running(world):
+    """Counted from shapes = counted by PyTorch while one sample runs, attention included."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ttsvar_core.sampling import sample
+    from ttsvar_core.search.state import start
+
+    conditioning = world.encode("a prompt")
+    state = start(world.model, conditioning, 1, 0)
+    for scale in range(len(world.schedule)):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            state = sample(state, scale)
+        predicted = scale_flops(world.model.config, world.schedule, scale, len(conditioning.text), branches=2)
+        head_norm = 2 * 2 * 2 * world.model.config.transformer.embed_dim**2  # once per scale and branch, for any batch
+        assert counter.get_total_flops() - head_norm == predicted
+
+
+def test_cost_of_a_plan_counts_samples_that_run_decode_and_score(world):
+    scales = len(world.schedule)
+    config, schedule, sampling = world.model.config, world.schedule, world.model.config.sampling
+    one = plan_cost(config, best_of_n(1, scales), schedule, sampling, 3, on_images=False)
+    four = plan_cost(config, best_of_n(4, scales), schedule, sampling, 3, on_images=False)
+    assert four.flops == pytest.approx(4 * one.flops, rel=1e-12)
+    assert (one.token_forwards, one.decodes, one.scored) == (schedule.total_tokens, 1, 1)
+    search = tts_var(1, scales)
+    blind, seeing = (plan_cost(config, search, schedule, sampling, 3, on_images) for on_images in (False, True))
+    assert blind.described == seeing.described == seeing.decodes - blind.decodes == 8 + 6
+    assert seeing.flops - blind.flops == pytest.approx(14 * decode_flops(config, schedule))
+
+
+def _wait(ready, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
