@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
-OPTIONAL = {"ImageReward", "torchvision"}  # used by one loader each where they are installed, needed by nothing
+OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray"}  # each used by one loader or command that can do without
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 OWN = {"ttsvar_core", "nodes", "benchmarks", "training", "tests", "tools", "quickstart"}
 

@@ -33,7 +33,7 @@ def wait_for_nodes(address: str, prefix: str, server: subprocess.Popen, seconds:
 
 
 def run_graph(address: str, graph: Path, catalogue: dict, out: Path, server: subprocess.Popen) -> list[Path]:
-    """Run a graph saved by the editor and write every picture it made to ``out``; return their paths."""
+    """Run a graph saved by the editor; write the pictures it saved (or, if none, those it showed) to ``out``."""
     prompt = to_prompt(json.loads(graph.read_text(encoding="utf-8")), catalogue)
     try:
         number = ask(f"{address}/prompt", {"prompt": prompt})["prompt_id"]
@@ -48,7 +48,8 @@ def run_graph(address: str, graph: Path, catalogue: dict, out: Path, server: sub
     images = [image for output in done["outputs"].values() for image in output.get("images", [])]
     if not images:
         raise ServerError(f"{graph.name} ran but made no picture; it needs a Preview Image or Save Image node.")
-    return [save(address, image, out) for image in images]
+    saved = [image for image in images if image["type"] == "output"]
+    return [save(address, image, out) for image in saved or images]
 
 
 def save(address: str, image: dict, out: Path) -> Path:

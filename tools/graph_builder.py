@@ -13,6 +13,7 @@ TITLE, SOCKET, WIDGET, TEXT_BOX, PAD = 36, 22, 28, 110, 16
 GAP_X, GAP_Y, GROUP_HEAD, GROUP_PAD = 60, 30, 70, 30
 PICTURES = {"PreviewImage": (300, 320), "SaveImage": (320, 360), "TTSVAR_InspectState": (460, 560), "PreviewAny": (380, 240)}
 WIDE = {"TTSVAR_PromptEncode": 340, "TTSVAR_Generate": 380, "MarkdownNote": 420, "PrimitiveStringMultiline": 340}
+PREVIEW = {"TTSVAR_ScaleStepSampler": 250, "TTSVAR_Generate": 330}  # height of the live preview under the widgets
 COLOURS = {"load": "#3f5159", "search": "#3f5539", "look": "#59503f", "answer": "#593f5b"}
 
 
@@ -153,17 +154,15 @@ class Graph:
     def _size(self, node: Node) -> tuple[int, int]:
         if node.type in PICTURES:
             return PICTURES[node.type]
-        sockets, height = 0, PAD
+        sockets, height = 0, PAD + PREVIEW.get(node.type, 0)
         for name, kind, options in self._inputs(node.type):
             if not is_widget(kind, options):
                 sockets += 1
             elif options.get("multiline"):
-                height += TEXT_BOX if not options.get("advanced") else 0
-            elif not options.get("advanced"):
+                height += TEXT_BOX
+            else:
                 height += WIDGET * (2 if options.get("control_after_generate") else 1)
             sockets += name in node.wires and is_widget(kind, options)
-        if any(options.get("advanced") for _, _, options in self._inputs(node.type)):
-            height += WIDGET + 8
         return WIDE.get(node.type, 290), height + SOCKET * max(sockets, len(self.catalogue[node.type]["output"]))
 
 

@@ -81,14 +81,14 @@ def _full(graph: Graph, parts: dict[str, Node], prefix: str, words: str, **sampl
     scored, best, decoded, saved = finish(graph, to_end, parts["reward"], prefix)
     story = graph.add("TTSVAR_InspectState", "The whole story", state=scored.out("state"))
     note = graph.note(words, 420)
-    right, _ = load_group(graph, parts, start)
+    right, low = load_group(graph, parts, start)
     early = [[to_2, cut_2], [to_5, cut_5], [sketches]]
-    right, _ = graph.group("2  Diverse sketches (scales 0-5)", "search", early, (right + 40, 0))
-    right, _ = graph.group(
-        "3  Promising ones (scales 6-9)", "search", [[to_6, score_6, cut_6], [to_9, score_9, cut_9]], (right + 40, 0)
-    )
-    right, _ = graph.group("4  Finish and answer", "answer", [[to_end, scored, best, decoded], [saved], [story]], (right + 40, 0))
+    right, lower = graph.group("2  Diverse sketches (scales 0-5)", "search", early, (right + 40, 0))
     graph.group("Read me", "look", [[note]], (right + 40, 0))
+    late, top = [[to_6, score_6, cut_6], [to_9, score_9, cut_9]], max(low, lower) + 40
+    right, _ = graph.group("3  Promising ones (scales 6-9)", "search", late, (0, top))
+    answer = [[to_end, scored, best, decoded], [saved], [story]]
+    graph.group("4  Finish and answer", "answer", answer, (right + 40, top))
 
 
 def compare_methods(graph: Graph) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "search with the bundled model and draw how it went"
 PROMPT = "a photo of a red circle left of a blue square"
-PROMPTS = 6  # held-out combinations in the comparison, one of each of the scene world's categories
+PROMPTS = 6  # in the comparison: the head of the test list, one of each of the scene world's categories
 SIDE = 176
 _PAIR, _CAPTION, _GAP = 2 * SIDE + 6, 62, 20
 _RIGHT, _WRONG = (88, 178, 106), (214, 88, 82)
@@ -75,7 +75,7 @@ def demo(prompt: str, seed: int, n: int, out: Path):
     yield f"  {out / 'picture.png'}  the picture; the verifier says: {judgement.reason}"
     yield f"  {out / 'search.png'}  samples with scores, the family tree, scores per scale"
     yield f"  {out / 'report.json'}  every step in numbers ({result.report['seconds']:.1f} s)"
-    yield f"Raw generation beside TTS-VAR, {PROMPTS} held-out prompts, same seed ..."
+    yield f"Raw generation beside TTS-VAR, {PROMPTS} prompts of the test list, same seed ..."
     pairs = [_pair(models, scene.text, seed, n) for scene in benchmark_prompts("test", PROMPTS)]
     comparison(pairs).save(out / "raw-beside-ttsvar.png")
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
