@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .canvas import to_pictures
+from .canvas import BACKGROUND, to_pictures
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +28,7 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     from ..sampling import decode_features
 
     shown = features[:samples]
-    columns = 1 if len(shown) == 1 else 2 if len(shown) <= 4 else 4
+    columns = _columns(len(shown))
     cells = max(1, _SIDE // columns // model.config.tokenizer.patch_size)
     longest = max(shown.shape[-2:])
     if longest > cells:
@@ -36,8 +37,13 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     pictures = to_pictures(decode_features(model, shown))
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height))
+    sheet = Image.new("RGB", (columns * width, rows * height), BACKGROUND)
     for index, picture in enumerate(pictures):
         sheet.paste(picture, (index % columns * width, index // columns * height))
     factor = max(1, _SIDE // 2 // sheet.width)
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
+
+
+def _columns(count: int) -> int:
+    """At most four columns, at least as many as rows up to sixteen samples, and few empty places."""
+    return min(range(min(4, math.ceil(count**0.5)), 5), key=lambda columns: (-count % columns, columns))
