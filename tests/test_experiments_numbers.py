@@ -168,5 +168,7 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     assert (out / "images/watched-1/00000/samples/0000.png").is_file()
     assert main(command) == 1
     assert "images differ" in capsys.readouterr().err
+    assert main([*command, "--detector", str(tmp_path)]) == 1
+    assert "add --images geneval" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 1
     assert "cannot load the reward 'taste'" in capsys.readouterr().err

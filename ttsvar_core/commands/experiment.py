@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
     parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
     parser.add_argument("--images", choices=("geneval", "t2i-compbench"), help="save every answer as this benchmark expects")
+    parser.add_argument("--detector", type=Path, help="transformers folder of a COCO detector, for GenEval's verdict")
+    parser.add_argument("--clip", type=Path, help="transformers folder of the CLIP that names colours for the verdict")
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="where workers run")
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one of --workers)")
 
@@ -47,16 +49,36 @@ def main(args: argparse.Namespace) -> int:
     from ..experiments.runner import Where, run_experiment
     from ..rewards import MissingWeights, WrongWeights
 
+    if args.detector and args.images != "geneval":
+        print("--detector judges images in GenEval's layout; add --images geneval", file=sys.stderr)
+        return 1
     where = Where(args.workers, args.engine, args.ray_address, args.images or "")
     try:
         with _bar(args.name) as progress:
             path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
+        verdicts = _verdicts(args) if args.detector else ""
     except (CheckpointError, MissingWeights, WrongWeights, WorkerDied, ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     markdown, page = write_report(path)
-    print(f"{path}\n{markdown}\n{page}")
+    print(f"{path}\n{markdown}\n{page}{verdicts}")
     return 0
+
+
+def _verdicts(args: argparse.Namespace) -> str:
+    """GenEval's verdict on the images of every way of searching, written to ``geneval.json``; the overall scores as text."""
+    import json
+
+    from ..experiments.detectors import load_detector
+    from ..experiments.geneval import judge_folder, summary
+    from ..experiments.layout import write_atomically
+
+    detector = load_detector(args.detector, args.clip, args.device)
+    found = {folder.name: judge_folder(folder, detector) for folder in sorted((args.out / "images").iterdir())}
+    summaries = {name: summary(records) for name, records in found.items()}
+    text = json.dumps({"summary": summaries, "images": found}, indent=1, sort_keys=True)
+    write_atomically(args.out / "geneval.json", text + "\n")
+    return "".join(f"\n{name}: GenEval {one['overall']:.4f}" for name, one in summaries.items())
 
 
 def _files(args: argparse.Namespace):
