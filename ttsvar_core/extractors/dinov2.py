@@ -88,9 +88,9 @@ def load_dinov2(path: str | Path, reducer: str = "PCA", dtype=torch.float32) -> 
 
 def build_dinov2(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> nn.Module:
     """The transformers model, from tensors in either layout; config may tell the number of heads."""
+    named = _published_names(tensors, source)
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-    named = _published_names(tensors, source)
     width, _, patch, _ = named["embeddings.patch_embeddings.projection.weight"].shape
     gated = "encoder.layer.0.mlp.weights_in.weight" in named
     settings = Dinov2WithRegistersConfig(

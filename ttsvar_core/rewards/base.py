@@ -87,8 +87,9 @@ def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk: int =
             outputs.append(function(images[start : start + chunk]))
             start += chunk
         except torch.cuda.OutOfMemoryError:
-            if chunk == 1:
+            tried = min(chunk, len(images) - start)
+            if tried == 1:
                 raise
-            chunk = max(1, min(chunk, len(images) - start) // 2)
+            chunk = (tried + 1) // 2
             torch.cuda.empty_cache()
     return torch.cat(outputs)

@@ -63,9 +63,9 @@ def build_clip(
     believe the configuration, else quick_gelu for OpenAI's sizes under Hugging Face names and gelu for all others.
     Raises WrongWeights, naming the first tensor that does not fit and the page.
     """
+    named = _published_names(tensors, source, published)
     from transformers import CLIPModel
 
-    named = _published_names(tensors, source, published)
     settings = _settings(named, config.get("model_cfg", config), _open_clip(tensors), activation)
     network = load_published(CLIPModel, settings, named, source, published)
     text, vision = settings.text_config, settings.vision_config

@@ -1,0 +1,88 @@
+"""Several rewards as one."""
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from ttsvar_core.rewards import Blend
+
+
+class Fixed(NamedTuple):
+    """A reward with known scores."""
+
+    values: tuple[float, ...]
+    name: str = "fixed"
+    range: tuple[float, float] = (0.0, 2.0)
+
+    def score(self, images, prompt):
+        return torch.tensor(self.values)[: len(images)]
+
+
+A, B = Fixed((0.0, 1.0, 2.0), "A"), Fixed((30.0, 10.0, 10.0), "B", (0.0, 50.0))
+IMAGES = torch.rand(3, 4, 4, 3)
+
+
+def blended(how, weights=None, images=IMAGES):
+    return Blend([A, B], how, weights).score(images, "x").tolist()
+
+
+def test_softmax_average_as_in_the_paper():
+    total = sum(math.exp(value) for value in A.values)
+    wanted = [(math.exp(a) / total + b) / 2 for a, b in zip(A.values, (1.0, 0.0, 0.0), strict=True)]
+    assert blended("softmax") == pytest.approx(wanted, abs=1e-6)
+
+
+def test_z_score_and_weights():
+    root = math.sqrt(1.5)
+    wanted = [(3 * a + b) / 4 for a, b in zip((-root, 0, root), (math.sqrt(2), -math.sqrt(0.5), -math.sqrt(0.5)), strict=True)]
+    assert blended("z-score", [3, 1]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_rank_shares_ties():
+    assert blended("rank") == pytest.approx([(0 + 1) / 2, (0.5 + 0.25) / 2, (1 + 0.25) / 2])
+
+
+def test_weighted_sum_of_raw_scores():
+    assert blended("weighted", [2, -0.1]) == pytest.approx([-3.0, 1.0, 3.0])
+    assert Blend([A, B], "weighted", [2, -0.1]).range == pytest.approx((-5.0, 4.0))
+
+
+@pytest.mark.parametrize("how", ["softmax", "z-score", "rank", "weighted"])
+def test_one_image_and_equal_images_stay_finite(how):
+    assert all(map(math.isfinite, blended(how, images=IMAGES[:1])))
+    equal = Blend([Fixed((1.0, 1.0, 1.0))], how).score(IMAGES, "x")
+    assert equal.isfinite().all() and equal.unique().numel() == 1
+
+
+@pytest.mark.parametrize("how", ["softmax", "z-score", "rank"])
+def test_comparisons_do_not_care_about_the_unit(how):
+    scaled = Fixed(tuple(0.001 * value for value in A.values), "milli")
+    order = Blend([scaled], how).score(IMAGES, "x").argsort()
+    assert torch.equal(order, Blend([A], how).score(IMAGES, "x").argsort())
+
+
+@pytest.mark.parametrize(
+    ("rewards", "how", "weights", "words"),
+    [
+        ([], "softmax", None, "at least one"),
+        ([A], "median", None, "no blend 'median'.*softmax"),
+        ([A, B], "softmax", [1], "1 weights for 2 rewards"),
+        ([A, B], "rank", [1, -1], "positive"),
+        ([A, B], "rank", [0, 0], "positive"),
+    ],
+)
+def test_nonsense_is_refused(rewards, how, weights, words):
+    with pytest.raises(ValueError, match=words):
+        Blend(rewards, how, weights)
+
+
+def test_lists_the_networks_of_its_parts():
+    network = torch.nn.Linear(1, 1)
+
+    class Networked:
+        name, range, models = "N", (0, 1), (network,)
+
+    blend = Blend([A, Networked()], "rank")
+    assert blend.models == (network,) and blend.name == "A+N (rank)" and "A+N (rank)" in repr(blend)

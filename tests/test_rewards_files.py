@@ -1,0 +1,144 @@
+"""Files that users bring: formats that load, and errors that say what to do."""
+
+import json
+import re
+
+import pytest
+import reward_files
+import torch
+from safetensors.torch import save_file
+
+from ttsvar_core.extractors.dinov2 import load_dinov2
+from ttsvar_core.rewards import MissingWeights, WrongWeights
+from ttsvar_core.rewards.aesthetic import load_aesthetic
+from ttsvar_core.rewards.clip import load_clip_score, load_pick_score
+from ttsvar_core.rewards.files import Published, read_config, read_tensors
+from ttsvar_core.rewards.hps import load_hps
+from ttsvar_core.rewards.image_reward import load_image_reward
+from ttsvar_core.rewards.package import load_packaged_image_reward
+
+ANY = Published("Anything", "anything.pt", "https://example.org/anything")
+PAGES = [
+    (load_image_reward, "ImageReward.pt", "https://huggingface.co/THUDM/ImageReward"),
+    (load_hps, "HPS_v2.1_compressed.pt", "https://huggingface.co/xswu/HPSv2"),
+    (load_clip_score, "model.safetensors", "https://huggingface.co/openai/clip-vit-large-patch14"),
+    (load_pick_score, "model.safetensors", "https://huggingface.co/yuvalkirstain/PickScore_v1"),
+    (load_dinov2, "dinov2_vitl14_reg4_pretrain.pth", "https://github.com/facebookresearch/dinov2"),
+    (lambda path: load_aesthetic(path, path), "model.safetensors", "https://huggingface.co/google/siglip-so400m-patch14-384"),
+]
+
+
+@pytest.mark.parametrize(("loader", "file", "page"), PAGES)
+def test_a_missing_file_names_file_folder_and_page(loader, file, page, tmp_path):
+    with pytest.raises(MissingWeights) as error:
+        loader(tmp_path / "gone.pt")
+    assert all(part in str(error.value) for part in (str(tmp_path / "gone.pt"), file, "models/reward_models", page))
+
+
+@pytest.mark.parametrize(("loader", "file", "page"), PAGES)
+def test_another_model_is_refused_with_the_same_directions(loader, file, page, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"unet.conv_in.weight": torch.zeros(3, 3)}, other)
+    with pytest.raises(WrongWeights) as error:
+        loader(other)
+    assert str(other) in str(error.value) and "models/reward_models" in str(error.value)
+
+
+def test_a_missing_and_a_misshaped_tensor_are_named(tmp_path):
+    tensors = reward_files.image_reward()
+    del tensors["blip.visual_encoder.blocks.1.mlp.fc1.bias"]
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(WrongWeights, match=r"1 tensors.*encoder\.layers\.1\.mlp\.fc1\.bias.*THUDM"):
+        load_image_reward(tmp_path / "a.safetensors")
+    tensors = reward_files.dinov2()
+    tensors["blocks.1.attn.proj.weight"] = torch.zeros(64, 32)
+    save_file(tensors, tmp_path / "b.safetensors")
+    with pytest.raises(WrongWeights, match=r"encoder\.layer\.1\.attention.*facebookresearch"):
+        load_dinov2(tmp_path / "b.safetensors")
+
+
+def test_a_head_without_its_tensors_is_refused(tmp_path):
+    save_file(reward_files.siglip(), tmp_path / "siglip.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "head.pth")
+    with pytest.raises(WrongWeights, match=r"head of Aesthetic v2\.5.*discus0434"):
+        load_aesthetic(tmp_path / "siglip.safetensors", tmp_path / "head.pth")
+
+
+def test_a_text_tower_with_another_vocabulary_is_refused(tmp_path):
+    save_file(reward_files.open_clip(vocabulary=1000), tmp_path / "clip.safetensors")
+    with pytest.raises(WrongWeights, match="knows 1000 tokens, CLIP's tokenizer has 49408"):
+        load_clip_score(tmp_path / "clip.safetensors")
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+def test_objects_are_never_unpickled(tmp_path, capsys):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Payload()}, tmp_path / "evil.pt")
+    with pytest.raises(WrongWeights, match=r"evil\.pt cannot be read as tensors.*https://example\.org"):
+        read_tensors(tmp_path / "evil.pt", ANY)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_cut_short_and_empty_files(tmp_path):
+    save_file({"a": torch.zeros(100)}, tmp_path / "a.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:80])
+    (tmp_path / "page.pt").write_text("<html>login</html>")
+    torch.save({}, tmp_path / "empty.pt")
+    for name in ("cut.safetensors", "page.pt", "empty.pt"):
+        with pytest.raises(WrongWeights, match=rf"{name}.*example\.org"):
+            read_tensors(tmp_path / name, ANY)
+
+
+def with_module(tensors):
+    return {"model": {f"module.{name}": tensor for name, tensor in tensors.items()}}
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda tensors: {"state_dict": tensors}, with_module])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files_plain_and_wrapped(wrap, zipped, tmp_path):
+    tensors = {"a.weight": torch.rand(3), "b": torch.rand(2, 2)}
+    torch.save(wrap(tensors), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    read = read_tensors(tmp_path / "x.pt", ANY)
+    assert list(read) == list(tensors) and all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+def test_folders_whole_and_sharded(tmp_path):
+    save_file({"a": torch.zeros(1), "b": torch.ones(1)}, tmp_path / "model.safetensors")
+    assert set(read_tensors(tmp_path, ANY)) == {"a", "b"}
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
+    save_file({"a": torch.zeros(1)}, sharded / "one.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(MissingWeights, match=r"two\.safetensors"):
+        read_tensors(sharded, ANY)
+    save_file({"b": torch.ones(1)}, sharded / "two.safetensors")
+    assert set(read_tensors(sharded, ANY)) == {"a", "b"}
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(MissingWeights, match=re.escape("none of model.safetensors")):
+        read_tensors(tmp_path / "bare", ANY)
+
+
+def test_configuration_from_folder_or_beside_the_file(tmp_path):
+    save_file(reward_files.open_clip(), tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": {}, "quick_gelu": True}}))
+    assert load_clip_score(tmp_path).model.config.vision_config.hidden_act == "quick_gelu"
+    assert read_config(tmp_path / "open_clip_model.safetensors") == {}
+    (tmp_path / "open_clip_model.json").write_text('{"activation": "quick_gelu"}')
+    assert read_config(tmp_path / "open_clip_model.safetensors") == {"activation": "quick_gelu"}
+
+
+def test_surplus_tensors_are_named_and_tolerated(tmp_path, caplog):
+    tensors = reward_files.dinov2() | {"ema.decay": torch.zeros(1)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    load_dinov2(tmp_path / "x.safetensors")
+    assert "ema.decay" in caplog.text
+
+
+def test_package_that_cannot_be_imported_points_to_the_built_in_scorer(tmp_path):
+    pytest.importorskip("transformers", minversion="4.56")
+    with pytest.raises(ImportError, match="built-in ImageReward"):
+        load_packaged_image_reward(tmp_path / "ImageReward.pt")
