@@ -19,14 +19,19 @@ def only(folder):
     return result
 
 
-@pytest.mark.parametrize("style", ["2b", "8b"])
-def test_reference_models_are_ok(style, tmp_path):
-    name = f"infinity_tiny_{style}_style"
+# guided_inside: guidance of another strength at every scale (1 among them), on the second layer from the end and on the
+# logits, another tau at every scale, a negative prompt longer than the prompt, three heads, three chunks, 16 bits, 4:7.
+REFERENCES = {"infinity_tiny_2b_style": True, "infinity_tiny_8b_style": True, "infinity_tiny_guided_inside": False}
+
+
+@pytest.mark.parametrize("name, has_encoder", REFERENCES.items())
+def test_reference_models_are_ok(name, has_encoder, tmp_path):
     for file in GOLDEN.glob(name + "*"):
         (tmp_path / file.name).symlink_to(file)
     result = only(tmp_path)
     assert result.ok and result.name == name
-    assert result.measures["logits"] < 1e-4 and result.measures["bits"] == 1 and result.measures["image"] <= 1
+    assert result.measures["logits"] < 1e-4 and result.measures["image"] <= 1
+    assert result.measures.get("bits") == (1 if has_encoder else None)
     assert result.line().startswith(f"{name}  logits ") and result.line().endswith("  ok")
 
 
