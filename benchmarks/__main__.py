@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     made.add_argument("--model", choices=["bundled", *PRESETS], default="bundled")
     made.add_argument("--depth", type=int, help="layers, where fewer than the model's keep its proportions")
+    made.add_argument("--small-tokenizer", action="store_true", help="decode in no time, to time the transformer alone")
     made.add_argument("--pixels", choices=PIXEL_BUDGETS, default="0.25M", help="the bundled model has one size only")
     made.add_argument("--plan", choices=sorted(PLANS), default="tts-var")
     made.add_argument("--n", type=int, default=1)
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     device, dtype = torch.device(chosen.device), PRECISIONS[chosen.precision]
-    model, conditioning = model_and_prompt(chosen.model, device, dtype, chosen.depth)
+    model, conditioning = model_and_prompt(chosen.model, device, dtype, chosen.depth, chosen.small_tokenizer)
     schedule = model.schedule(1.0, chosen.pixels)
     plan = PLANS[chosen.plan](chosen.n, len(schedule))
     reward, extractor = _reward(chosen.reward, device, dtype), _extractor(chosen.extractor, device, dtype)

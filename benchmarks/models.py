@@ -23,14 +23,20 @@ SHAPES = Path(__file__).resolve().parents[1] / "tests" / "golden" / "checkpoints
 
 
 def model_and_prompt(
-    name: str, device: torch.device, dtype: torch.dtype, depth: int | None = None
+    name: str, device: torch.device, dtype: torch.dtype, depth: int | None = None, small_tokenizer: bool = False
 ) -> tuple[ImageModel, Conditioning]:
-    """A model and a prompt's features: the bundled ones, or random ones of a preset's sizes (``depth`` replaces its layers)."""
+    """A model and a prompt's features: the bundled ones, or random ones of a preset's sizes.
+
+    ``depth`` replaces the number of layers; ``small_tokenizer`` the tokenizer by a narrow one that decodes in no time, so
+    that what is left is the transformer. Both apply to presets only.
+    """
     if name == "bundled":
         return _bundled(device, dtype)
     config = PRESETS[name]
     if depth:
         config = replace(config, transformer=replace(config.transformer, depth=depth, block_chunks=1))
+    if small_tokenizer:
+        config = replace(config, tokenizer=replace(config.tokenizer, base_ch=8, num_res_blocks=1))
     conditioning = Conditioning(PROMPT, torch.randn(TEXT_TOKENS, config.transformer.text_channels), None, None)
     return random_model(config, device, dtype), conditioning
 

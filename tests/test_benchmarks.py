@@ -94,3 +94,17 @@ def test_cache_of_a_search_without_duplicates_follows_the_formula():
     per_token = 12 * 2 * 2 * 768 * 4
     found = count.cache_bytes(config, schedule, [8, 8, 4, 4, 2], steps, branches=2, bytes_per_value=4)
     assert found == [per_token * n for n in (8, 8 + 32, 4 + 16 + 36, 4 + 16 + 36 + 64)]
+
+
+def test_random_models_of_published_sizes(tmp_path, capsys):
+    """Fewer layers and a small tokenizer on a preset; the figures carry what ran."""
+    from benchmarks.__main__ import main
+
+    path = tmp_path / "figures.json"
+    options = ["--model", "125m", "--depth", "1", "--small-tokenizer", "--pixels", "0.06M", "--plan", "best-of-n", "--n", "2"]
+    assert main([*options, "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    assert (figures["layers"], figures["model"], figures["plan"]["name"]) == (1, "125m", "best-of-n")
+    assert figures["tokens"] == 2 * figures["tokens_raw"] == 2 * sum(official(1.0, "0.06M").tokens)
+    assert figures["peak_cache_bytes"] == figures["formula_cache_bytes"]
+    assert "125m, 1 layers" in capsys.readouterr().out
