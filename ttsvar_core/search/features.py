@@ -1,9 +1,14 @@
 """What a diversity search looks at: one feature vector per sample."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .state import SearchState
 
 
 @runtime_checkable
@@ -36,7 +41,7 @@ class LatentPool(NamedTuple):
         return torch.nn.functional.adaptive_avg_pool2d(x.float(), self.grid).flatten(1)
 
 
-def describe_state(state, extractor: FeatureExtractor, images: Tensor | None = None) -> Tensor:
+def describe_state(state: SearchState, extractor: FeatureExtractor, images: Tensor | None = None) -> Tensor:
     """(P, F) vectors of the samples of `state`, decoding only if the extractor looks at images and none are given.
 
     images: (P, H, W, 3) of this very state, when something else has decoded them already.
@@ -50,7 +55,7 @@ def describe_state(state, extractor: FeatureExtractor, images: Tensor | None = N
     return vectors
 
 
-def _view(state, extractor: FeatureExtractor, images: Tensor | None) -> Tensor:
+def _view(state: SearchState, extractor: FeatureExtractor, images: Tensor | None) -> Tensor:
     if extractor.looks_at == "features":
         return state.features
     if extractor.looks_at != "images":

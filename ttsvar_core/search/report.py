@@ -1,13 +1,19 @@
 """What a run did, scale by scale, as plain JSON values."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .plan import Plan
 from .selection import Selection
+
+if TYPE_CHECKING:
+    from ..scales import ScaleSchedule
+    from .state import SearchState
 
 
 class Hooks(NamedTuple):
@@ -26,7 +32,7 @@ class Hooks(NamedTuple):
 class Recorder:
     """Fills the report of one run and calls its hooks. The only thing in a search that changes."""
 
-    def __init__(self, plan: Plan, schedule, hooks: Hooks | None):
+    def __init__(self, plan: Plan, schedule: ScaleSchedule, hooks: Hooks | None):
         self.scales = [_empty(plan, schedule, scale) for scale in range(len(schedule))]
         self._plan = plan
         self._hooks = hooks or Hooks()
@@ -43,7 +49,7 @@ class Recorder:
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
         self._clock = time.perf_counter()
 
-    def ran(self, part) -> None:
+    def ran(self, part: SearchState) -> None:
         """A scale was sampled for the samples of `part`, a state."""
         record = self.scales[part.last_scale]
         now = time.perf_counter()
@@ -62,17 +68,17 @@ class Recorder:
         """The samples were decoded after a scale."""
         self.scales[scale]["decodes"] += 1
 
-    def scored(self, state) -> None:
+    def scored(self, state: SearchState) -> None:
         """The samples were scored at the state's last scale."""
         self.scales[state.last_scale]["scores"] = list(state.scores_at(state.last_scale))
 
-    def selected(self, state, selection: Selection) -> None:
+    def selected(self, state: SearchState, selection: Selection) -> None:
         """A selection made `state` at its last scale."""
         self.scales[state.last_scale].update(
             ancestors=selection.ancestors.tolist(), ess=selection.ess, reason=selection.reason
         )
 
-    def done(self, state) -> None:
+    def done(self, state: SearchState) -> None:
         """`state` is whole and nothing is due at its last scale: tell the host about every scale finished since."""
         self._cache_bytes = 0 if state.cache is None else state.cache.nbytes
         while self._told < state.next_scale:
@@ -83,7 +89,7 @@ class Recorder:
         self._clock = time.perf_counter()
 
 
-def _empty(plan: Plan, schedule, scale: int) -> dict:
+def _empty(plan: Plan, schedule: ScaleSchedule, scale: int) -> dict:
     samples, tokens = plan.running(scale), schedule.tokens[scale]
     return {
         "scale": scale,
@@ -101,7 +107,7 @@ def _empty(plan: Plan, schedule, scale: int) -> dict:
     }
 
 
-def descent(state, row: int) -> list[dict]:
+def descent(state: SearchState, row: int) -> list[dict]:
     """The selections a living sample came through, first to last: the row it had before each and the row after."""
     steps = []
     for step in reversed(state.lineage):
@@ -111,7 +117,7 @@ def descent(state, row: int) -> list[dict]:
     return steps[::-1]
 
 
-def answer(state, row: int) -> dict:
+def answer(state: SearchState, row: int) -> dict:
     """The entry of the report about the sample that is the answer: row, score, rewards on the way, and lineage."""
     history = {str(scale): value for scale, value in enumerate(state.scores[row].tolist()) if not math.isnan(value)}
     score = state.scores_at(state.last_scale)[row]

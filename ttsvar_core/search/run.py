@@ -1,6 +1,8 @@
 """The whole search in one loop, over the same functions the nodes call. Start reading at `run`."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -9,18 +11,23 @@ from ..infinity.cache import compact
 from ..sampling import decode
 from ..scales import ScaleSchedule
 from .features import FeatureExtractor
-from .memory import check_cap, sample_within
+from .memory import check_cap, fits_cap, sample_within
 from .plan import Plan, PotentialSelector, check
 from .report import Hooks, Recorder, answer
 from .select import best, cluster_select, potential_select, score
-from .state import start
+from .state import SearchState, start
+
+if TYPE_CHECKING:
+    from ..image_model import ImageModel
+    from ..infinity.text import Conditioning
+    from ..rewards.base import Reward
 
 
 class Result(NamedTuple):
     """state: the samples that finished. images: (P, H, W, 3) in [0, 1]. scores: (P,), None without a reward. best: the
     row of the answer. report: plain JSON values, see `report.Recorder`."""
 
-    state: object
+    state: SearchState
     images: Tensor
     scores: Tensor | None
     best: int
@@ -31,18 +38,18 @@ class Result(NamedTuple):
 
 
 def run(
-    model,
-    conditioning,
+    model: ImageModel,
+    conditioning: Conditioning,
     plan: Plan,
     seed: int,
-    reward=None,
+    reward: Reward | None = None,
     extractor: FeatureExtractor | None = None,
     sampling: Sampling | None = None,
     schedule: ScaleSchedule | None = None,
     hooks: Hooks | None = None,
     *,
     max_cache_bytes: int | None = None,
-    state=None,
+    state: SearchState | None = None,
 ) -> Result:
     """Carry out `plan` for one prompt and answer with the finished sample of the highest reward.
 
@@ -60,6 +67,8 @@ def run(
     for scale in range(state.next_scale, len(schedule)):
         if not plan.stops(scale):
             continue
+        if not fits_cap(state, scale, sampling, max_cache_bytes):
+            state = state.without_cache()
         state = sample_within(state, scale, sampling, max_cache_bytes=max_cache_bytes, on_scale=record.ran)
         images = _look(state, plan, extractor, record)
         state = _score(state, plan, reward, images, record)
@@ -85,7 +94,7 @@ def _check(model, plan, schedule, sampling, reward, extractor, max_cache_bytes) 
         raise ValueError(f"plan {plan.name} scores samples at scale {scored[0]} and no reward was given; give one")
 
 
-def _resumable(state, plan: Plan):
+def _resumable(state: SearchState | None, plan: Plan) -> SearchState | None:
     """`state` if the plan can go on from it. Raises ValueError for the state of another plan."""
     if state is None:
         return None
@@ -102,7 +111,7 @@ def _resumable(state, plan: Plan):
     return state
 
 
-def _look(state, plan: Plan, extractor, record: Recorder) -> Tensor | None:
+def _look(state: SearchState, plan: Plan, extractor, record: Recorder) -> Tensor | None:
     """The images of the samples if anything looks at them after this scale, decoded once for all that do."""
     scale = state.last_scale
     if not (plan.scores(scale) or (plan.clusters(scale) and extractor.looks_at == "images")):
@@ -113,7 +122,8 @@ def _look(state, plan: Plan, extractor, record: Recorder) -> Tensor | None:
     return images
 
 
-def _score(state, plan: Plan, reward, images: Tensor | None, record: Recorder):
+def _score(state: SearchState, plan: Plan, reward, images: Tensor | None, record: Recorder) -> SearchState:
+    """The state with its scores, if the plan scores this scale."""
     scale = state.last_scale
     if reward is None or not plan.scores(scale):
         return state
@@ -123,7 +133,9 @@ def _score(state, plan: Plan, reward, images: Tensor | None, record: Recorder):
     return state
 
 
-def _select(state, plan: Plan, extractor, images: Tensor | None, record: Recorder):
+def _select(
+    state: SearchState, plan: Plan, extractor, images: Tensor | None, record: Recorder
+) -> tuple[SearchState, Tensor | None]:
     """The survivors of this scale and their images."""
     scale, selector = state.last_scale, plan.selector(state.last_scale)
     if selector is None:
@@ -138,13 +150,13 @@ def _select(state, plan: Plan, extractor, images: Tensor | None, record: Recorde
     return state, None if images is None else images[selection.ancestors.to(images.device)]
 
 
-def _taken_out(state) -> tuple[list | None, object]:
+def _taken_out(state: SearchState) -> tuple[list | None, SearchState]:
     """The chunks of a state's cache and the state without it, so that the caller alone holds them and `compact` can free
     each before it copies the next."""
     return (None if state.cache is None else list(state.cache.chunks)), state.without_cache()
 
 
-def _report(record: Recorder, state, row: int, plan: Plan, reward, extractor) -> dict:
+def _report(record: Recorder, state: SearchState, row: int, plan: Plan, reward, extractor) -> dict:
     seconds = sum(sum(one["seconds"].values()) for one in record.scales)
     return {
         "prompt": state.conditioning.prompt,

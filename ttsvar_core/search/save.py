@@ -5,10 +5,13 @@ scale and the fingerprints of model and prompt. Features are fused from the bits
 the same values; keys and values are replayed when sampling goes on, or stored too on request, which takes megabytes.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +22,10 @@ from ..config import StepSampling
 from ..infinity.cache import Chunk, KVCache, compact
 from ..scales import ScaleSchedule
 from .state import LineageStep, SearchState, start
+
+if TYPE_CHECKING:
+    from ..image_model import ImageModel
+    from ..infinity.text import Conditioning
 
 FORMAT = "ttsvar-state-1"
 _SKETCH_BINS = 16
@@ -43,7 +50,7 @@ def save_state(state: SearchState, path: str | Path, with_cache: bool = False) -
     os.replace(part, path)
 
 
-def load_state(path: str | Path, model, conditioning) -> SearchState:
+def load_state(path: str | Path, model: ImageModel, conditioning: Conditioning) -> SearchState:
     """The state saved at `path`, for the same model and prompt.
 
     Raises ValueError, naming the difference, for a state of another model or prompt, and for a file that is not a whole
@@ -116,7 +123,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, json.loads(metadata["state"])
 
 
-def _check_model(about: dict, model) -> None:
+def _check_model(about: dict, model: ImageModel) -> None:
     if about["model_fingerprint"] != model.fingerprint:
         raise ValueError(
             f"the state was made with model {about['model']} (fingerprint {about['model_fingerprint'][:12]}), the model "
@@ -124,7 +131,7 @@ def _check_model(about: dict, model) -> None:
         )
 
 
-def _check_prompt(about: dict, conditioning) -> None:
+def _check_prompt(about: dict, conditioning: Conditioning) -> None:
     for what, saved, given in (
         ("prompt", about["prompt"], conditioning.prompt),
         ("negative prompt", about["negative_prompt"], conditioning.negative_prompt),

@@ -3,6 +3,10 @@
 Each takes a state and returns a new one; `run` and the nodes are made of these functions.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -11,10 +15,14 @@ from .cluster import cluster
 from .features import FeatureExtractor, describe_state
 from .potential import exponents, log_potential, solve_lambda
 from .resample import check_scheme, resample, top_k
-from .selection import unweighted
+from .selection import Selection, unweighted
+
+if TYPE_CHECKING:
+    from ..rewards.base import Reward
+    from .state import SearchState
 
 
-def score(state, reward, images: Tensor | None = None):
+def score(state: SearchState, reward: Reward, images: Tensor | None = None) -> tuple[SearchState, Tensor]:
     """The state with the rewards of its samples at the last finished scale, and those rewards (P,) float32.
 
     images: (P, H, W, 3) in [0, 1] of this very state when they are decoded already; decoded here otherwise.
@@ -41,7 +49,9 @@ def score(state, reward, images: Tensor | None = None):
     return state.with_scores(scores), scores
 
 
-def cluster_select(state, extractor: FeatureExtractor | None, keep: int, images: Tensor | None = None):
+def cluster_select(
+    state: SearchState, extractor: FeatureExtractor | None, keep: int, images: Tensor | None = None
+) -> tuple[SearchState, Selection]:
     """The state cut to `keep` samples that differ (`cluster.cluster`), and the Selection.
 
     extractor: not asked when all samples are kept. images: of this very state, as in `score`.
@@ -58,14 +68,14 @@ def cluster_select(state, extractor: FeatureExtractor | None, keep: int, images:
 
 
 def potential_select(
-    state,
+    state: SearchState,
     keep: int,
     potential: str = "value",
     lam: float = 10.0,
     scheme: str = "multinomial",
     ess_threshold: float | None = None,
     target_ess: float | None = None,
-):
+) -> tuple[SearchState, Selection]:
     """The state resampled to `keep` samples by their potential, and the Selection.
 
     lam: the paper's lambda. target_ess: a share of the samples in (0, 1]; lambda is then solved for, and lam ignored.
@@ -82,7 +92,7 @@ def potential_select(
     return state.select(selection), selection
 
 
-def best(state, keep: int = 1):
+def best(state: SearchState, keep: int = 1) -> tuple[SearchState, Selection]:
     """The state cut to the `keep` samples scored highest at its last finished scale, best first, and the Selection."""
     scale = _last_scale(state, "choose the best")
     check_scheme("top-k", keep, state.samples)
@@ -93,7 +103,7 @@ def best(state, keep: int = 1):
     return state.select(selection), selection
 
 
-def _last_scale(state, what: str) -> int:
+def _last_scale(state: SearchState, what: str) -> int:
     """The last finished scale of `state`; raises ValueError when there is none yet."""
     if state.next_scale == 0:
         raise ValueError(f"nothing to {what}: no scale has been sampled yet; sample at least scale 0 first")
