@@ -275,6 +275,14 @@ def test_the_cap_holds_and_changes_no_draws(tiny_model, conditioning):
     assert capped.report["answer"]["lineage"] == whole.report["answer"]["lineage"]
 
 
+def test_a_scale_that_does_not_exist_is_refused_before_sampling(tiny_model, conditioning):
+    state = start(tiny_model, conditioning, 2, 5)
+    with pytest.raises(ValueError, match="Cannot sample through scale 5"):
+        memory.sample_within(state, 5, on_scale=lambda _: pytest.fail("sampled"))
+    with pytest.raises(ValueError, match="All 5 scales are sampled"):
+        memory.sample_within(sample(state, 4), 4)
+
+
 def test_unguided_runs_hold_half(tiny_model, conditioning):
     plain = go(tiny_model, conditioning, raw(SCALES), sampling=Sampling(guidance=1.0)).report
     assert plain["peak_cache_bytes"] == memory.cache_bytes(tiny_model, tiny_model.schedule(), 4, branches=1)

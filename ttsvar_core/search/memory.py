@@ -64,10 +64,13 @@ def sample_within(
     First all samples (or groups of `group_size`) share one cache; on running out of memory the groups are halved down to
     single samples. When those do not fit either, or the whole cache would pass `max_cache_bytes`, groups run one after
     another through all the scales asked for, each with keys and values of its own (replayed first, dropped after); the
-    state returned then has no cache. (A cache that the state given holds stays taken as long as the caller holds it.) on_scale: called with the state, or with a group's state, after every scale.
+    state returned then has no cache. The cache of the state given stays taken for as long as the caller holds that state.
+    on_scale: called with the state, or with a group's state, after every scale.
     Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
     """
     sampling = sampling or state.model.config.sampling
+    if not state.next_scale <= through < len(state.schedule):
+        return sample(state, through, sampling)  # which says what is wrong with `through`
     shares_cache = fits_cap(state, through, sampling, max_cache_bytes)
     while shares_cache and state.next_scale <= through:
         following, group_size = _halving(_one_scale(sampling), state, group_size)
@@ -79,7 +82,7 @@ def sample_within(
         return state
     state = state.without_cache()
     each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1)
-    size = state.samples if max_cache_bytes is None else max(1, max_cache_bytes // each)
+    size = state.samples if max_cache_bytes is None else max(1, max_cache_bytes // max(1, each))
     reached = [state.last_scale]
 
     def ran(part: SearchState) -> None:
