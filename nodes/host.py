@@ -84,9 +84,11 @@ def find_first(folder: str, names: Sequence[str], what: str, page: str) -> str:
 
 
 def _model_folders(folder: str) -> Iterator[str]:
+    """Folders in the Hugging Face layout: with a configuration, or with an index of shards."""
     for root in folder_paths.get_folder_paths(folder):
-        for config in sorted(Path(root).glob("**/config.json")) if os.path.isdir(root) else ():
-            yield config.parent.relative_to(root).as_posix()
+        for mark in ("config.json", "*.index.json"):
+            for path in Path(root).glob(f"**/{mark}") if os.path.isdir(root) else ():
+                yield path.parent.relative_to(root).as_posix()
 
 
 def saved_states() -> list[str]:

@@ -1,0 +1,154 @@
+"""The pack without a host: it imports, its schemas build, and nothing knows ComfyUI that must not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from host_stand_in import ROOT, load_pack
+
+HOST_MODULES = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "execution", "nodes")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    with load_pack(tmp_path_factory.mktemp("host")) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def schemas(pack):
+    return {node_id: node.define_schema() for node_id, node in pack.nodes.items()}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all absolute imports in a file, wherever they stand."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_imports_without_a_host_print_nothing_and_load_nothing_heavy():
+    code = (
+        "import sys, importlib.util as u; s = u.spec_from_file_location('pack', '__init__.py', submodule_search_locations=['.']);"
+        "m = u.module_from_spec(s); s.loader.exec_module(m); assert callable(m.comfy_entrypoint);"
+        "assert not hasattr(m, 'NODE_CLASS_MAPPINGS');"
+        "print([n for n in ('torch', 'transformers', 'PIL', 'numpy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_schemas_build_without_heavy_imports_beyond_torch(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import torch, pathlib; from host_stand_in import load_pack\n"
+        f"with load_pack(pathlib.Path({str(tmp_path)!r})) as pack:\n"
+        "    print(len(pack.nodes), [n for n in ('transformers', 'sklearn', 'scipy', 'PIL', 'safetensors') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("21 []", "")
+
+
+def test_the_core_never_imports_the_host_and_only_relatively_itself():
+    for path in (ROOT / "ttsvar_core").rglob("*.py"):
+        wrong = imported(path) & {*HOST_MODULES, "ttsvar_core"}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}; inside ComfyUI only relative imports find the core"
+
+
+def test_only_host_py_knows_the_hosts_own_modules():
+    for path in (ROOT / "nodes").glob("*.py"):
+        allowed = {"comfy", "folder_paths"} if path.name == "host.py" else {"comfy_api"}
+        assert imported(path) & set(HOST_MODULES) <= allowed, path.name
+
+
+def test_nodes_are_written_so_that_tools_can_read_them_without_running(pack):
+    """The Manager finds node ids by reading the source: a literal node_id in a class directly derived from io.ComfyNode."""
+    found = set()
+    for path in (ROOT / "nodes").glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "io.ComfyNode" for base in node.bases):
+                ids = [word.value for word in ast.walk(node) if isinstance(word, ast.keyword) and word.arg == "node_id"]
+                found |= {ast.literal_eval(value) for value in ids}
+    assert found == set(pack.nodes)
+
+
+def test_every_node_explains_itself(schemas):
+    for node_id, schema in schemas.items():
+        assert node_id.startswith("TTSVAR_") and schema.display_name and schema.category.startswith("TTS-VAR"), node_id
+        assert len(schema.description) > 30 and len(schema.search_aliases) >= 3, node_id
+        for one in (*schema.inputs, *schema.outputs):
+            assert one.tooltip and len(one.tooltip) >= 10 and one.tooltip[-1] == ".", f"{node_id}.{one.id}: {one.tooltip!r}"
+        for names in ([one.id for one in schema.inputs], [one.id for one in schema.outputs]):
+            assert len(set(names)) == len(names), node_id
+
+
+def test_widgets_have_defaults_within_their_bounds(schemas):
+    for node_id, schema in schemas.items():
+        for one in schema.inputs:
+            if one.io_type not in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or one.force_input:
+                continue
+            assert one.default is not None, f"{node_id}.{one.id}"
+            if one.io_type in ("INT", "FLOAT"):
+                assert one.min <= one.default <= one.max, f"{node_id}.{one.id}"
+            if one.io_type == "COMBO":
+                assert one.default in one.options["options"], f"{node_id}.{one.id}"
+
+
+def test_execute_takes_exactly_the_inputs_of_the_schema(pack, schemas):
+    import inspect
+
+    for node_id, schema in schemas.items():
+        taken = inspect.signature(pack.nodes[node_id].execute).parameters
+        assert set(taken) == {one.id for one in schema.inputs}, node_id
+        for one in schema.inputs:
+            assert (taken[one.id].default is not inspect.Parameter.empty) == bool(one.optional), f"{node_id}.{one.id}"
+
+
+def test_every_node_has_a_help_page(pack):
+    folder = ROOT / pack.module.WEB_DIRECTORY / "docs"
+    assert {path.stem for path in folder.glob("*.md")} == set(pack.nodes)
+    for path in folder.glob("*.md"):
+        schema = pack.nodes[path.stem].define_schema()
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith(f"# {schema.display_name}\n"), path.name
+        for one in (*schema.inputs, *schema.outputs):
+            assert f"**{one.display_name or one.id}**" in text, f"{path.name} does not mention {one.id}"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_locales_cover_every_node_input_and_output(schemas, language):
+    told = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert set(told) == set(schemas)
+    for node_id, schema in schemas.items():
+        entry = told[node_id]
+        assert entry["display_name"] and entry["description"]
+        assert set(entry["inputs"]) == {one.id for one in schema.inputs}, node_id
+        assert set(entry["outputs"]) == {str(place) for place in range(len(schema.outputs))}, node_id
+        for one in (*entry["inputs"].values(), *entry["outputs"].values()):
+            assert one["name"] and one["tooltip"], node_id
+
+
+def test_the_english_locale_says_what_the_schemas_say(schemas):
+    told = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for node_id, schema in schemas.items():
+        assert told[node_id]["display_name"] == schema.display_name
+        assert told[node_id]["description"] == schema.description
+        for one in schema.inputs:
+            expected = {"name": one.display_name or one.id, "tooltip": one.tooltip}
+            assert told[node_id]["inputs"][one.id] == expected, f"{node_id}.{one.id}"
+
+
+def test_the_chinese_locale_is_chinese():
+    told = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for node_id, entry in told.items():
+        texts = [entry["description"], *(one["tooltip"] for one in (*entry["inputs"].values(), *entry["outputs"].values()))]
+        for text in texts:
+            assert any("\u4e00" <= letter <= "\u9fff" for letter in text), f"{node_id}: {text}"
