@@ -125,7 +125,7 @@ def test_folders_whole_and_sharded(tmp_path):
 def test_configuration_from_folder_or_beside_the_file(tmp_path):
     save_file(reward_files.open_clip(), tmp_path / "open_clip_model.safetensors")
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": {}, "quick_gelu": True}}))
-    assert load_clip_score(tmp_path).model.config.vision_config.hidden_act == "quick_gelu"
+    assert load_clip_score(tmp_path).model.clip.config.vision_config.hidden_act == "quick_gelu"
     assert read_config(tmp_path / "open_clip_model.safetensors") == {}
     (tmp_path / "open_clip_model.json").write_text('{"activation": "quick_gelu"}')
     assert read_config(tmp_path / "open_clip_model.safetensors") == {"activation": "quick_gelu"}

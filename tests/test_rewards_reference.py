@@ -10,7 +10,7 @@ from conftest import GOLDEN, reference_config
 from ttsvar_core.extractors.dinov2 import build_dinov2, normed_patches
 from ttsvar_core.rewards import aesthetic, hps
 from ttsvar_core.rewards.clip import CLIP
-from ttsvar_core.rewards.clip_layout import build_clip, image_features, text_features
+from ttsvar_core.rewards.clip_layout import build_clip
 from ttsvar_core.rewards.files import WrongWeights
 from ttsvar_core.rewards.image_reward import build_image_reward
 from ttsvar_core.rewards.verify import BOUND, verify_model
@@ -55,7 +55,7 @@ def test_full_size_layouts_load_completely(caplog):
         tensors, known = reward_files.full_size("hps_v2_1")
         clip = build_clip(tensors, {}, "HPS_v2.1_compressed.pt", hps.PUBLISHED)
         assert (clip.image_size, clip.text_length, clip.vocabulary) == (224, 77, 49408)
-        vision, text = clip.network.config.vision_config, clip.network.config.text_config
+        vision, text = clip.network.clip.config.vision_config, clip.network.clip.config.text_config
         assert vision.num_attention_heads == 1280 // known["config"]["vision_cfg"]["head_width"]
         assert text.num_attention_heads == known["config"]["text_cfg"]["heads"]
         tensors, _ = reward_files.full_size("dinov2_vitl14_reg")
@@ -137,9 +137,9 @@ def test_clip_of_other_sizes_against_its_formulas(vision, text, patch, grid):
             t = attention_by_hand(t, tensors, f"transformer.resblocks.{block}.", 2, causal=True)
         t = torch.nn.functional.layer_norm(t, (text[0],), tensors["ln_final.weight"], tensors["ln_final.bias"])
         wanted = torch.nn.functional.normalize(t[:, 3] @ tensors["text_projection"], dim=-1)
-        assert (image_features(clip.network, pixels) - image).abs().max() <= 1e-4
-        assert (text_features(clip.network, ids) - wanted).abs().max() <= 1e-4
-        assert torch.allclose(text_features(clip.network, ids[:, :4]), wanted, atol=1e-6), "padding must not matter"
+        assert (clip.network(pixels) - image).abs().max() <= 1e-4
+        assert (clip.network.embed_text(ids) - wanted).abs().max() <= 1e-4
+        assert torch.allclose(clip.network.embed_text(ids[:, :4]), wanted, atol=1e-6), "padding must not matter"
 
 
 def test_clip_layouts_agree():
@@ -147,17 +147,17 @@ def test_clip_layouts_agree():
 
     tensors = reward_files.open_clip(vocabulary=500)
     ours = build_clip(tensors, {}, "x", CLIP).network
-    saved = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith("position_ids")}
+    saved = {name: tensor for name, tensor in ours.clip.state_dict().items() if not name.endswith("position_ids")}
     again = build_clip(saved, {"vision_config": {"hidden_act": "gelu"}}, "x", CLIP).network
     wrapped = {f"text.{name}" if not name.startswith(("visual.", "logit")) else name: value for name, value in tensors.items()}
     custom = build_clip(wrapped, {}, "x", CLIP).network
     pixels = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
-        wanted = image_features(ours, pixels)
-        assert torch.equal(image_features(again, pixels), wanted)
-        assert torch.equal(image_features(custom, pixels), wanted)
-        assert torch.equal(text_features(custom, torch.tensor([[1, 499]])), text_features(ours, torch.tensor([[1, 499]])))
-    assert isinstance(ours, CLIPModel) and isinstance(ours.config, CLIPConfig)
+        wanted = ours(pixels)
+        assert torch.equal(again(pixels), wanted)
+        assert torch.equal(custom(pixels), wanted)
+        assert torch.equal(custom.embed_text(torch.tensor([[1, 499]])), ours.embed_text(torch.tensor([[1, 499]])))
+    assert isinstance(ours.clip, CLIPModel) and isinstance(ours.clip.config, CLIPConfig)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_clip_layouts_agree():
 def test_activation_follows_configuration_then_publisher(config, open_clip, activation, expected):
     tensors = reward_files.open_clip(vocabulary=50)
     if not open_clip:
-        tensors = dict(build_clip(tensors, {}, "x", CLIP).network.state_dict())
+        tensors = dict(build_clip(tensors, {}, "x", CLIP).network.clip.state_dict())
     clip = build_clip(tensors, config, "x", CLIP, activation)
-    assert clip.network.config.vision_config.hidden_act == clip.network.config.text_config.hidden_act == expected
+    assert clip.network.clip.config.vision_config.hidden_act == clip.network.clip.config.text_config.hidden_act == expected
 
 
 def test_siglip_so400m_keeps_its_384_pixels():

@@ -47,7 +47,7 @@ def pictures(count: int, height: int = 48, width: int = 40) -> torch.Tensor:
 
 def tower(reward) -> torch.nn.Module:
     model = reward.models[0]
-    return model.vision if hasattr(model, "vision") else model.vision_model
+    return model.vision if hasattr(model, "vision") else model.clip.vision_model
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,16 +98,33 @@ def test_a_batch_is_one_pass_and_chunks_change_nothing(rewards, kind):
 
 def test_text_is_embedded_once_per_prompt(folder):
     reward, calls = load("hps", folder), []
-    reward.model.text_model.register_forward_hook(lambda *_: calls.append(1))
+    reward.model.clip.text_model.register_forward_hook(lambda *_: calls.append(1))
     for prompt in (PROMPT, PROMPT, "another", PROMPT):
         reward.score(pictures(2), prompt)
     assert len(calls) == 2
 
 
 def test_pick_score_is_the_cosine_times_the_temperature(rewards):
-    scale = rewards["pick"].model.logit_scale.exp()
+    scale = rewards["pick"].model.clip.logit_scale.exp()
     square = pictures(3, 32, 32)
     assert torch.allclose(rewards["pick"].score(square, PROMPT), scale * rewards["hps"].score(square, PROMPT), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_can_look_in_before_every_pass(rewards, kind):
+    """Hooks on the networks in `models` run, which is how a host stops a long scoring."""
+
+    class Stop(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    hooks = [model.register_forward_pre_hook(stop) for model in rewards[kind].models]
+    with pytest.raises(Stop):
+        rewards[kind].score(pictures(2), PROMPT)
+    for hook in hooks:
+        hook.remove()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -39,6 +39,10 @@ class AestheticModel(nn.Module):
         super().__init__()
         self.vision, self.head = vision, head
 
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B,) float32 on the predictor's own scale of 1 to 10, of pixels (B, 3, h, w)."""
+        return self.predict(self.embed(pixels))
+
     def embed(self, pixels: Tensor) -> Tensor:
         """(B, C) float32 pooled embeddings of pixels (B, 3, h, w)."""
         return self.vision(pixel_values=pixels).pooler_output.float()
@@ -69,7 +73,7 @@ class AestheticReward(NetworkBacked):
         device, dtype = placement(self.model.vision)
 
         def one_pass(chunk: Tensor) -> Tensor:
-            return self.model.predict(self.model.embed(self.preprocess(chunk.to(device)).to(dtype)))
+            return self.model(self.preprocess(chunk.to(device)).to(dtype))
 
         return in_chunks(one_pass, images, self.chunk).to(images.device) / SCALE
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import CHUNK, NetworkBacked, Recent, check_images, in_chunks, placement
-from .clip_layout import build_clip, check_vocabulary, image_features, text_features
+from .clip_layout import ClipNetwork, build_clip, check_vocabulary
 from .files import Published, read_config, read_tensors
 from .preprocess import Preprocess
 from .tokens import PromptTokenizer, clip_tokenizer
@@ -27,7 +27,7 @@ PICK = Published("PickScore", "model.safetensors", "https://huggingface.co/yuval
 class ClipReward(NetworkBacked):
     """Cosine of image and prompt, times the model's temperature if `scaled`. A prompt is embedded once."""
 
-    model: nn.Module
+    model: ClipNetwork
     tokenizer: PromptTokenizer
     preprocess: Preprocess
     name: str
@@ -48,13 +48,13 @@ class ClipReward(NetworkBacked):
         text = self.recent.get((prompt, dtype), lambda: self._embed(prompt)).to(device)
 
         def one_pass(chunk: Tensor) -> Tensor:
-            return (image_features(self.model, self.preprocess(chunk.to(device)).to(dtype)) * text).sum(dim=-1)
+            return (self.model(self.preprocess(chunk.to(device)).to(dtype)) * text).sum(dim=-1)
 
         cosine = in_chunks(one_pass, images, self.chunk).to(images.device)
-        return cosine * self.model.logit_scale.float().exp().to(cosine.device) if self.scaled else cosine
+        return cosine * self.model.temperature().to(cosine.device) if self.scaled else cosine
 
     def _embed(self, prompt: str) -> Tensor:
-        return text_features(self.model, self.tokenizer(prompt).to(placement(self.model)[0])).cpu()
+        return self.model.embed_text(self.tokenizer(prompt).to(placement(self.model)[0])).cpu()
 
 
 def load_clip_score(

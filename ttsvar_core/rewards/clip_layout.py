@@ -40,10 +40,33 @@ OPENAI_WIDTH = 1024
 """The widest image tower OpenAI published (ViT-L/14); it and the smaller ones use the quick form of GELU."""
 
 
-class ClipModel(NamedTuple):
-    """A loaded CLIP: the transformers module, its input size in pixels, the tokens it reads and knows."""
+class ClipNetwork(nn.Module):
+    """transformers' CLIP, called with images; the text side is asked once per prompt."""
 
-    network: nn.Module
+    def __init__(self, clip: nn.Module):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, C) unit vectors, float32, of pixels (B, 3, h, w)."""
+        pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
+        return nn.functional.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """(B, C) unit vectors, float32, of token ids (B, T), read at the end marker: the highest id, at its first place."""
+        states = self.clip.text_model(input_ids=ids).last_hidden_state
+        at_end = states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
+        return nn.functional.normalize(self.clip.text_projection(at_end).float(), dim=-1)
+
+    def temperature(self) -> Tensor:
+        """The factor the model learned to put on its cosines, float32."""
+        return self.clip.logit_scale.float().exp()
+
+
+class ClipModel(NamedTuple):
+    """A loaded CLIP: the network, its input size in pixels, the tokens its text side reads and knows."""
+
+    network: ClipNetwork
     image_size: int
     text_length: int
     vocabulary: int
@@ -69,20 +92,7 @@ def build_clip(
     settings = _settings(named, config.get("model_cfg", config), _open_clip(tensors), activation)
     network = load_published(CLIPModel, settings, named, source, published)
     text, vision = settings.text_config, settings.vision_config
-    return ClipModel(network, vision.image_size, text.max_position_embeddings, text.vocab_size)
-
-
-def image_features(network: nn.Module, pixels: Tensor) -> Tensor:
-    """(B, C) unit vectors, float32, of pixels (B, 3, h, w)."""
-    pooled = network.vision_model(pixel_values=pixels).pooler_output
-    return nn.functional.normalize(network.visual_projection(pooled).float(), dim=-1)
-
-
-def text_features(network: nn.Module, ids: Tensor) -> Tensor:
-    """(B, C) unit vectors, float32, of token ids (B, T), read at the end marker: the highest id, where it comes first."""
-    states = network.text_model(input_ids=ids).last_hidden_state
-    at_end = states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
-    return nn.functional.normalize(network.text_projection(at_end).float(), dim=-1)
+    return ClipModel(ClipNetwork(network), vision.image_size, text.max_position_embeddings, text.vocab_size)
 
 
 def _open_clip(tensors: Mapping[str, Tensor]) -> bool:

@@ -50,6 +50,10 @@ class ImageRewardModel(nn.Module):
         states = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False)
         return states.last_hidden_state[:, 0].float()
 
+    def forward(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """(B,) float32 scores of pixels (B, 3, h, w) under unpadded prompts ids (B, T)."""
+        return self.standardised(self.features(pixels, ids))
+
     def standardised(self, features: Tensor) -> Tensor:
         """(B,) float32 scores; the head is computed in float32 whatever the towers' precision, so that few images tie."""
         return (float_stack(self.head, features)[:, 0] - self.mean) / self.std
@@ -80,7 +84,7 @@ class ImageReward(NetworkBacked):
 
         def one_pass(chunk: Tensor) -> Tensor:
             pixels = self.preprocess(chunk.to(device)).to(dtype)
-            return self.model.standardised(self.model.features(pixels, ids.to(device).expand(len(chunk), -1)))
+            return self.model(pixels, ids.to(device).expand(len(chunk), -1))
 
         return in_chunks(one_pass, images, self.chunk).to(images.device)
 

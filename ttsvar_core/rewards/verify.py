@@ -54,12 +54,12 @@ def _image_reward(tensors, config, reference, source) -> dict[str, Tensor]:
 
 
 def _hps(tensors, config, reference, source) -> dict[str, Tensor]:
-    from .clip_layout import build_clip, image_features, text_features
+    from .clip_layout import build_clip
     from .hps import PUBLISHED
 
     network = build_clip(tensors, config, source, PUBLISHED).network
-    image = image_features(network, reference["pixel_values"])
-    text = text_features(network, reference["input_ids"])
+    image = network(reference["pixel_values"])
+    text = network.embed_text(reference["input_ids"])
     return {"image_features": image, "text_features": text, "score": (image * text).sum(dim=-1)}
 
 
