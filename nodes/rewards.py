@@ -51,7 +51,8 @@ USUAL = {
         ("inception_v3_google-0cc3c7bd.pth",), "https://pytorch.org/vision/stable/models/inception.html"
     ),
 }
-REWARDS = [SCENES, "ImageReward", "HPS v2.1", "Aesthetic v2.5", "PickScore", "CLIPScore"]
+PACKAGED = "ImageReward (package)"
+REWARDS = [SCENES, "ImageReward", PACKAGED, "HPS v2.1", "Aesthetic v2.5", "PickScore", "CLIPScore"]
 EXTRACTORS = [LATENT_POOL, *DINO_REDUCERS, INCEPTION]
 
 
@@ -97,7 +98,7 @@ class RewardLoader(io.ComfyNode):
 
 def load_reward(kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto") -> host.Hosted:
     """A reward by the name the loader offers."""
-    from ..ttsvar_core.rewards import aesthetic, clip, hps, image_reward, scenes
+    from ..ttsvar_core.rewards import aesthetic, clip, hps, image_reward, package, scenes
 
     if kind == SCENES:
         return host.host(scenes.SceneReward(), ())
@@ -107,11 +108,12 @@ def load_reward(kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, pre
     else:
         loaders = {
             "ImageReward": image_reward.load_image_reward,
+            PACKAGED: package.load_packaged_image_reward,
             "HPS v2.1": hps.load_hps,
             "PickScore": clip.load_pick_score,
             "CLIPScore": clip.load_clip_score,
         }
-        loaded = loaders[kind](_path(kind, file), dtype=dtype)
+        loaded = loaders[kind](_path("ImageReward" if kind == PACKAGED else kind, file), dtype=dtype)
     return host.host(loaded, loaded.models)
 
 
@@ -154,7 +156,7 @@ class BlendRewards(io.ComfyNode):
         pairs = [(reward_1, weight_1), (reward_2, weight_2), (reward_3, weight_3), (reward_4, weight_4)]
         wired = [(reward, weight) for reward, weight in pairs if reward is not None]
         blend = Blend([reward for reward, _ in wired], how, [weight for _, weight in wired])
-        return io.NodeOutput(host.Hosted(blend, [patcher for reward, _ in wired for patcher in reward.patchers]))
+        return io.NodeOutput(host.Hosted(blend, [patcher for reward, _ in wired for patcher in getattr(reward, "patchers", ())]))
 
 
 class ExtractorLoader(io.ComfyNode):
