@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def open_comfyui(chosen: argparse.Namespace) -> int:
     address = f"http://127.0.0.1:{free_port(chosen.port)}"
     log = ROOT / "output" / "comfyui.log"
     server = start_server(folder, python, address, log)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this script
     try:
         catalogue = comfyui_http.wait_for_nodes(address, "TTSVAR_", server)
         if chosen.headless:
