@@ -64,6 +64,9 @@ def main(args: argparse.Namespace) -> int:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted before the first scale.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _generate(args: argparse.Namespace) -> int:
