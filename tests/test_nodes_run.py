@@ -1,0 +1,261 @@
+"""The nodes at work in a stand-in host, on the bundled model: one road from graph, one node and library to the same picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from host_stand_in import ROOT, Interrupted, load_pack
+
+sys.path.insert(0, str(ROOT / "tools"))
+import comfyui_http
+
+PROMPT = "a photo of a red circle left of a blue square"
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    with load_pack(tmp_path_factory.mktemp("host")) as loaded, torch.inference_mode():
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def parts(pack):
+    """The loaders' outputs, all at their defaults."""
+    (model,), (encoder,) = pack.run("TTSVAR_InfinityLoader"), pack.run("TTSVAR_TextEncoderLoader")
+    (conditioning,) = pack.run("TTSVAR_PromptEncode", text_encoder=encoder, text=PROMPT)
+    (reward,), (extractor,) = pack.run("TTSVAR_RewardLoader"), pack.run("TTSVAR_ExtractorLoader")
+    return {"model": model, "text_encoder": encoder, "conditioning": conditioning, "reward": reward, "extractor": extractor}
+
+
+@pytest.fixture(scope="module")
+def sketch(pack, parts):
+    """Four samples after scale 5."""
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=4, seed=7)
+    return pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=5)[0]
+
+
+def catalogue(pack) -> dict:
+    """What /object_info would answer about our nodes, as far as running a graph needs it."""
+    told = {}
+    for node_id, node in pack.nodes.items():
+        entry = {"input": {"required": {}, "optional": {}}, "input_order": {"required": [], "optional": []}}
+        for one in node.define_schema().inputs:
+            part = "optional" if one.optional else "required"
+            extra = {"forceInput": one.force_input, "control_after_generate": one.control_after_generate}
+            entry["input"][part][one.id] = [one.io_type, extra]
+            entry["input_order"][part].append(one.id)
+        told[node_id] = entry
+    return told
+
+
+def execute(pack, graph: dict) -> dict[str, tuple]:
+    """Run a graph's own nodes in order; the outputs of each by its id."""
+    prompt, done = comfyui_http.to_prompt(graph, catalogue(pack)), {}
+    while len(done) < len(prompt):
+        for number, node in prompt.items():
+            wires = {name: value for name, value in node["inputs"].items() if isinstance(value, list)}
+            if number in done or any(source not in done for source, _ in wires.values()):
+                continue
+            inputs = {**node["inputs"], **{name: done[source][slot] for name, (source, slot) in wires.items()}}
+            done[number] = pack.run(node["class_type"], **inputs)
+    return done
+
+
+def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
+    graph = json.loads((ROOT / "workflows" / "full_search.json").read_text(encoding="utf-8"))
+    outputs = execute(pack, graph)
+    decoder = next(str(node["id"]) for node in graph["nodes"] if node["type"] == "TTSVAR_DecodeState")
+    wired = outputs[decoder][0]
+    image, finalists, _, report = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
+        name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
+    })
+    run, plan = pack.core("search.run"), pack.core("search.plan")
+    result = run.run(parts["model"], parts["conditioning"], plan.tts_var(1), 0, parts["reward"].inner, parts["extractor"].inner)
+    assert torch.equal(wired, result.images[[result.best]])
+    assert torch.equal(image, wired) and torch.equal(finalists, image)
+    assert json.loads(report)["answer"] == json.loads(json.dumps(result.report["answer"]))
+
+
+def test_hosted_layers_change_nothing(pack, parts):
+    """The bundled model as the loader builds it equals the library's own."""
+    model, _ = pack.core("checkpoint").load_bundled()
+    assert model.fingerprint == parts["model"].fingerprint
+
+
+def test_progress_previews_every_scale(pack, parts):
+    pack.host.steps.clear()
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=3, seed=1)
+    pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=2)
+    assert [(value, total) for value, total, _ in pack.host.steps] == [(1, 3), (2, 3), (3, 3)]
+    for _, _, (kind, picture, side) in pack.host.steps:
+        assert kind == "JPEG" and max(picture.size) <= side == 512
+    pack.host.steps.clear()
+    pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=1, preview="off")
+    assert [preview for *_, preview in pack.host.steps] == [None, None]
+
+
+def test_an_interrupt_stops_between_scales_and_leaves_the_state_as_it_was(pack, parts, sketch):
+    bits, pack.host.checks, pack.host.stop_after = [one.clone() for one in sketch.bits], 0, 3
+    try:
+        with pytest.raises(Interrupted):
+            pack.run("TTSVAR_ScaleStepSampler", state=sketch)
+    finally:
+        pack.host.stop_after = None
+    assert sketch.next_scale == 6 and all(torch.equal(a, b) for a, b in zip(bits, sketch.bits, strict=True))
+    assert pack.run("TTSVAR_ScaleStepSampler", state=sketch)[0].finished
+
+
+def test_an_interrupt_reaches_the_networks_of_a_reward(pack):
+    """Every forward pass of a hosted network looks at the stop button, and the hook is gone afterwards."""
+    host = sys.modules[f"{pack.nodes['TTSVAR_StartState'].__module__.rpartition('.')[0]}.host"]
+    network = torch.nn.Linear(2, 2)
+    hosted = host.host("a reward", [network])
+    pack.host.checks, pack.host.stop_after = 0, 2
+    try:
+        with pytest.raises(Interrupted), host.running(hosted):
+            network(torch.zeros(1, 2))
+            network(torch.zeros(1, 2))
+    finally:
+        pack.host.stop_after = None
+    assert not network._forward_pre_hooks and pack.host.checks == 3
+
+
+@pytest.mark.parametrize("policy", ["keep", "offload", "drop"])
+def test_cache_policies_go_on_to_the_same_picture(pack, parts, policy):
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=2, seed=3)
+    (whole,) = pack.run("TTSVAR_ScaleStepSampler", state=state)
+    (half,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=5, cache_policy=policy)
+    assert (half.cache is None) == (policy == "drop")
+    (rest,) = pack.run("TTSVAR_ScaleStepSampler", state=half)
+    assert all(torch.equal(a, b) for a, b in zip(whole.bits, rest.bits, strict=True))
+
+
+def test_a_saved_state_comes_back(pack, parts, sketch):
+    (path,) = pack.run("TTSVAR_SaveState", state=sketch, filename_prefix="sub/one")
+    state, prompt = pack.run("TTSVAR_LoadState", model=parts["model"], text_encoder=parts["text_encoder"], path=path)
+    assert prompt == PROMPT and all(torch.equal(a, b) for a, b in zip(state.bits, sketch.bits, strict=True))
+    newest, _ = pack.run("TTSVAR_LoadState", model=parts["model"], text_encoder=parts["text_encoder"])
+    assert torch.equal(newest.features, sketch.features)
+    node = pack.nodes["TTSVAR_LoadState"]
+    assert node.fingerprint_inputs(file="(newest)", path=None) != node.fingerprint_inputs(file="no such file", path=None)
+
+
+def test_states_outside_the_hosts_folders_are_refused(pack, parts, sketch, tmp_path):
+    (path,) = pack.run("TTSVAR_SaveState", state=sketch)
+    outside = tmp_path / "stolen.state.safetensors"
+    outside.write_bytes(Path(path).read_bytes())
+    with pytest.raises(ValueError, match="outside"):
+        pack.run("TTSVAR_LoadState", model=parts["model"], text_encoder=parts["text_encoder"], path=str(outside))
+
+
+def test_a_state_from_an_image_shows_the_image(pack, parts):
+    image, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", seed=2)
+    (state,) = pack.run(
+        "TTSVAR_StateFromImage", model=parts["model"], conditioning=parts["conditioning"], image=image, through_scale=11,
+        samples=2, seed=0,
+    )
+    assert state.samples == 2 and state.next_scale == 12
+    (again,) = pack.run("TTSVAR_DecodeState", state=state)
+    (flat,) = pack.run("TTSVAR_DecodeState", state=state._replace(features=torch.zeros_like(state.features)))
+    near, far = ((one[:1] - image).abs().mean() for one in (again, flat))
+    assert near < 0.5 * far
+    (done,) = pack.run("TTSVAR_ScaleStepSampler", state=state)
+    assert done.finished
+
+
+def test_an_image_of_another_shape_is_cut_to_the_canvas(pack, parts):
+    wide = torch.zeros(1, 50, 200, 3)
+    wide[:, :, 75:125] = 1.0  # the middle square
+    pixels = pack.core("search.from_image").on_canvas(wide, parts["model"].schedule(), 8)
+    assert pixels.shape == (1, 3, 64, 64) and pixels.min() > 0.5
+
+
+def test_scores_from_other_nodes_select_like_our_own(pack, parts, sketch):
+    scored, scores = pack.run("TTSVAR_RewardScorer", state=sketch, reward=parts["reward"])
+    text = "\n".join(f"score: {score!r}" for score in scores)
+    for given in ([scores], [torch.tensor(scores)], [text], scores):
+        (bridged,) = pack.run("TTSVAR_AttachScores", state=[sketch], scores=list(given))
+        torch.testing.assert_close(bridged.scores, scored.scores, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(ValueError, match="one score per sample"):
+        pack.run("TTSVAR_AttachScores", state=[sketch], scores=[1.0])
+
+
+def test_score_images_sorts_best_first(pack, parts, sketch):
+    (images,) = pack.run("TTSVAR_DecodeState", state=pack.run("TTSVAR_ScaleStepSampler", state=sketch)[0])
+    ordered, scores, report = pack.run("TTSVAR_ScoreImages", images=images, reward=parts["reward"], prompt=PROMPT)
+    assert scores == sorted(scores, reverse=True) and len(report.splitlines()) == len(images) + 1
+    again = parts["reward"].score(ordered, PROMPT).tolist()
+    assert again == pytest.approx(scores)
+
+
+def test_by_hand_keeps_what_was_named(pack, sketch):
+    chosen, reason = pack.run("TTSVAR_SelectByHand", state=sketch, numbers="#3, 0-1 1")
+    assert torch.equal(chosen.features, sketch.features[[3, 0, 1, 1]]) and "hand" in reason
+    for wrong, words in (("4", "0 to 3"), ("", "no rows"), ("two", "Cannot read"), ("3-1", "backwards")):
+        with pytest.raises(ValueError, match=words):
+            pack.run("TTSVAR_SelectByHand", state=sketch, numbers=wrong)
+
+
+def test_inspect_draws_every_sheet(pack, parts, sketch):
+    scored, _ = pack.run("TTSVAR_RewardScorer", state=sketch, reward=parts["reward"])
+    cut, _ = pack.run("TTSVAR_PotentialResampler", state=scored, keep=2)
+    node = pack.nodes["TTSVAR_InspectState"].execute(state=cut)
+    assert len(node.ui.values) == 4 and len(node.args) == 5
+    for sheet in node.args[:4]:
+        assert sheet.ndim == 4 and sheet.shape[0] == 1 and sheet.shape[-1] == 3 and sheet.min() >= 0 and sheet.max() <= 1
+    assert PROMPT in node.args[4] and "4 -> 2" in node.args[4]
+
+
+def test_a_blend_is_a_reward_whose_networks_are_hosted(pack, parts):
+    (blend,) = pack.run("TTSVAR_BlendRewards", reward_1=parts["reward"], reward_2=parts["reward"], how="weighted", weight_2=-1.0)
+    assert torch.equal(blend.score(torch.rand(3, 64, 64, 3), PROMPT), torch.zeros(3))
+    assert blend.patchers == ()
+
+
+def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack):
+    plan = {"samples": 3, "survivors": [3] * 6 + [1] * 7, "selectors": {"6": {"kind": "potential"}}}
+    plan["survivors"][6] = 1
+    _, finalists, state, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
+    assert len(finalists) == 1 and state.lineage[0].scale == 6
+    with pytest.raises(ValueError, match="not JSON"):
+        pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan="{")
+
+
+def test_half_a_bundled_model_is_refused(pack):
+    with pytest.raises(ValueError, match="only fit each other"):
+        pack.run("TTSVAR_InfinityLoader", tokenizer="other.safetensors")
+
+
+@pytest.mark.parametrize("reward", ["ImageReward", "HPS v2.1", "Aesthetic v2.5", "PickScore", "CLIPScore"])
+def test_a_reward_without_its_file_says_where_to_get_it(pack, reward):
+    with pytest.raises(FileNotFoundError, match=r"https://.*reward_models"):
+        pack.run("TTSVAR_RewardLoader", reward=reward)
+
+
+@pytest.fixture(scope="module")
+def tiny_networks(pack):
+    """Small networks in models/reward_models."""
+    folder = pack.host.folder / "models" / "reward_models"
+    (folder / "a_folder").mkdir(parents=True)
+    (folder / "a_folder" / "config.json").write_text("{}")
+    for name in ("image_reward_tiny", "dinov2_reg_tiny"):
+        for suffix in (".safetensors", ".json"):
+            (folder / (name + suffix)).write_bytes((ROOT / "tests" / "golden" / (name + suffix)).read_bytes())
+
+
+def test_loaders_find_files_and_folders(pack, tiny_networks):
+    options = next(one for one in pack.nodes["TTSVAR_RewardLoader"].define_schema().inputs if one.id == "file").options["options"]
+    assert options == ["auto", "a_folder", "dinov2_reg_tiny.safetensors", "image_reward_tiny.safetensors"]
+    (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 Pool", file="dinov2_reg_tiny.safetensors")
+    assert len(dino.patchers) == 1 and dino.describe(torch.rand(2, 64, 64, 3)).shape[0] == 2
+
+
+def test_dinov2_maps_are_drawn(pack, sketch, tiny_networks):
+    (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA", file="dinov2_reg_tiny.safetensors")
+    plain, with_dino = (pack.run("TTSVAR_InspectState", state=sketch, extractor=one)[3] for one in (None, dino))
+    assert plain.shape == with_dino.shape and not torch.equal(plain, with_dino)
+    assert pack.run("TTSVAR_ClusterSelector", state=sketch, extractor=dino, keep=2)[0].samples == 2
