@@ -29,7 +29,7 @@ def cluster(vectors: Tensor, keep: int, seed: int, scale: int) -> Selection:
     centres = min(keep, len(np.unique(points, axis=0)))
     labels, distances = _k_means(points, centres, selection_generator(seed, scale))
     chosen, sizes = _nearest_to_each_centre(labels, distances)
-    reason = f"K-Means++ over {samples} vectors, clusters of {', '.join(str(size) for size in sizes)}"
+    reason = f"K-Means++ over {samples} vectors, {len(sizes)} clusters of {min(sizes)} to {max(sizes)}"
     if len(chosen) < keep:
         reason += f"; {keep - len(chosen)} filled up, only {len(chosen)} distinct clusters"
     return unweighted(sorted(_filled_up(chosen, points, keep)), samples, reason)
