@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from experiment_world import TinyFiles, prompts
 
 from ttsvar_core.experiments.arms import Arm, Setting
 from ttsvar_core.experiments.definitions import EXPERIMENTS, build
-from ttsvar_core.experiments.engines import one_thread, run_all
+from ttsvar_core.experiments.engines import WorkerDied, one_thread, opened
 from ttsvar_core.experiments.flops import decode_flops, plan_cost, scale_flops
 from ttsvar_core.experiments.runner import OtherExperiment, Where, run_experiment
 from ttsvar_core.experiments.walk import walk
@@ -159,24 +161,54 @@ def test_impossible_requests_are_refused_before_anything_runs(tmp_path):
         run_experiment("consistency", TinyFiles(), (), 1, tmp_path)
     with pytest.raises(ValueError, match="no experiment 'taste'"):
         run_experiment("taste", TinyFiles(), prompts(1), 1, tmp_path)
-    with pytest.raises(ValueError, match="unknown engine 'steam'"):
-        run_all(len, [""], engine="steam")
-    with pytest.raises(ValueError, match="0 workers"):
-        run_all(len, [""], workers=0)
+    with pytest.raises(ValueError, match="twice"):
+        run_experiment("consistency", TinyFiles(), prompts(1) * 2, 1, tmp_path)
+    with pytest.raises(ValueError, match="unknown engine 'steam'"), opened(engine="steam"):
+        pass
+    with pytest.raises(ValueError, match="0 workers"), opened(0):
+        pass
 
 
-def test_ray_runs_every_prompt_once_though_a_worker_is_killed(straight, tmp_path):
+def test_workers_that_keep_dying_are_given_up_and_errors_are_handed_on(monkeypatch):
+    monkeypatch.setattr("ttsvar_core.experiments.engines.DEATHS", 1)
+    with opened(2) as engine:
+        assert sorted(engine(math.sqrt, [4.0, 9.0])) == [2.0, 3.0]
+        with pytest.raises(WorkerDied, match="died 1 times without finishing anything, 2 units are left"):
+            list(engine(os._exit, [1, 1]))
+        with pytest.raises(ValueError, match="math domain"):
+            list(engine(math.sqrt, [-1.0]))
+
+
+def test_ray_runs_every_prompt_once_though_a_worker_is_killed(straight, tmp_path, monkeypatch):
+    """On a cluster of two nodes with a worker each, reached by its address."""
     pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here.parent}:{here}")  # where the nodes find the tiny world
     killer = tmp_path / "killer"
     killer.touch()
-    done = []
-    path = run_experiment(
-        "consistency", TinyFiles(killer=str(killer)), prompts(3), 2, tmp_path / "out", Where(2, "ray"), [2],
-        lambda *at: done.append(at),
-    )
+    cluster, done = Cluster(initialize_head=True, head_node_args={"num_cpus": 1}), []
+    try:
+        cluster.add_node(num_cpus=1)
+        where = Where(2, "ray", cluster.address)
+        path = run_experiment(
+            "consistency", TinyFiles(killer=str(killer)), prompts(3), 2, tmp_path / "out", where, [2],
+            lambda *at: done.append(at),
+        )
+    finally:
+        cluster.shutdown()
     assert not killer.exists(), "no worker was killed"
     assert done == [(count, 6) for count in range(7)]
     assert path.read_bytes() == straight.read_bytes()
+
+
+def test_ray_starts_a_cluster_of_its_own_and_hands_errors_on():
+    pytest.importorskip("ray")
+    with opened(2, "ray") as engine:
+        with pytest.raises(ValueError, match="math domain"):
+            list(engine(math.sqrt, [4.0, -1.0]))
+        assert sorted(engine(math.sqrt, [4.0, 9.0])) == [2.0, 3.0]
 
 
 def test_operations_agree_with_a_count_while_running(world):

@@ -1,4 +1,4 @@
-"""Where units run: in this process, in several processes, or on a Ray cluster. Each yields results as they come.
+"""Where units run: in this process, in several processes, or on a Ray cluster.
 
 In all of them a unit runs on one thread, so its results do not depend on how many run beside it. A worker that dies takes at
 most the unit it was running with it, and that unit is run again.
@@ -12,10 +12,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 DEATHS = 3  # worker deaths in a row, with nothing finished in between, after which the work itself is to blame
 Result = Any
+Engine = Callable[[Callable[[Any], Result], Sequence[Any]], Iterator[Result]]  # call(task) for every task, as they finish
 ENGINES = ("processes", "ray")
 
 
@@ -23,18 +27,27 @@ class WorkerDied(RuntimeError):
     """Workers keep dying; the message says what to look at."""
 
 
-def run_all(
-    call: Callable[[Any], Result], tasks: Sequence[Any], workers: int = 1, engine: str = "processes", address: str | None = None
-) -> Iterator[Result]:
-    """``call(task)`` for every task, in the order they finish. Raises ValueError for an impossible engine, WorkerDied, and
-    whatever ``call`` raises."""
+@contextmanager
+def opened(workers: int = 1, engine: str = "processes", address: str | None = None) -> Iterator[Engine]:
+    """An engine that keeps its workers, and what they have loaded, until the end of the ``with`` block.
+
+    address: of a running Ray cluster. Raises ValueError for an impossible engine, ImportError for Ray where there is none.
+    """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; expected one of {', '.join(ENGINES)}")
     if workers < 1:
         raise ValueError(f"{workers} workers cannot do anything; expected at least 1")
     if engine == "ray":
-        return on_ray(call, tasks, workers, address)
-    return in_processes(call, tasks, workers) if workers > 1 else here(call, tasks)
+        with _ray_cluster(workers, address) as ray:
+            yield lambda call, tasks: _on_ray(ray, call, tasks)
+    elif workers == 1:
+        yield here
+    else:
+        processes = _Processes(workers)
+        try:
+            yield processes.run
+        finally:
+            processes.close()
 
 
 def here(call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
@@ -45,66 +58,83 @@ def here(call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result
         yield result
 
 
-def in_processes(call: Callable[[Any], Result], tasks: Sequence[Any], workers: int) -> Iterator[Result]:
-    """In fresh processes. When one dies the pool is started again with what is left."""
-    pending, deaths = dict(enumerate(tasks)), 0
-    while pending:
-        before = len(pending)
-        yield from _one_pool(call, pending, workers)
-        deaths = deaths + 1 if len(pending) == before else 1
-        if pending and deaths >= DEATHS:
-            raise WorkerDied(
-                f"worker processes died {DEATHS} times without finishing anything, {len(pending)} units are left; look for "
-                "memory running out (fewer --workers), then start the same command again: what is finished is kept"
-            )
+class _Processes:
+    """A pool of fresh processes. When one dies, the pool is started again with what is left to do."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
+        pending, deaths = dict(enumerate(tasks)), 0
+        while pending:
+            before = len(pending)
+            yield from self._until_a_death(call, pending)
+            deaths = deaths + 1 if len(pending) == before else 1
+            if pending and deaths >= DEATHS:
+                raise WorkerDied(
+                    f"worker processes died {DEATHS} times without finishing anything, {len(pending)} units are left; look for "
+                    "memory running out (fewer --workers), then start the same command again: what is finished is kept"
+                )
+
+    def _until_a_death(self, call: Callable[[Any], Result], pending: dict[int, Any]) -> Iterator[Result]:
+        """Results until all are done or a worker dies; takes what is finished out of ``pending``."""
+        from concurrent.futures import as_completed
+        from concurrent.futures.process import BrokenProcessPool
+
+        try:
+            futures = {self._started().submit(call, task): index for index, task in pending.items()}
+            for future in as_completed(futures):
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    del pending[futures[future]]
+                    yield future.result()
+        except BrokenProcessPool:  # died while tasks were still being handed in
+            pass
+        if pending:
+            self.close()
+
+    def _started(self) -> ProcessPoolExecutor:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=prepare_worker)
+        return self._pool
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
 
-def _one_pool(call: Callable[[Any], Result], pending: dict[int, Any], workers: int) -> Iterator[Result]:
-    """Results until all are done or a worker dies; takes what is finished out of ``pending``."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(pending)), mp_context=context, initializer=prepare_worker)
-    try:
-        futures = {pool.submit(call, task): index for index, task in pending.items()}
-        for future in as_completed(futures):
-            try:
-                result = future.result()
-            except BrokenProcessPool:
-                continue
-            del pending[futures[future]]
-            yield result
-    except BrokenProcessPool:  # died while tasks were still being handed in
-        return
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def on_ray(call: Callable[[Any], Result], tasks: Sequence[Any], workers: int, address: str | None) -> Iterator[Result]:
-    """As tasks of a Ray cluster: the one at ``address``, or a local one of ``workers``. Ray runs the tasks of a dead worker
-    again elsewhere; whatever comes back is yielded once. Raises ImportError, saying how to install it, without Ray."""
+@contextmanager
+def _ray_cluster(workers: int, address: str | None) -> Iterator[Any]:
+    """Ray, connected to the cluster at ``address`` (which is sent this package), or to a local one of ``workers``."""
     ray = import_ray()
     package = Path(__file__).resolve().parents[1]
     environment = {"py_modules": [str(package)]} if address else {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
     local = {} if address else {"num_cpus": workers, "include_dashboard": False}
     ray.init(address=address, runtime_env=environment, log_to_driver=False, configure_logging=False, **local)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=DEATHS)(_prepared_call)
-        waiting = {remote.remote(call, task) for task in tasks}
-        while waiting:
-            ready, rest = ray.wait(list(waiting), num_returns=1)
-            waiting = set(rest)
-            try:
-                results = ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from None
-            except ray.exceptions.WorkerCrashedError as error:
-                raise WorkerDied(f"a unit killed its Ray worker {DEATHS + 1} times: {error}") from error
-            yield from results
+        yield ray
     finally:
         ray.shutdown()
+
+
+def _on_ray(ray: Any, call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
+    """Ray runs the tasks of a dead worker again elsewhere; whatever comes back is yielded once."""
+    remote = ray.remote(num_cpus=1, max_retries=DEATHS)(_prepared_call)
+    waiting = [remote.remote(call, task) for task in tasks]
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=1)
+        try:
+            result = ray.get(ready[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from None
+        except ray.exceptions.WorkerCrashedError as error:
+            raise WorkerDied(f"a unit killed its Ray worker {DEATHS + 1} times: {error}") from error
+        yield result
 
 
 def import_ray() -> Any:

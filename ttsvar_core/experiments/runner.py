@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .arms import Arm, Experiment, Setting
+from .arms import Experiment, Setting
 from .definitions import build
-from .engines import run_all
+from .engines import Engine, opened
 from .layout import Layout, write_atomically
 from .prompts import Prompt
 from .unit import Task, Unit, describe, run_unit
@@ -55,13 +55,17 @@ def run_experiment(
     if seeds < 1 or not prompts:
         raise ValueError(f"{len(prompts)} prompts and {seeds} seeds leave nothing to run; give at least one of each")
     out, where = Path(out), where or Where()
-    (world,) = run_all(describe, [factory], where.workers, where.engine, where.address)
-    experiment = build(name, setting_of(world), n)
-    identity = _identity(world, experiment, n, where.images)
-    _claim(out, identity)
     units = [Unit(prompt, number, place) for place, prompt in enumerate(prompts) for number in range(seeds)]
+    if len({unit.key for unit in units}) < len(units):
+        raise ValueError("the list of prompts names a prompt twice; each counts once")
     layout = Layout(str((out / "images").resolve()), where.images) if where.images else None
-    _run_missing(out, factory, experiment.arms, units, where, layout, progress)
+    with opened(where.workers, where.engine, where.address) as engine:
+        (world,) = engine(describe, [factory])
+        experiment = build(name, setting_of(world), n)
+        identity = _identity(world, experiment, n, where.images)
+        _claim(out, identity)
+        missing = [Task(factory, experiment.arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
+        _run_missing(out, missing, engine, len(units), progress)
     results = {**identity, "units": [read_unit(out, unit) for unit in units]}
     path = out / "results.json"
     write_atomically(path, _dumps(results))
@@ -80,25 +84,17 @@ def read_unit(out: Path, unit: Unit) -> dict[str, Any]:
     return {**record, "category": unit.prompt.category}
 
 
-def _run_missing(
-    out: Path, factory: Callable[[], World], arms: tuple[Arm, ...], units: list[Unit], where: Where,
-    layout: Layout | None, progress: Progress | None,
-) -> None:
-    by_key = {unit.key: unit for unit in units}
-    if len(by_key) < len(units):
-        raise ValueError("the list of prompts names a prompt twice; each counts once")
-    missing = [unit for unit in units if not _unit_path(out, unit).is_file()]
-    tasks = [Task(factory, arms, unit, layout) for unit in missing]
-    done, started = len(units) - len(missing), time.monotonic()
-    if progress:
-        progress(done, len(units))
-    for key, seconds, record in run_all(_timed_unit, tasks, where.workers, where.engine, where.address) if tasks else ():
-        write_atomically(_unit_path(out, by_key[key]), _dumps(record))
+def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progress: Progress | None) -> None:
+    tell = progress or (lambda done, total: None)
+    units = {task.unit.key: task.unit for task in tasks}
+    done, started = total - len(tasks), time.monotonic()
+    tell(done, total)
+    for key, seconds, record in engine(_timed_unit, tasks):
+        write_atomically(_unit_path(out, units[key]), _dumps(record))
         with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
             log.write(_line({"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}))
         done += 1
-        if progress:
-            progress(done, len(units))
+        tell(done, total)
 
 
 def _timed_unit(task: Task) -> tuple[str, float, dict[str, Any]]:
