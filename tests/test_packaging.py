@@ -74,7 +74,7 @@ def test_what_is_imported_is_declared_and_the_reverse():
 
 
 def test_what_tests_and_tools_import_is_declared_for_developers():
-    tools = [p for folder in ("tests", "benchmarks", "training") for p in sorted((ROOT / folder).rglob("*.py"))]
+    tools = [p for folder in ("tests", "tools", "benchmarks", "training") for p in sorted((ROOT / folder).rglob("*.py"))]
     assert third_party(tools) <= names(requirements("requirements-dev.txt"))
 
 
@@ -146,7 +146,7 @@ def archive():
 def test_archive_holds_the_pack_and_nothing_else():
     tops = {path.parts[0] for path in archive()}
     expected = {
-        "__init__.py", "nodes", "ttsvar_core", "workflows", "locales", "web",
+        "__init__.py", "nodes", "ttsvar_core", "workflows", "locales", "web", "examples",
         "requirements.txt", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE",
     }
     assert tops <= expected, tops - expected
