@@ -154,3 +154,18 @@ def test_counted_figures():
     schedule, plan = official(1.0, "1M"), tts_var(1)
     assert f"{sum(plan.running(s) * t for s, t in enumerate(schedule.tokens)):,}" in README
     assert f"{sum(schedule.tokens):,}" in README
+
+
+@pytest.mark.parametrize("name", ["125m-0.25M-tts-var-1", "2b-one-layer-1M-tts-var-1"])
+def test_measured_figures_are_those_on_file(name):
+    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    ran = found["command"]
+    row = next(line for line in README.splitlines() if line.startswith("|") and f"`--model {ran['model']} " in line)
+    assert f"--pixels {ran['pixels']}`" in row and (ran["plan"], ran["n"]) == ("tts-var", 1)
+    figures = [
+        f"{found['ratio_to_raw']:.2f}x (tokens {found['ratio_to_raw_tokens']:.2f}x)",
+        f"{found['overhead_share']:.2%}",
+        f"{found['peak_cache_bytes'] / 2**20:.1f} MiB",
+        f"{found['formula_cache_bytes'] / 2**20:.1f} MiB",
+    ]
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == figures
