@@ -113,8 +113,8 @@ def test_consistency_counts_how_often_the_intermediate_best_is_the_final_best():
     assert found.hits["max"][1].mean == pytest.approx(1.0)
     assert 0 not in found.hits["diff"] and found.hits["diff"][1].mean == pytest.approx(1.0)
     assert found.chance.mean == pytest.approx(0.5)
-    assert found.chosen[0].mean == pytest.approx((0.3 + 0.45) / 2)
-    assert (found.mean.mean, found.best.mean) == (pytest.approx(0.525), pytest.approx(0.85))
+    assert found.gain[0].mean == pytest.approx((0.3 - 0.6 + 0.0) / 2)
+    assert found.most.mean == pytest.approx((0.3 + 0.35) / 2)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def best(n: int, scales: int) -> Arm:
     return Arm(best_name(n), best_of_n(n, scales))
 
 
+def images_paid_for(setting: Setting, plan: Plan) -> int:
+    """How many whole images the token-forwards of ``plan`` pay for, rounded up."""
+    spent = sum(plan.running(scale) * tokens for scale, tokens in enumerate(setting.tokens))
+    return -(-spent // sum(setting.tokens))
+
+
 def unique(arms: list[Arm]) -> tuple[Arm, ...]:
     """The arms without repetitions, in order. Raises ValueError if two different arms share a name."""
     found: dict[str, Arm] = {}

@@ -1,11 +1,13 @@
-"""Beyond the paper: resampling schemes, lambda by effective sample size, and what clustering looks at."""
+"""Beyond the paper: resampling schemes, lambda by effective sample size, later resampling, and what clustering looks at."""
 
 from __future__ import annotations
 
-from ..search.plan import tts_var, with_potential
+from ..search.plan import ClusterSelector, PotentialSelector, tts_var, with_potential
 from ..search.resample import SCHEMES
-from .arms import Arm, Experiment, Pair, Setting, Table, unique
+from .ablations import cut, moved
+from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, unique
 
+LATER = (8, 11)
 TARGETS = (0.25, 0.5, 0.75)
 THRESHOLDS = (0.5,)
 
@@ -20,6 +22,9 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
         for title, variants in _variants(setting, base):
             arms += variants
             tables.append(Table(f"{title}, N = {count}", tuple(Pair(arm.name, base.name) for arm in variants)))
+        more, table = _later(setting, base, count)
+        arms += more
+        tables.append(table)
     return Experiment("beyond", unique(arms), tuple(tables))
 
 
@@ -36,3 +41,19 @@ def _variants(setting: Setting, base: Arm) -> list[tuple[str, list[Arm]]]:
         ("Lambda by effective sample size against lambda 10", adaptive),
         (f"Extractors against {setting.extractors[0]}", extractors),
     ]
+
+
+def _later(setting: Setting, base: Arm, n: int) -> tuple[list[Arm], Table]:
+    """The paper's cuts by potential moved to later scales, where a small model's sketches say more; this costs more."""
+    scales, found = setting.scales, dict(base.plan.selectors)
+    clusters = {scale: (one, base.plan.survivors[scale]) for scale, one in found.items() if isinstance(one, ClusterSelector)}
+    kept = [base.plan.survivors[scale] for scale, one in found.items() if isinstance(one, PotentialSelector)]
+    places = moved(LATER, scales)
+    if len(places) < len(kept) or min(places) <= max(clusters):
+        return [], Table(f"Later resampling, N = {n}", ())
+    cuts = {**clusters, **{scale: (PotentialSelector(), left) for scale, left in zip(places, kept, strict=True)}}
+    late = Arm(f"{base.name}-later", cut("tts-var-later", base.plan.samples, cuts, scales))
+    costs = [best(images_paid_for(setting, arm.plan), scales) for arm in (base, late)]
+    pairs = (Pair(late.name, base.name), Pair(base.name, costs[0].name), Pair(late.name, costs[1].name))
+    note = f"Resampling at scales {' and '.join(map(str, places))}. Last two rows: Best-of-N at no fewer token-forwards."
+    return [late, *costs], Table(f"Later resampling, N = {n}", pairs, note)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..search.plan import Plan, best_of_n, importance_sampling, tts_var
+from ..search.plan import best_of_n, importance_sampling, tts_var
 from . import ablations, beyond
-from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name
+from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for
 
 # GenEval / ImageReward per N: raw is N = 1.
 _RAW = (0.6946, 1.1320)
@@ -35,7 +35,7 @@ def build(name: str, setting: Setting, n: Sequence[int] | None = None) -> Experi
 def n_curve(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """Score over N for raw, Importance Sampling, Best-of-N and TTS-VAR, against samples and against operations (Figures 3, 8)."""
     scales = setting.scales
-    largest = _equal_cost(setting, tts_var(max(n), scales))
+    largest = images_paid_for(setting, tts_var(max(n), scales))
     curves: dict[str, tuple[str, ...]] = {}
     arms = [best(count, scales) for count in range(1, max(largest, *n) + 1)]
     curves["Best-of-N"] = tuple(arm.name for arm in arms)
@@ -54,7 +54,7 @@ def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
     against_best = [_published_pair("tts-var", count, "best-of", count) for count in n]
     against_importance = [_published_pair("tts-var", count, "importance", count) for count in n if count > 1]
     equal_cost = [
-        Pair(f"tts-var-{count}", best_name(_equal_cost(setting, tts_var(count, setting.scales)))) for count in n
+        Pair(f"tts-var-{count}", best_name(images_paid_for(setting, tts_var(count, setting.scales)))) for count in n
     ]
     return (
         Table("Against raw generation (Table 6, Figure 3)", tuple(same_n)),
@@ -71,12 +71,6 @@ def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
 def _published_pair(family: str, n: int, base: str, base_n: int) -> Pair:
     ours, theirs = _PUBLISHED[family].get(n), _PUBLISHED[base].get(base_n)
     return Pair(f"{family}-{n}", f"{base}-{base_n}", *((ours, theirs) if ours and theirs else ()))
-
-
-def _equal_cost(setting: Setting, plan: Plan) -> int:
-    """How many whole images the token-forwards of ``plan`` pay for, rounded up."""
-    spent = sum(plan.running(scale) * tokens for scale, tokens in enumerate(setting.tokens))
-    return -(-spent // sum(setting.tokens))
 
 
 def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:

@@ -50,15 +50,15 @@ def differences(rows: list[PairRow], metric: str) -> bytes:
 
 
 def consistency(found: Consistency, scales: int) -> bytes:
-    """Left: how often the best sample of a scale is the best in the end. Right: the final score of the one VALUE picks."""
+    """Left: how often the best sample of a scale is the best in the end. Right: what VALUE's pick gains in the end."""
     figure, (left, right) = _panels(2)
     for colour, (kind, hits) in zip(COLOURS, found.hits.items(), strict=False):
         _band(left, list(hits), list(hits.values()), colour, kind.upper())
     left.axhline(found.chance.mean, color=_MUTED, linestyle="--", linewidth=0.8, label="chance")
-    _band(right, list(found.chosen), list(found.chosen.values()), COLOURS[0], "picked by VALUE")
-    for level, label, style in ((found.mean, "mean of all samples", "--"), (found.best, "best of all samples", ":")):
-        right.axhline(level.mean, color=_MUTED, linestyle=style, linewidth=0.8, label=label)
-    for panel, title in ((left, "best there is best in the end"), (right, "final score")):
+    _band(right, list(found.gain), list(found.gain.values()), COLOURS[0], "picked by VALUE")
+    right.axhline(0, color=_MUTED, linestyle="--", linewidth=0.8, label="picked blindly")
+    right.axhline(found.most.mean, color=_MUTED, linestyle=":", linewidth=0.8, label="the best in the end")
+    for panel, title in ((left, "best there is best in the end"), (right, "final score above a blind pick's")):
         _dress(panel, "scale", title, log=False)
         panel.set_xlim(-0.3, scales - 1.7)
         panel.legend(frameon=False, fontsize=8)

@@ -126,14 +126,14 @@ def _table(results: dict[str, Any], table) -> Section:
 
 def _consistency(results: dict[str, Any], arm: str) -> Section:
     found = consistency(results, arm)
-    header = ("scale", *(kind.upper() for kind in found.hits), "final score of VALUE's pick")
+    header = ("scale", *(kind.upper() for kind in found.hits), "final score of VALUE's pick above a blind one's")
     body = []
-    for scale in found.chosen:
+    for scale in found.gain:
         hits = (_interval(of_kind[scale]) if scale in of_kind else "" for of_kind in found.hits.values())
-        body.append((str(scale), *hits, _interval(found.chosen[scale])))
+        body.append((str(scale), *hits, _interval(found.gain[scale])))
     text = (
-        f"How often the best of the samples at a scale is the best in the end; picked blindly {found.chance.mean:.3f}. Final "
-        f"score: mean of all samples {_interval(found.mean)}, best {_interval(found.best)}."
+        f"How often the best of the samples at a scale is the best in the end; picked blindly {found.chance.mean:.3f}. "
+        f"The sample that is best in the end ends {_interval(found.most)} above a blind pick."
     )
     figure = plots.consistency(found, len(results["world"]["schedule"])) if plots.available() else b""
     return Section(f"Consistency of intermediate and final best, {arm} (Figures 5b, 6)", text, (header, *body), figure)

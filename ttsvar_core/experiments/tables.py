@@ -93,36 +93,34 @@ def category_rows(results: dict[str, Any], arms: Iterable[str], metric: str) -> 
 
 
 class Consistency(NamedTuple):
-    """Per potential and scale: how often the best sample there is the best in the end; chosen: final score of the sample VALUE
-    would pick at each scale. chance: of a sample picked blindly. mean and best: final scores of all samples and of the best."""
+    """Per potential and scale: how often the best sample there is the best in the end. chance: the same of a sample picked
+    blindly. gain: how much higher the final score of VALUE's pick at a scale is than that of a blind pick; most: of the best."""
 
     hits: dict[str, dict[int, Interval]]
     chance: Interval
-    chosen: dict[int, Interval]
-    mean: Interval
-    best: Interval
+    gain: dict[int, Interval]
+    most: Interval
 
 
 def consistency(results: dict[str, Any], arm: str) -> Consistency:
     """Of one watched Best-of-N arm. Ties share: one of three best counts a third if one of them is the best in the end."""
     hits: dict[str, dict[int, dict]] = {kind: {} for kind in POTENTIAL_KINDS}
-    chosen: dict[int, dict] = {}
-    chance, mean, best = {}, {}, {}
+    gain: dict[int, dict] = {}
+    chance, most = {}, {}
     for one in results["units"]:
         unit, history = _unit(one), one["arms"][arm]["history"]
         final = [row[-1] for row in history]
-        top = _top(final)
-        chance[unit], mean[unit], best[unit] = len(top) / len(final), _mean(final), max(final)
+        top, blind = _top(final), _mean(final)
+        chance[unit], most[unit] = len(top) / len(final), max(final) - blind
         for kind in POTENTIAL_KINDS:
             for scale, values in _exponents(kind, history).items():
                 picked = _top(values)
                 hits[kind].setdefault(scale, {})[unit] = len(picked & top) / len(picked)
                 if kind == "value":
-                    chosen.setdefault(scale, {})[unit] = _mean(final[row] for row in picked)
+                    gain.setdefault(scale, {})[unit] = _mean(final[row] for row in picked) - blind
     return Consistency(
         {kind: {scale: mean_interval(values) for scale, values in of_kind.items()} for kind, of_kind in hits.items()},
-        mean_interval(chance), {scale: mean_interval(values) for scale, values in chosen.items()},
-        mean_interval(mean), mean_interval(best),
+        mean_interval(chance), {scale: mean_interval(values) for scale, values in gain.items()}, mean_interval(most),
     )
 
 
