@@ -57,6 +57,31 @@ def test_a_missing_and_a_misshaped_tensor_are_named(tmp_path):
         load_dinov2(tmp_path / "b.safetensors")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blip.visual_encoder.patch_embed.proj.weight",
+        "blip.visual_encoder.blocks.0.mlp.fc1.weight",
+        "blip.text_encoder.encoder.layer.0.intermediate.dense.weight",
+        "mlp.layers.4.bias",
+    ],
+)
+def test_a_tensor_that_sizes_are_read_from_is_named_too(name, tmp_path):
+    tensors = reward_files.image_reward()
+    del tensors[name]
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(WrongWeights, match=rf"{re.escape(name.split('.', 2)[2])}.*THUDM"):
+        load_image_reward(tmp_path / "x.safetensors")
+
+
+def test_a_head_that_lacks_a_layer_is_refused(tmp_path):
+    tensors = reward_files.image_reward()
+    del tensors["mlp.layers.2.weight"], tensors["mlp.layers.2.bias"]
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(WrongWeights, match=r"do not fit each other \(64 to 1024, 128 to 64"):
+        load_image_reward(tmp_path / "x.safetensors")
+
+
 def test_a_head_without_its_tensors_is_refused(tmp_path):
     save_file(reward_files.siglip(), tmp_path / "siglip.safetensors")
     torch.save({"a": torch.zeros(1)}, tmp_path / "head.pth")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..rewards.base import CHUNK, NetworkBacked, check_images, in_chunks, placement
-from ..rewards.files import Published, WrongWeights, read_config, read_tensors, require
+from ..rewards.files import Published, Required, WrongWeights, read_config, read_tensors, require
 from ..rewards.layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows
 from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from .reduce import REDUCERS
@@ -115,7 +115,7 @@ def _published_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
     require(tensors, ("embeddings.patch_embeddings.projection.weight",), source, PUBLISHED)
     if "embeddings.register_tokens" not in tensors:
         raise WrongWeights(f"{source} is a DINOv2 without registers, whose patch maps have artefacts. {PUBLISHED.advice}")
-    return dict(tensors)
+    return Required(tensors, source, PUBLISHED)
 
 
 def _mlp_ratio(tensors: Mapping[str, Tensor], width: int, gated: bool, source: str) -> int:

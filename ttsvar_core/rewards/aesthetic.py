@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import CHUNK, NetworkBacked, check_images, in_chunks, placement
-from .files import Published, read_config, read_tensors, require, with_prefix
+from .files import Published, Required, read_config, read_tensors, require, with_prefix
 from .layout import count_blocks, float_stack, linear_stack, load_published, vision_heads
 from .preprocess import HALF, Preprocess
 
@@ -100,9 +100,9 @@ def build_aesthetic(tensors: Mapping[str, Tensor], config: Mapping, source: str)
 
     config: what tensors do not tell, under `vision` or `vision_config` or at the top: heads, activation, input size.
     """
-    head = with_prefix(head_tensors(tensors), "scoring_head.")
+    head = Required(with_prefix(head_tensors(tensors), "scoring_head."), source, HEAD)
     require(head, ("0.weight", "0.bias"), source, HEAD)
-    vision = _tower(tensors)
+    vision = Required(_tower(tensors), source, TOWER)
     require(vision, ("embeddings.patch_embedding.weight", "head.probe"), source, TOWER)
     section = config.get("vision", config.get("vision_config", config))
     return _assemble(vision, head, section, source)
@@ -133,4 +133,4 @@ def _assemble(vision: dict, head: dict, config: Mapping, source: str) -> tuple[A
     )
     named = {f"vision_model.{name}": tensor for name, tensor in vision.items() if not name.endswith("position_ids")}
     tower = load_published(SiglipVisionModel, settings, named, source, TOWER)
-    return AestheticModel(tower, linear_stack(head)), size
+    return AestheticModel(tower, linear_stack(head, source, HEAD)), size

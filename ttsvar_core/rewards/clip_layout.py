@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .files import Published, WrongWeights, require
+from .files import Published, Required, WrongWeights, require
 from .layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows, vision_heads
 
 OPEN_CLIP_NAMES = (
@@ -112,7 +112,7 @@ def _published_names(tensors: Mapping[str, Tensor], source: str, published: Publ
         tensors = split_rows(fused, r"attn\.in_proj_", parts)
     marks = ("vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight")
     require(tensors, (*marks, "visual_projection.weight", "text_projection.weight"), source, published)
-    return tensors
+    return Required(tensors, source, published)
 
 
 def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, activation: str):

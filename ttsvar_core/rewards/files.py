@@ -37,6 +37,18 @@ class WrongWeights(ValueError):
     """The file is there but does not hold the model that was asked for."""
 
 
+class Required(dict):
+    """Tensors by name, of which each that is asked for must be there: a missing one is a WrongWeights error."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], source: str, published: Published):
+        super().__init__(tensors)
+        self._source, self._published = source, published
+
+    def __missing__(self, name: str) -> Tensor:
+        title, advice = self._published.title, self._published.advice
+        raise WrongWeights(f"{self._source} does not hold a complete {title}: tensor {name} is missing. {advice}")
+
+
 def read_tensors(path: str | Path, published: Published) -> dict[str, Tensor]:
     """All tensors of a weight file by name, memory-mapped where the format allows; never unpickles objects.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import CHUNK, NetworkBacked, Recent, check_images, in_chunks, placement
-from .files import Published, WrongWeights, read_config, read_tensors, require, with_prefix
+from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
 from .layout import HEAD_SIZE, count_blocks, float_stack, linear_stack, load_published, rename, vision_heads
 from .preprocess import Preprocess
 from .tokens import PromptTokenizer, bert_tokenizer
@@ -110,8 +110,8 @@ def build_image_reward(tensors: Mapping[str, Tensor], config: Mapping, source: s
 
     Sizes come from the tensors; `config` may tell what tensors do not: heads per tower, mean, std.
     """
-    vision, text = with_prefix(tensors, "blip.visual_encoder."), with_prefix(tensors, "blip.text_encoder.")
-    head = with_prefix(tensors, "mlp.layers.")
+    prefixes = ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers.")
+    vision, text, head = (Required(with_prefix(tensors, prefix), source, PUBLISHED) for prefix in prefixes)
     marks = ("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight")
     require(tensors, (*marks, "mlp.layers.0.weight"), source, PUBLISHED)
     image_tower, size = _vision(vision, config.get("vision", {}), source)
@@ -119,7 +119,7 @@ def build_image_reward(tensors: Mapping[str, Tensor], config: Mapping, source: s
         ImageRewardModel(
             image_tower,
             _text(text, config.get("text", {}), vision["pos_embed"].shape[-1], source),
-            linear_stack(head),
+            linear_stack(head, source, PUBLISHED),
             config.get("mean", MEAN),
             config.get("std", STD),
         ),

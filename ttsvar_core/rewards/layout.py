@@ -55,10 +55,11 @@ def vision_heads(width: int) -> int:
     return VISION_HEADS.get(width, max(1, width // HEAD_SIZE))
 
 
-def linear_stack(tensors: Mapping[str, Tensor]) -> nn.Sequential:
-    """The linear layers `<index>.weight`, `<index>.bias` in order of their index, in float32.
+def linear_stack(tensors: Mapping[str, Tensor], source: str, published: Published) -> nn.Sequential:
+    """The linear layers `<index>.weight`, `<index>.bias` in order of their index, in float32, ending in one number.
 
     The heads of ImageReward and Aesthetic v2.5 are such stacks: dropout between the layers, no activations.
+    Raises WrongWeights if the layers do not follow from each other.
     """
     layers = []
     for index in sorted(int(name.removesuffix(".weight")) for name in tensors if name.endswith(".weight")):
@@ -66,6 +67,10 @@ def linear_stack(tensors: Mapping[str, Tensor]) -> nn.Sequential:
         layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         layer.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
         layers.append(layer)
+    widths = [layer.in_features for layer in layers[1:]] + [1]
+    if [layer.out_features for layer in layers] != widths:
+        found = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers)
+        raise WrongWeights(f"{source}: the layers of its head do not fit each other ({found}). {published.advice}")
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
