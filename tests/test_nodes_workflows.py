@@ -48,6 +48,11 @@ def test_the_promised_graphs_are_there():
     assert {path.stem for path in FILES} == promised
 
 
+def test_no_other_folder_hides_the_graphs():
+    """ComfyUI serves graphs from any of these folders under one address, and the first one that exists hides the rest."""
+    assert not [name for name in ("example_workflows", "example", "examples", "workflow") if (ROOT / name).exists()]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_nodes_inputs_and_types_exist(path, schemas):
     graph = load(path)

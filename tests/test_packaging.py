@@ -146,7 +146,7 @@ def archive():
 def test_archive_holds_the_pack_and_nothing_else():
     tops = {path.parts[0] for path in archive()}
     expected = {
-        "__init__.py", "nodes", "ttsvar_core", "workflows", "locales", "web", "examples",
+        "__init__.py", "nodes", "ttsvar_core", "workflows", "locales", "web",
         "requirements.txt", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE",
     }
     assert tops <= expected, tops - expected

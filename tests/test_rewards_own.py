@@ -23,7 +23,7 @@ def example(monkeypatch):
     api.io = SimpleNamespace(ComfyNode=object, NodeOutput=tuple_of, Schema=SimpleNamespace, Float=part, Custom=lambda name: part)
     monkeypatch.setitem(sys.modules, "comfy_api", ModuleType("comfy_api"))
     monkeypatch.setitem(sys.modules, "comfy_api.latest", api)
-    spec = importlib.util.spec_from_file_location("own_reward", ROOT / "examples" / "own_reward.py")
+    spec = importlib.util.spec_from_file_location("own_reward", ROOT / "docs" / "own_reward.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -41,7 +41,7 @@ def test_example_is_a_reward_that_needs_nothing_of_ours(example):
     scores = reward.score(torch.cat([grey, red]), "anything")
     assert scores.dtype == torch.float32 and scores[0] == 0 and scores[1] == pytest.approx(2 * 4 / 9)
     assert Blend([reward], "rank").score(torch.cat([grey, red]), "x").tolist() == [0.0, 1.0]
-    assert "ttsvar" not in re.sub(r'"""(.|\n)*?"""', "", (ROOT / "examples" / "own_reward.py").read_text()).replace("TTSVAR", "")
+    assert "ttsvar" not in re.sub(r'"""(.|\n)*?"""', "", (ROOT / "docs" / "own_reward.py").read_text()).replace("TTSVAR", "")
 
 
 def test_example_scores_a_search(example, tiny_model, conditioning):
