@@ -10,6 +10,7 @@ from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, 
 LATER = (8, 11)
 TARGETS = (0.25, 0.5, 0.75)
 THRESHOLDS = (0.5,)
+STRONGER = (30.0, 100.0)  # rewards in [0, 1] spread less over one prompt's samples than ImageReward, which the paper's 10 suits
 
 
 def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
@@ -35,10 +36,12 @@ def _variants(setting: Setting, base: Arm) -> list[tuple[str, list[Arm]]]:
     schemes = [variant(scheme, scheme=scheme) for scheme in SCHEMES if scheme != "multinomial"]
     adaptive = [variant(f"ess-{share:g}", target_ess=share) for share in TARGETS]
     adaptive += [variant(f"ess-below-{share:g}", ess_threshold=share) for share in THRESHOLDS]
+    stronger = [variant(f"lambda-{lam:g}", lam=lam) for lam in STRONGER]
     extractors = [Arm(f"{base.name}-{name}", base.plan, name) for name in setting.extractors[1:]]
     return [
         ("Resampling schemes against multinomial", schemes),
         ("Lambda by effective sample size against lambda 10", adaptive),
+        ("Lambda above the paper's, against lambda 10", stronger),
         (f"Extractors against {setting.extractors[0]}", extractors),
     ]
 
