@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..ttsvar_core.search.state import SearchState
 
 BUNDLED = "scenes64 (bundled)"
+FLOAT8 = "float8"
 OWN_FOLDERS = ("infinity", "reward_models")
 PREVIEW_SIDE = 512
 STATE_SUFFIX = ".state.safetensors"
@@ -168,19 +169,22 @@ def torch_device() -> torch.device:
 
 
 def precision(choice: str) -> torch.dtype:
-    """The number type for a precision choice; "auto" is bfloat16 where the device computes in it, otherwise float32."""
-    if choice != "auto":
+    """The number type to compute in; "auto" (and float8 storage) is bfloat16 where the device has it, otherwise float32."""
+    if choice not in ("auto", FLOAT8):
         return getattr(torch, choice)
     device = torch_device()
     fits = comfy.model_management.should_use_bf16(device) and not comfy.model_management.is_device_cpu(device)
     return torch.bfloat16 if fits else torch.float32
 
 
-def load_image_model(transformer: str, tokenizer: str, dtype: torch.dtype) -> HostedModel:
+def load_image_model(transformer: str, tokenizer: str, choice: str) -> HostedModel:
     """Load a transformer and tokenizer (paths) built of ComfyUI's own layers, so that it can offload them piece by piece."""
     from ..ttsvar_core.checkpoint import load_model
+    from ..ttsvar_core.low_memory import store_blocks_in_float8
 
-    model = load_model(transformer, tokenizer, dtype=dtype, operations=comfy.ops.manual_cast)
+    model = load_model(transformer, tokenizer, dtype=precision(choice), operations=comfy.ops.manual_cast)
+    if choice == FLOAT8:
+        model = store_blocks_in_float8(model)
     offload = comfy.model_management.unet_offload_device()
     piecewise = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return HostedModel(
@@ -279,7 +283,7 @@ def looking_memory(images: torch.Tensor | None) -> float:
 
 def put_cache(state: SearchState, policy: str) -> SearchState:
     """The state with its keys and values kept where they are, moved to the intermediate device, or dropped."""
-    if policy == "keep" or state.cache is None:
+    if policy in ("keep", "float8") or state.cache is None:
         return state
     if policy == "drop":
         return state.without_cache()

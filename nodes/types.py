@@ -25,9 +25,9 @@ def seed(tooltip: str):
     return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
 
 
-def precision(tooltip: str):
-    """The precision widget of a loader."""
-    return io.Combo.Input("precision", options=PRECISIONS, default="auto", advanced=True, tooltip=tooltip)
+def precision(tooltip: str, *more: str):
+    """The precision widget of a loader; ``more`` are choices only this loader has."""
+    return io.Combo.Input("precision", options=[*PRECISIONS, *more], default="auto", advanced=True, tooltip=tooltip)
 
 
 def canvas():

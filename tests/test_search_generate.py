@@ -150,6 +150,14 @@ def test_plan_names_are_those_of_the_library():
     assert tuple(PLANS) == generate.PLAN_NAMES
 
 
+def test_one_byte_weights_and_cache_draw_a_scene_too(tmp_path):
+    assert go(tmp_path / "exact", "--plan", "raw") == 0
+    assert go(tmp_path, "--plan", "raw", "--float8-weights", "--float8-cache") == 0
+    exact, small = (json.loads((folder / "report.json").read_text()) for folder in (tmp_path / "exact", tmp_path))
+    assert small["peak_cache_bytes"] * 4 == exact["peak_cache_bytes"]
+    assert 0 <= small["answer"]["score"] <= 1
+
+
 def test_the_bundled_model_draws_a_scene(tmp_path):
     assert go(tmp_path, "--plan", "raw") == 0
     report = json.loads((tmp_path / "report.json").read_text())

@@ -275,6 +275,19 @@ def test_the_cap_holds_and_changes_no_draws(tiny_model, conditioning):
     assert capped.report["answer"]["lineage"] == whole.report["answer"]["lineage"]
 
 
+@pytest.mark.parametrize("capped", [False, True])
+def test_a_float8_cache_peaks_at_a_quarter(tiny_model, conditioning, capped):
+    plan = tts_var(1, SCALES)
+    whole = go(tiny_model, conditioning, plan)
+    cap = memory.cache_bytes(tiny_model, tiny_model.schedule(), SCALES - 1, float8=True) if capped else None
+    small = go(tiny_model, conditioning, plan, float8_cache=True, max_cache_bytes=cap)
+    if capped:
+        assert 0 < small.report["peak_cache_bytes"] <= cap
+    else:
+        assert small.report["peak_cache_bytes"] * 4 == whole.report["peak_cache_bytes"]
+    assert small.state.finished
+
+
 def test_a_scale_that_does_not_exist_is_refused_before_sampling(tiny_model, conditioning):
     state = start(tiny_model, conditioning, 2, 5)
     with pytest.raises(ValueError, match="Cannot sample through scale 5"):

@@ -61,15 +61,16 @@ def sample(
     steps = [sampling.at(scale) for scale in range(state.next_scale, through + 1)]
     branches = max(2 if sampling.guides() else 1, state.cache.branches if state.cache else 0)
     with torch.inference_mode():
-        state = with_cache(state, branches, group_size)
+        float8 = cache_policy == "float8"
+        state = with_cache(state, branches, group_size, float8)
         for step in steps:
-            state = _sample_scale(state, step, branches, group_size, slots, cache_policy == "float8")
+            state = _sample_scale(state, step, branches, group_size, slots, float8)
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
 
 
-def with_cache(state: SearchState, branches: int, group_size: int | None = None) -> SearchState:
+def with_cache(state: SearchState, branches: int, group_size: int | None = None, float8: bool = False) -> SearchState:
     """The state with a cache of ``branches`` guidance branches on the transformer's device; replayed only if it must be."""
     if state.finished:
         return state
@@ -77,13 +78,15 @@ def with_cache(state: SearchState, branches: int, group_size: int | None = None)
         return state._replace(cache=KVCache())
     if state.cache is not None and state.cache.branches == branches:
         return state._replace(cache=state.cache.to(state.model.transformer.device))
-    return replay(state, branches, group_size)
+    return replay(state, branches, group_size, float8)
 
 
-def replay(state: SearchState, branches: int | None = None, group_size: int | None = None) -> SearchState:
+def replay(
+    state: SearchState, branches: int | None = None, group_size: int | None = None, float8: bool = False
+) -> SearchState:
     """Rebuild the keys and values of a state from its bits: equal to the dropped ones to rounding.
 
-    ``branches`` defaults to 2 if any finished scale was guided, otherwise 1.
+    ``branches`` defaults to 2 if any finished scale was guided, otherwise 1; ``float8`` stores one byte per number.
     """
     if branches is None:
         branches = 2 if any(step.guidance != 1 for step in state.steps) else 1
@@ -95,7 +98,7 @@ def replay(state: SearchState, branches: int | None = None, group_size: int | No
                 break
             partial = state._replace(features=features.to(bits.device), next_scale=scale, cache=cache)
             _, chunk = _forward_groups(partial, step, branches, group_size)
-            cache = cache.append(chunk)
+            cache = cache.append(chunk.in_float8() if float8 else chunk)
             features = fuse(partial.features, bits, scale, state.schedule, model.patchify)
     return state._replace(cache=cache)
 
@@ -124,7 +127,7 @@ def _sample_scale(
     branches: int,
     group_size: int | None,
     slots: Sequence[int] | None,
-    in_float8: bool,
+    float8: bool,
 ) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
@@ -136,7 +139,7 @@ def _sample_scale(
         next_scale=scale + 1,
         bits=(*state.bits, bits),
         features=fuse(state.features.to(bits.device), bits, scale, schedule, state.model.patchify),
-        cache=None if last else state.cache.append(chunk.in_float8() if in_float8 else chunk),
+        cache=None if last else state.cache.append(chunk.in_float8() if float8 else chunk),
         steps=(*state.steps, step),
     )
 

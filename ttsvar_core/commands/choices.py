@@ -25,6 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text-encoder", type=Path, metavar="FOLDER", help="T5 folder that belongs to --model")
     group.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the transformer")
+    group.add_argument("--float8-weights", action="store_true", help="store the blocks' weights in one byte per number")
 
 
 def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
@@ -33,14 +34,17 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
 
     from ..checkpoint import load_bundled, load_model
     from ..infinity.text import load_text_encoder
+    from ..low_memory import store_blocks_in_float8
 
     dtype = getattr(torch, args.dtype)
     if args.model == BUNDLED:
-        return load_bundled(dtype=dtype, device=args.device)
-    if args.tokenizer is None or args.text_encoder is None:
+        model, encoder = load_bundled(dtype=dtype, device=args.device)
+    elif args.tokenizer is None or args.text_encoder is None:
         raise ValueError("--model needs the files that belong to it: name them with --tokenizer and --text-encoder.")
-    model = load_model(args.model, args.tokenizer, dtype=dtype, device=args.device)
-    return model, load_text_encoder(args.text_encoder, device=args.device)
+    else:
+        model = load_model(args.model, args.tokenizer, dtype=dtype, device=args.device)
+        encoder = load_text_encoder(args.text_encoder, device=args.device)
+    return (store_blocks_in_float8(model) if args.float8_weights else model), encoder
 
 
 def load_reward(specs: Sequence[str], blend: str, device: str) -> Any:

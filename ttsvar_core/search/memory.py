@@ -13,7 +13,7 @@ import torch
 
 from ..config import Sampling
 from ..image_model import ImageModel
-from ..sampling import sample
+from ..sampling import CachePolicy, sample
 from ..scales import ScaleSchedule
 from .state import SearchState
 
@@ -24,19 +24,24 @@ class OutOfMemory(RuntimeError):
     """Not even one sample at a time fits; the message says what would."""
 
 
-def cache_bytes(model: ImageModel, schedule: ScaleSchedule, through: int, branches: int = 2) -> int:
+def cache_bytes(
+    model: ImageModel, schedule: ScaleSchedule, through: int, branches: int = 2, float8: bool = False
+) -> int:
     """Bytes of keys and values one sample holds after scale `through` with `branches` guidance branches.
 
-    Two (keys, values) per layer, of the model's width and precision, for every token so far; the last scale stores none.
+    Two (keys, values) per layer, of the model's width and precision (or one byte), for every token so far; the last scale
+    stores none.
     """
     config = model.config.transformer
     tokens = sum(schedule.tokens[: min(through + 1, len(schedule) - 1)])
-    return 2 * config.depth * branches * tokens * config.embed_dim * model.transformer.dtype.itemsize
+    return 2 * config.depth * branches * tokens * config.embed_dim * (1 if float8 else model.transformer.dtype.itemsize)
 
 
-def check_cap(model: ImageModel, schedule: ScaleSchedule, sampling: Sampling, max_cache_bytes: int | None) -> None:
+def check_cap(
+    model: ImageModel, schedule: ScaleSchedule, sampling: Sampling, max_cache_bytes: int | None, float8: bool = False
+) -> None:
     """Raise ValueError when the cap is too small for a single sample."""
-    least = cache_bytes(model, schedule, len(schedule) - 1, 2 if sampling.guides() else 1)
+    least = cache_bytes(model, schedule, len(schedule) - 1, 2 if sampling.guides() else 1, float8)
     if max_cache_bytes is not None and max_cache_bytes < least:
         raise ValueError(
             f"keys and values are capped at {max_cache_bytes / MEBI:.2f} MiB and one sample of this schedule needs "
@@ -44,9 +49,11 @@ def check_cap(model: ImageModel, schedule: ScaleSchedule, sampling: Sampling, ma
         )
 
 
-def fits_cap(state: SearchState, through: int, sampling: Sampling, max_cache_bytes: int | None) -> bool:
+def fits_cap(
+    state: SearchState, through: int, sampling: Sampling, max_cache_bytes: int | None, float8: bool = False
+) -> bool:
     """Whether all samples together may hold their keys and values through a scale."""
-    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1)
+    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1, float8)
     return max_cache_bytes is None or state.samples * each <= max_cache_bytes
 
 
@@ -56,6 +63,7 @@ def sample_within(
     sampling: Sampling | None = None,
     *,
     max_cache_bytes: int | None = None,
+    float8_cache: bool = False,
     group_size: int | None = None,
     on_scale: Callable[[SearchState], None] | None = None,
 ) -> SearchState:
@@ -65,15 +73,16 @@ def sample_within(
     single samples. When those do not fit either, or the whole cache would pass `max_cache_bytes`, groups run one after
     another through all the scales asked for, each with keys and values of its own (replayed first, dropped after); the
     state returned then has no cache. The cache of the state given stays taken for as long as the caller holds that state.
-    on_scale: called with the state, or with a group's state, after every scale.
-    Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
+    float8_cache: store keys and values in one byte per number. on_scale: called with the state, or with a group's state,
+    after every scale. Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
     """
     sampling = sampling or state.model.config.sampling
     if not state.next_scale <= through < len(state.schedule):
         return sample(state, through, sampling)  # which says what is wrong with `through`
-    shares_cache = fits_cap(state, through, sampling, max_cache_bytes)
+    shares_cache = fits_cap(state, through, sampling, max_cache_bytes, float8_cache)
+    policy = "float8" if float8_cache else "keep"
     while shares_cache and state.next_scale <= through:
-        following, group_size = _halving(_one_scale(sampling), state, group_size)
+        following, group_size = _halving(_one_scale(sampling, policy), state, group_size)
         shares_cache = following is not None
         state = following if shares_cache else state
         if shares_cache and on_scale:
@@ -81,7 +90,7 @@ def sample_within(
     if state.next_scale > through:
         return state
     state = state.without_cache()
-    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1)
+    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1, float8_cache)
     size = state.samples if max_cache_bytes is None else max(1, max_cache_bytes // max(1, each))
     reached = [state.last_scale]
 
@@ -90,14 +99,14 @@ def sample_within(
         if on_scale:
             on_scale(part)
 
-    finished, _ = _halving(lambda s, n: _in_turns(s, through, sampling, n, ran), state, size)
+    finished, _ = _halving(lambda s, n: _in_turns(s, through, sampling, policy, n, ran), state, size)
     if finished is None:
         raise OutOfMemory(_what_would_fit(state, max(reached) + 1))
     return finished
 
 
-def _one_scale(sampling: Sampling) -> Callable:
-    return lambda state, size: sample(state, state.next_scale, sampling, group_size=size)
+def _one_scale(sampling: Sampling, policy: CachePolicy) -> Callable:
+    return lambda state, size: sample(state, state.next_scale, sampling, cache_policy=policy, group_size=size)
 
 
 def _halving(attempt: Callable, state: SearchState, size: int | None) -> tuple[SearchState | None, int | None]:
@@ -124,13 +133,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in words or "can't allocate memory" in words or "not enough memory" in words
 
 
-def _in_turns(state: SearchState, through: int, sampling: Sampling, size: int, on_scale: Callable) -> SearchState:
+def _in_turns(
+    state: SearchState, through: int, sampling: Sampling, policy: CachePolicy, size: int, on_scale: Callable
+) -> SearchState:
     """Groups of `size` samples, one group after another from `state` through `through`; the result has no cache."""
     parts = []
     for rows in torch.arange(state.samples).split(size):
         part = state.select(rows.tolist())._replace(lineage=state.lineage)
-        part = sample(part, through, sampling, cache_policy="drop", on_scale=on_scale, slots=rows.tolist())
-        parts.append(part)
+        part = sample(part, through, sampling, cache_policy=policy, on_scale=on_scale, slots=rows.tolist())
+        parts.append(part.without_cache())
     return state._replace(
         next_scale=through + 1,
         bits=tuple(torch.cat(scale) for scale in zip(*(part.bits for part in parts), strict=True)),

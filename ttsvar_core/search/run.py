@@ -49,27 +49,32 @@ def run(
     hooks: Hooks | None = None,
     *,
     max_cache_bytes: int | None = None,
+    float8_cache: bool = False,
     state: SearchState | None = None,
 ) -> Result:
     """Carry out `plan` for one prompt and answer with the finished sample of the highest reward.
 
     reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is
-    clustered. sampling, schedule: the model's own by default. max_cache_bytes: cap on keys and values, see `memory`.
+    clustered. sampling, schedule: the model's own by default. max_cache_bytes, float8_cache: cap on keys and values,
+    and one byte for each number of them, see `memory`.
     state: go on from this state of an interrupted run of the same plan, with its seed and schedule.
     Raises ValueError before anything runs where plan, models and schedule do not fit together, and as the steps do.
     """
     schedule = state.schedule if state is not None else schedule or model.schedule()
     sampling = sampling or model.config.sampling
-    _check(model, plan, schedule, sampling, reward, extractor, max_cache_bytes)
+    _check(model, plan, schedule, sampling, reward, extractor)
+    check_cap(model, schedule, sampling, max_cache_bytes, float8_cache)
     record = Recorder(plan, schedule, hooks)
     state = _resumable(state, plan) or start(model, conditioning, plan.samples, seed, schedule)
     record.done(state)
     for scale in range(state.next_scale, len(schedule)):
         if not plan.stops(scale):
             continue
-        if not fits_cap(state, scale, sampling, max_cache_bytes):
+        if not fits_cap(state, scale, sampling, max_cache_bytes, float8_cache):
             state = state.without_cache()
-        state = sample_within(state, scale, sampling, max_cache_bytes=max_cache_bytes, on_scale=record.ran)
+        state = sample_within(
+            state, scale, sampling, max_cache_bytes=max_cache_bytes, float8_cache=float8_cache, on_scale=record.ran
+        )
         images = _look(state, plan, extractor, record)
         state = _score(state, plan, reward, images, record)
         state, images = _select(state, plan, extractor, images, record)
@@ -81,9 +86,8 @@ def run(
     return Result(state, images, scores, row, _report(record, state, row, plan, reward, extractor))
 
 
-def _check(model, plan, schedule, sampling, reward, extractor, max_cache_bytes) -> None:
+def _check(model, plan, schedule, sampling, reward, extractor) -> None:
     check(plan, schedule)
-    check_cap(model, schedule, sampling, max_cache_bytes)
     for scale in range(len(schedule)):
         sampling.at(scale)
     clusters = [scale for scale in range(len(schedule)) if plan.clusters(scale)]
