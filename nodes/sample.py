@@ -65,8 +65,8 @@ class ScaleStepSampler(io.ComfyNode):
                 *sampling(),
                 io.Combo.Input(
                     "cache_policy", options=CACHE_POLICIES, default="keep", advanced=True,
-                    tooltip="Keys and values of the finished scales: keep them on the device (fastest), keep them there in one byte "
-                    "per number (float8: half or a quarter of the memory, and a slightly different picture), offload them to "
+                    tooltip="Keys and values of the finished scales: keep them on the device (fastest), keep them there in one "
+                    "byte per number (float8: half or a quarter of the memory, and a slightly different picture), offload them to "
                     "ComfyUI's intermediate device (system memory), or drop them; whatever comes next rebuilds them by replay.",
                 ),
                 io.Combo.Input(
