@@ -150,7 +150,7 @@ def test_batched_text_equals_one_by_one(trained_transformer):
     table = words.PromptTable("cpu")
     places = [0, 40, 2500, 40]
     with torch.no_grad():
-        rows = table.encode(encoder.model, places)
+        rows = table.rows(*table.states(encoder.model, places), places)
     for row, place in zip(rows, places, strict=True):
         torch.testing.assert_close(row, encoder.encode(all_prompts()[place].text), rtol=1e-4, atol=1e-5)
     assert not any("<unk>" in encoder.tokenizer.convert_ids_to_tokens(table.ids[i].tolist()) for i in range(0, 3000, 50))

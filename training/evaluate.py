@@ -93,7 +93,7 @@ def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:
         rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in pictures[:columns]], 1))
     sheet = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path, optimize=True)
+    Image.fromarray(sheet).save(path, optimize=True, quality=88)
 
 
 def main(argv: list[str] | None = None) -> int:

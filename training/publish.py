@@ -31,6 +31,7 @@ def halve(source: Path, target: Path) -> int:
 
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in load_file(str(source)).items()}
     save_file(tensors, str(target), metadata={"format": "pt"})
+    target.chmod(0o644)
     return target.stat().st_size
 
 

@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.common import Run, add_common_arguments, export, training_prompts
-from training.words import TEXT_CHANNELS, TEXT_MAXLEN, PromptTable, build_encoder, save_text_side
+from training.words import TEXT_CHANNELS, TEXT_MAXLEN, PromptTable, build_encoder, build_noun_reader, save_text_side
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import codes_to_bits, empty_features, fuse, map_to_tokens, next_scale_input
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.scenes.grammar import all_prompts
-from ttsvar_core.scenes.render import render, sample_scenes
+from ttsvar_core.scenes.render import coverage, render, sample_scenes
 
 DROP_CONDITION = 0.1
 SCALE_WEIGHT_POWER = -0.5
+OBJECT_WEIGHT = 6.0
+NOUN_LOSS_WEIGHT = 0.1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,29 +67,33 @@ def load_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
 
 
 @torch.no_grad()
-def encoded_pool(args: argparse.Namespace, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Encoder features (N, C, h, w) float16 of N training scenes, and the places (N,) of their prompts; made once."""
+def encoded_pool(args: argparse.Namespace, config: ModelConfig) -> dict[str, Tensor]:
+    """Training scenes, encoded once: `features` (N, C, h, w) float16, the `places` (N,) of their prompts, and how much of
+    every cell objects `cover` (N, 1, h, w) float16."""
     path = args.out / "pool.pt"
     if path.exists():
         stored = torch.load(path, weights_only=True)
         if len(stored["features"]) == args.pool:
-            return stored["features"], stored["places"]
+            return stored
     tokenizer = load_tokenizer(args.tokenizer, config).to(args.device, memory_format=torch.channels_last)
     known = {prompt: place for place, prompt in enumerate(all_prompts())}
     stride = config.tokenizer.patch_size
-    features, places = [], []
+    features, places, cover = [], [], []
     for part in range(0, args.pool, 128):
         generator = numpy.random.default_rng([args.seed, 1, part])
         prompts = training_prompts(min(128, args.pool - part), generator)
-        images = torch.from_numpy(render(sample_scenes(prompts, generator), stride * config.own_schedule.final[0]))
+        scenes = sample_scenes(prompts, generator)
+        images = torch.from_numpy(render(scenes, stride * config.own_schedule.final[0]))
+        covered = torch.from_numpy(coverage(scenes._replace(radii=scenes.radii + 1), images.shape[1]))
+        cover.append(F.adaptive_avg_pool2d(covered[:, None], config.own_schedule.final).half())
         pixels = (images.permute(0, 3, 1, 2) * 2 - 1).to(args.device).contiguous(memory_format=torch.channels_last)
         features.append(tokenizer.encode(pixels).half().cpu().contiguous())
         places += [known[prompt] for prompt in prompts]
-    stored = {"features": torch.cat(features), "places": torch.tensor(places)}
+    stored = {"features": torch.cat(features), "places": torch.tensor(places), "cover": torch.cat(cover)}
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(stored, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
-    return stored["features"], stored["places"]
+    return stored
 
 
 def flipped_sequence(
@@ -126,27 +132,42 @@ def draw_length(args: argparse.Namespace, generator: numpy.random.Generator) -> 
     return int(scales), max(1, round(rows * args.batch))
 
 
-def train_step(run: Run, pool: tuple[Tensor, Tensor], table: PromptTable, schedule: ScaleSchedule) -> dict[str, float]:
+def object_weights(cover: Tensor, schedule: ScaleSchedule) -> Tensor:
+    """Loss weights (B, L) of mean 1 in every scale: heavier where objects are, because most cells are background."""
+    parts = []
+    for grid in schedule.grids:
+        part = 1 + OBJECT_WEIGHT * F.interpolate(cover, size=grid, mode="area").flatten(1)
+        parts.append(part / part.mean())
+    return torch.cat(parts, dim=1)
+
+
+def train_step(run: Run, pool: dict[str, Tensor], table: PromptTable, schedule: ScaleSchedule) -> dict[str, float]:
     """One optimiser step; returns what is worth logging."""
     args, model = run.args, run.modules["transformer"]
     generator = run.generator()
     scales, batch = draw_length(args, generator)
     used = schedule.prefix(scales)
-    rows = torch.from_numpy(generator.integers(len(pool[0]), size=batch))
+    rows = torch.from_numpy(generator.integers(len(pool["places"]), size=batch))
     flips = torch.from_numpy(generator.uniform(0, args.flips, (batch, 1, 1)))
     draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
     dropped = generator.random(batch) < DROP_CONDITION
-    features = pool[0][rows].float().to(args.device)
+    features, cover = (pool[name][rows].float().to(args.device) for name in ("features", "cover"))
     inputs, targets = flipped_sequence(features, schedule, len(used), flips.to(args.device), draws)
-    texts = table.encode(run.modules["text"], pool[1][rows].tolist())
-    texts = [model.unconditional(len(t)) if drop else t for t, drop in zip(texts, dropped, strict=True)]
+    places = pool["places"][rows].tolist()
+    unique, states = table.states(run.modules["text"], places)
+    texts = [
+        model.unconditional(len(text)) if drop else text
+        for text, drop in zip(table.rows(unique, states, places), dropped, strict=True)
+    ]
     logits = model.forward_sequence(inputs, used, model.project_text(texts))
     wanted = torch.cat(targets, dim=1).to(logits.dtype)
-    errors = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], wanted, reduction="none").mean((0, 2))
-    loss = (errors * scale_weights(used).to(errors.device)).sum()
+    errors = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], wanted, reduction="none").mean(2)
+    errors = (errors * object_weights(cover, used)).mean(0)
+    nouns = table.noun_loss(run.modules["reader"], unique, states)
+    loss = (errors * scale_weights(used).to(errors.device)).sum() + NOUN_LOSS_WEIGHT * nouns
     norm = run.update(loss)
     parts = errors.detach().split(used.tokens)
-    logged = {f"loss{scales}": float(loss.detach()), "norm": norm, "rows": float(batch)}
+    logged = {f"loss{scales}": float(loss.detach()), "nouns": float(nouns.detach()), "norm": norm, "rows": float(batch)}
     return logged | {f"scale{i}": float(part.mean()) for i, part in enumerate(parts)}
 
 
@@ -181,7 +202,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     described = description(args)
     config = ModelConfig.from_json(described)
-    modules = nn.ModuleDict({"transformer": Infinity(config.transformer), "text": build_encoder()}).to(args.device)
+    parts = {"transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader()}
+    modules = nn.ModuleDict(parts).to(args.device)
     if args.init:
         load_init(modules, args.init)
     pool = encoded_pool(args, config)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ttsvar_core.scenes.grammar import COLOURS, COUNT_WORDS, RELATIONS, SHAPES, all_prompts
+from ttsvar_core.scenes.grammar import COLOURS, COUNT_WORDS, RELATIONS, SHAPES, Noun, ScenePrompt, all_prompts
 
 TEXT_CHANNELS = 128
 TEXT_MAXLEN = 32
+FACTS = {"colour": 1 + len(COLOURS), "shape": len(SHAPES), "place": 1 + len(RELATIONS), "count": 4, "order": 2}
+UNSAID = -100
 SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
@@ -58,18 +61,47 @@ class PromptTable:
         rows = [tokenizer(prompt.text)["input_ids"] for prompt in all_prompts()]
         self.lengths = [len(row) for row in rows]
         self.ids = torch.zeros(len(rows), max(self.lengths), dtype=torch.long)
-        for place, row in enumerate(rows):
+        self.facts = torch.full((*self.ids.shape, len(FACTS)), UNSAID)
+        for place, (row, prompt) in enumerate(zip(rows, all_prompts(), strict=True)):
             self.ids[place, : len(row)] = torch.tensor(row)
+            nouns = [at for at, word in enumerate(prompt.text.split()) if word.removesuffix("s") in SHAPES]
+            for order, (at, noun) in enumerate(zip(nouns, prompt.nouns, strict=True)):
+                self.facts[place, at] = torch.tensor(noun_facts(prompt, noun, order))
         self.device = device
 
-    def encode(self, encoder: Any, places: list[int]) -> list[Tensor]:
-        """Text features (T, Ct) of the prompts at `places`, each prompt run through the encoder once."""
+    def states(self, encoder: Any, places: list[int]) -> tuple[list[int], Tensor]:
+        """The distinct prompts among `places` and their encoder states (U, T, Ct), padded."""
         unique = sorted(set(places))
         longest = max(self.lengths[place] for place in unique)
         ids = self.ids[unique, :longest].to(self.device)
-        states = encoder(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
-        rows = dict(zip(unique, states, strict=True))
-        return [rows[place][: self.lengths[place]] for place in places]
+        return unique, encoder(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+
+    def rows(self, unique: list[int], states: Tensor, places: list[int]) -> list[Tensor]:
+        """Text features (T, Ct) of the prompts at `places`, without padding."""
+        known = dict(zip(unique, states, strict=True))
+        return [known[place][: self.lengths[place]] for place in places]
+
+    def noun_loss(self, reader: nn.Module, unique: list[int], states: Tensor) -> Tensor:
+        """How badly `reader` tells from a noun's state what the prompt says of it."""
+        facts = self.facts[unique, : states.shape[1]].to(states.device)
+        said = facts[..., 0] != UNSAID
+        parts = reader(states[said]).split(list(FACTS.values()), dim=-1)
+        return sum(F.cross_entropy(part, facts[said][:, i]) for i, part in enumerate(parts)) / len(parts)
+
+
+def noun_facts(prompt: ScenePrompt, noun: Noun, order: int) -> list[int]:
+    """Numbers for a noun's colour, shape, place, count and order, as FACTS lists them."""
+    place = 0
+    if prompt.relation:
+        first = RELATIONS.index(prompt.relation)
+        place = 1 + (first if order == 0 else first ^ 1)
+    colour = COLOURS.index(noun.colour) + 1 if noun.colour else 0
+    return [colour, SHAPES.index(noun.shape), place, prompt.count - 1, order]
+
+
+def build_noun_reader(channels: int = TEXT_CHANNELS) -> nn.Module:
+    """Reads facts off a noun's state. It makes up for the text encoder not being pretrained and is not exported."""
+    return nn.Linear(channels, sum(FACTS.values()))
 
 
 def save_text_side(encoder: Any, folder: Path) -> None:
