@@ -116,6 +116,7 @@ def test_an_interrupted_run_is_continued_to_the_same_results(straight, tmp_path)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table of Linux")
 def test_a_killed_run_leaves_whole_files_and_no_orphans(straight, tmp_path):
     """SIGKILL to the whole command, two workers at work: what is there is whole, and a second run completes it."""
     code = (
