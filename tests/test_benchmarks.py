@@ -1,6 +1,7 @@
 """The benchmark's counts against the code it counts, and its report."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from conftest import make_conditioning, make_tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import count
+from benchmarks import cards, count
 from ttsvar_core.config import PRESETS
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.sampling import sample
@@ -108,3 +109,25 @@ def test_random_models_of_published_sizes(tmp_path, capsys):
     assert figures["tokens"] == 2 * figures["tokens_raw"] == 2 * sum(official(1.0, "0.06M").tokens)
     assert figures["peak_cache_bytes"] == figures["formula_cache_bytes"]
     assert "125m, 1 layers" in capsys.readouterr().out
+
+
+def test_live_bytes_are_those_alive_at_once():
+    """Two tensors of 400 bytes at most at a time: the first is gone when the third is made; views count nothing."""
+    with torch.device("meta"), cards.LiveBytes() as live:
+        first = torch.empty(100)
+        second = first + 1
+        view = second.view(10, 10)
+        del first
+        third = view * 2
+        assert (live.alive, live.peak) == (800, 800)
+        del second, view, third
+    assert live.alive == 0
+
+
+def test_cards_table_on_file_is_what_the_command_prints():
+    """One line of docs/memory.md computed again: 2B at 0.25M and N=1."""
+    found = cards.need("2b", "0.25M", 1)
+    numbers = " | ".join(f"{part / 1e9:.1f}" for part in (found.weights, found.cache, found.working, found.peak))
+    text = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    assert f"| 2b | 0.25M | 1 | bfloat16 | {numbers} | 8 GB |" in text
+    assert found.weights == pytest.approx(2 * 2.2047e9, rel=1e-3)
