@@ -60,7 +60,7 @@ class Thumbnail:
 @pytest.fixture
 def count_decodes(monkeypatch):
     calls = []
-    monkeypatch.setattr("ttsvar_core.search.run.decode", lambda state: calls.append(state.last_scale) or decode(state))
+    monkeypatch.setattr("ttsvar_core.search.run.decode", lambda state, **how: calls.append(state.last_scale) or decode(state, **how))
     monkeypatch.setattr("ttsvar_core.sampling.decode", lambda state: pytest.fail("decoded a second time"))
     return calls
 
@@ -273,6 +273,20 @@ def test_the_cap_holds_and_changes_no_draws(tiny_model, conditioning):
     assert whole.report["peak_cache_bytes"] > cap >= capped.report["peak_cache_bytes"]
     assert flipped_share(capped.state, whole.state) < 1e-3
     assert capped.report["answer"]["lineage"] == whole.report["answer"]["lineage"]
+
+
+def test_unfinished_samples_can_be_looked_at_smaller(tiny_model, conditioning):
+    class Sides(Brightness):
+        def score(self, images, prompt):
+            sides.append(images.shape[1])
+            return super().score(images, prompt)
+
+    sides = []
+    result = go(tiny_model, conditioning, tts_var(1, SCALES), Sides(), look_shrink=2)
+    assert sides == [6, 6, 12] and result.images.shape[1] == 12
+    with pytest.raises(ValueError, match=r"6x6 cells.*4 times"):
+        go(tiny_model, conditioning, tts_var(1, SCALES), Sides(), look_shrink=4)
+    assert len(sides) == 3
 
 
 @pytest.mark.parametrize("capped", [False, True])

@@ -18,6 +18,7 @@ from .config import Sampling, StepSampling
 from .image_model import ImageModel
 from .infinity.cache import Chunk, KVCache, merge
 from .rng import uniforms
+from .scales import Grid
 from .search.state import SearchState
 
 CachePolicy = Literal["keep", "float8", "cpu", "drop"]
@@ -103,22 +104,35 @@ def replay(
     return state._replace(cache=cache)
 
 
-def decode(state: SearchState, chunk: int = DECODE_CHUNK) -> Tensor:
+def decode(state: SearchState, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
     """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales."""
-    return decode_features(state.model, state.features, chunk)
+    return decode_features(state.model, state.features, chunk, shrink)
 
 
-def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK) -> Tensor:
+def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
     """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
 
-    At most ``chunk`` images are decoded at a time. Raises FloatingPointError if an image is not finite.
+    At most ``chunk`` images are decoded at a time. ``shrink`` averages squares of that many cells first, for a picture of
+    1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway, but not the same picture.
+    Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
     """
+    if shrink != 1:
+        check_shrink(tuple(features.shape[-2:]), shrink)
+        features = torch.nn.functional.avg_pool2d(features, shrink)
     device = next(model.tokenizer.parameters()).device
     with torch.inference_mode():
         parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
         images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
         _check_finite(images, "The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
     return images.contiguous()
+
+
+def check_shrink(cells: Grid, shrink: int) -> None:
+    """Raise ValueError for a grid of cells that cannot be looked at ``shrink`` times smaller."""
+    if shrink < 1 or cells[0] % shrink or cells[1] % shrink:
+        raise ValueError(
+            f"A grid of {cells[0]}x{cells[1]} cells cannot be looked at {shrink} times smaller; take a divisor of both sides."
+        )
 
 
 def _sample_scale(

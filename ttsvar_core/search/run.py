@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from ..bsq.bits import cell_grid
 from ..config import Sampling
 from ..infinity.cache import compact
-from ..sampling import decode
+from ..sampling import check_shrink, decode
 from ..scales import ScaleSchedule
 from .features import FeatureExtractor
 from .memory import check_cap, fits_cap, sample_within
@@ -50,13 +51,15 @@ def run(
     *,
     max_cache_bytes: int | None = None,
     float8_cache: bool = False,
+    look_shrink: int = 1,
     state: SearchState | None = None,
 ) -> Result:
     """Carry out `plan` for one prompt and answer with the finished sample of the highest reward.
 
     reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is
     clustered. sampling, schedule: the model's own by default. max_cache_bytes, float8_cache: cap on keys and values,
-    and one byte for each number of them, see `memory`.
+    and one byte for each number of them, see `memory`. look_shrink: show unfinished samples this many times smaller, see
+    `sampling.decode_features`; the finished ones are always decoded and scored whole.
     state: go on from this state of an interrupted run of the same plan, with its seed and schedule.
     Raises ValueError before anything runs where plan, models and schedule do not fit together, and as the steps do.
     """
@@ -64,6 +67,7 @@ def run(
     sampling = sampling or model.config.sampling
     _check(model, plan, schedule, sampling, reward, extractor)
     check_cap(model, schedule, sampling, max_cache_bytes, float8_cache)
+    check_shrink(cell_grid(schedule.final, model.patchify), look_shrink)
     record = Recorder(plan, schedule, hooks)
     state = _resumable(state, plan) or start(model, conditioning, plan.samples, seed, schedule)
     record.done(state)
@@ -75,7 +79,7 @@ def run(
         state = sample_within(
             state, scale, sampling, max_cache_bytes=max_cache_bytes, float8_cache=float8_cache, on_scale=record.ran
         )
-        images = _look(state, plan, extractor, record)
+        images = _look(state, plan, extractor, record, 1 if state.finished else look_shrink)
         state = _score(state, plan, reward, images, record)
         state, images = _select(state, plan, extractor, images, record)
         chunks, state = _taken_out(state)
@@ -115,13 +119,13 @@ def _resumable(state: SearchState | None, plan: Plan) -> SearchState | None:
     return state
 
 
-def _look(state: SearchState, plan: Plan, extractor, record: Recorder) -> Tensor | None:
+def _look(state: SearchState, plan: Plan, extractor, record: Recorder, shrink: int) -> Tensor | None:
     """The images of the samples if anything looks at them after this scale, decoded once for all that do."""
     scale = state.last_scale
     if not (plan.scores(scale) or (plan.clusters(scale) and extractor.looks_at == "images")):
         return None
     with record.stage(scale, "decode"):
-        images = decode(state)
+        images = decode(state, shrink=shrink)
     record.decoded(scale)
     return images
 
