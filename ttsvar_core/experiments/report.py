@@ -87,10 +87,11 @@ def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
 
 
 def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
-    metrics = tuple(metric for metric in shown_metrics(results)[:2])
+    metrics = shown_metrics(results)[:2]
     rows = {label: [arm_row(results, name) for name in names] for label, names in experiment.curves.items() if names}
     sections = []
-    for axis, title in (("samples", "Over N (Figure 3)"), ("flops", "Over operations (Figure 8)")):
+    titles = {"samples": "Over N (Figure 3)", "images": "Over token-forwards", "flops": "Over operations (Figure 8)"}
+    for axis, title in titles.items():
         figure = plots.curves(rows, metrics, axis) if plots.available() else b""
         sections.append(Section(title, "", (), figure))
     compared = {name for table in experiment.tables for pair in table.pairs for name in (pair.arm, pair.baseline)}
