@@ -250,7 +250,7 @@ def to_image(images: torch.Tensor) -> torch.Tensor:
 
 def sampling_memory(state: SearchState, through: int, guided: bool) -> float:
     """Bytes that sampling through a scale needs beside the weights: keys and values, activations, logits."""
-    scales = range(state.next_scale, through + 1)
+    scales = range(state.next_scale, min(through + 1, len(state.schedule)))
     return max((_scale_memory(state.model, state.schedule, scale, state.samples, guided) for scale in scales), default=0.0)
 
 

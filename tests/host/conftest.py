@@ -1,0 +1,58 @@
+"""The server most host tests share, and small files under the published names for the Infinity-2B graph."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from comfyui_server import HOW_TO_GET_ONE, ROOT, Server, find_comfyui
+
+GOLDEN = ROOT / "tests" / "golden"
+WORDS, BERT_WORDS = "blip.text_encoder.embeddings.word_embeddings.weight", 30524
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a host where there is none."""
+    if find_comfyui() is None:
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_ONE))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server with the cache mode that is the default."""
+    base = tmp_path_factory.mktemp("comfyui")
+    publish_small_files(base / "models")
+    running = Server(base)
+    yield running
+    running.stop()
+
+
+def publish_small_files(models: Path) -> None:
+    """Tiny models under the names the real ones are published with."""
+    import torch
+    from safetensors.torch import load_file
+
+    for name in ("infinity", "vae", "text_encoders", "reward_models"):
+        (models / name).mkdir(parents=True, exist_ok=True)
+    tiny = GOLDEN / "infinity_tiny_2b_style"
+    torch.save(load_file(f"{tiny}.transformer.safetensors"), models / "infinity" / "infinity_2b_reg.pth")
+    torch.save(load_file(f"{tiny}.vae.safetensors"), models / "vae" / "infinity_vae_d32reg.pth")
+    # Thirteen scales, as the real model has, but small ones.
+    sizes = json.loads((GOLDEN / "infinity_tiny_2b_style.json").read_text())
+    own = json.loads((ROOT / "ttsvar_core" / "bundled" / "scenes64.json").read_text())
+    sizes |= {name: own[name] for name in ("scale_schedule", "rope_reference_grid")}
+    (models / "infinity" / "infinity_2b_reg.json").write_text(json.dumps(sizes))
+    shutil.copytree(ROOT / "ttsvar_core" / "bundled" / "scenes64.t5", models / "text_encoders" / "flan-t5-xl")
+    for tiny_name, published in (("image_reward_tiny", "ImageReward.pt"), ("dinov2_reg_tiny", "dinov2_vitl14_reg4_pretrain.pth")):
+        tensors = load_file(GOLDEN / f"{tiny_name}.safetensors")
+        if WORDS in tensors:  # the tiny text tower knows fewer words than the tokenizer of the published one
+            tensors[WORDS] = torch.nn.functional.pad(tensors[WORDS], (0, 0, 0, BERT_WORDS - len(tensors[WORDS])))
+        torch.save(tensors, models / "reward_models" / published)
+        shutil.copy(GOLDEN / f"{tiny_name}.json", models / "reward_models" / f"{Path(published).stem}.json")
