@@ -60,7 +60,12 @@ class Thumbnail:
 @pytest.fixture
 def count_decodes(monkeypatch):
     calls = []
-    monkeypatch.setattr("ttsvar_core.search.run.decode", lambda state, **how: calls.append(state.last_scale) or decode(state, **how))
+
+    def counted(state, **how):
+        calls.append(state.last_scale)
+        return decode(state, **how)
+
+    monkeypatch.setattr("ttsvar_core.search.run.decode", counted)
     monkeypatch.setattr("ttsvar_core.sampling.decode", lambda state: pytest.fail("decoded a second time"))
     return calls
 
