@@ -121,6 +121,7 @@ def test_consistency_counts_how_often_the_intermediate_best_is_the_final_best():
     "name, words",
     [
         ("n-curve", ["Over N (Figure 3)", "tts-var-1", "By category: correct", "paper: ImageReward"]),
+        ("ablations", ["Extractors, clustering without resampling", "clustering-1-chance", "tts-var-1-by-brightness"]),
         ("consistency", ["Consistency of intermediate and final best", "picked blindly"]),
     ],
 )

@@ -41,7 +41,7 @@ class World(NamedTuple):
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
             "rewards": list(self.rewards),
-            "extractors": {name: one.looks_at for name, one in self.extractors.items()},
+            "extractors": list(self.extractors),
             "schedule": [list(grid) for grid in self.schedule.grids],
             "sampling": [list(self.sampling.at(scale)) for scale in range(len(self.schedule))],
             "metrics": [*self.rewards, *([VERDICT] if self.verdict else [])],
