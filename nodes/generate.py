@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from . import host
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
-from .sample import PREVIEWS, previewer
+from .sample import PREVIEWS, previewer, sampling_of
 from .select import POTENTIALS, SCHEMES
 from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, sampling, seed
 
@@ -55,7 +55,7 @@ class Generate(io.ComfyNode):
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
         chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
         conditioning = encode(text_encoder, prompt, negative)
-        drawn = _sampling(model, guidance, tau, top_p)
+        drawn = sampling_of(model, guidance, tau, top_p)
         result = _search(model, conditioning, chosen, seed, reward, extractor, drawn, schedule, preview)
         order = _best_first(result)
         images = host.to_image(result.images)
@@ -124,12 +124,6 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
         return plan.from_json(json.loads(own))
     except json.JSONDecodeError as error:
         raise ValueError(f"The plan is not JSON: {error}. The widget's default shows one.") from error
-
-
-def _sampling(model, guidance: float, tau: float, top_p: float):
-    from ..ttsvar_core.config import Sampling
-
-    return Sampling(guidance, tau, top_p, model.config.sampling.guidance_layers)
 
 
 def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedule, preview):

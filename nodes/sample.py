@@ -79,18 +79,25 @@ class ScaleStepSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, through_scale, guidance, tau, top_p, cache_policy, preview) -> io.NodeOutput:
-        from ..ttsvar_core.config import Sampling
         from ..ttsvar_core.search.memory import sample_within
 
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
-        drawn = Sampling(guidance, tau, top_p, state.model.config.sampling.guidance_layers)
+        drawn = sampling_of(state.model, guidance, tau, top_p)
         if preview != "off":
             host.load_tokenizer(state.model, host.decoding_memory(state))
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
         state = sample_within(state, through, drawn, float8_cache=cache_policy == "float8", on_scale=watch)
         return io.NodeOutput(host.put_cache(state, cache_policy))
+
+
+def sampling_of(model: host.HostedModel, guidance: float, tau: float, top_p: float):
+    """The sampling settings of the widgets; 0 stands for the model's own value."""
+    from dataclasses import replace
+
+    given = {"guidance": guidance, "tau": tau, "top_p": top_p}
+    return replace(model.config.sampling, **{name: value for name, value in given.items() if value})
 
 
 def previewer(model: host.HostedModel, scales: int, shown: str):

@@ -49,15 +49,18 @@ def sampling():
     """The widgets that say how bits are drawn."""
     return [
         io.Float.Input(
-            "guidance", default=3.0, min=0.0, max=30.0, step=0.1,
-            tooltip="How strongly the prompt steers (classifier-free guidance). 1 switches guidance off and halves the work.",
+            "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
+            tooltip="How strongly the prompt steers (classifier-free guidance). 0 takes the model's own value (3 for Infinity-2B); "
+            "1 switches guidance off and halves the work.",
         ),
         io.Float.Input(
-            "tau", default=0.5, min=0.01, max=10.0, step=0.05, advanced=True,
-            tooltip="Temperature of the bits: low is safe and smooth, high is varied and noisy. Infinity-8B expects 1.0.",
+            "tau", default=0.0, min=0.0, max=10.0, step=0.05, advanced=True,
+            tooltip="Temperature of the bits: low is safe and smooth, high is varied and noisy. 0 takes the model's own value "
+            "(0.5 for Infinity-2B, 1 for 8B).",
         ),
         io.Float.Input(
-            "top_p", default=0.97, min=0.01, max=1.0, step=0.01, advanced=True,
-            tooltip="A bit value less likely than 1 - top_p is never drawn. 1 allows everything.",
+            "top_p", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+            tooltip="A bit value less likely than 1 - top_p is never drawn; 1 allows everything. 0 takes the model's own value "
+            "(0.97 for Infinity-2B).",
         ),
     ]

@@ -89,6 +89,14 @@ def test_hosted_layers_change_nothing(pack, parts):
     assert model.fingerprint == parts["model"].fingerprint
 
 
+def test_zero_takes_the_models_own_sampling(pack, parts, sketch):
+    own = parts["model"].config.sampling
+    assert sketch.steps[0] == own.at(0)
+    sampler = sys.modules[pack.nodes["TTSVAR_ScaleStepSampler"].__module__]
+    mixed = sampler.sampling_of(parts["model"], 1.5, 0.0, 0.9)
+    assert (mixed.guidance, mixed.tau, mixed.top_p) == (1.5, own.tau, 0.9)
+
+
 def test_progress_previews_every_scale(pack, parts):
     pack.host.steps.clear()
     (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=3, seed=1)
