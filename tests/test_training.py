@@ -17,7 +17,7 @@ TINY_TOKENIZER = [
 ]
 TINY_TRANSFORMER = [
     "--width", "32", "--heads", "2", "--depth", "2", "--batch", "16", "--warmup", "5", "--threads", "1", "--pool", "96",
-    "--rate", "3e-3",
+    "--rate", "3e-3", "--text-steps", "20",
 ]
 
 
@@ -154,6 +154,18 @@ def test_batched_text_equals_one_by_one(trained_transformer):
     for row, place in zip(rows, places, strict=True):
         torch.testing.assert_close(row, encoder.encode(all_prompts()[place].text), rtol=1e-4, atol=1e-5)
     assert not any("<unk>" in encoder.tokenizer.convert_ids_to_tokens(table.ids[i].tolist()) for i in range(0, 3000, 50))
+
+
+def test_the_text_encoder_learns_which_colour_and_place_belong_to_a_noun():
+    given = ["--out", "unused", "--tokenizer", "unused", "--text-steps", "120", "--rate", "2e-3"]
+    args = transformer.build_parser().parse_args(given)
+    torch.manual_seed(0)
+    modules = torch.nn.ModuleDict({"text": words.build_encoder(), "reader": words.build_noun_reader()})
+    table = words.PromptTable("cpu")
+    transformer.teach_words(modules, table, args)
+    held_out = [place for place, prompt in enumerate(all_prompts()) if prompt.split == "test"][::7]
+    with torch.no_grad():
+        assert float(table.noun_loss(modules["reader"], *table.states(modules["text"], held_out))) < 0.05
 
 
 def test_the_same_seed_draws_the_same_batch():

@@ -43,8 +43,12 @@ def main(argv: list[str] | None = None) -> int:
                 ("scenes64.transformer.safetensors", "scenes64.vae.safetensors"))
     text = args.to / "scenes64.t5"
     text.mkdir(exist_ok=True)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+    for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(args.model / "scenes64.t5" / name, text / name)
+    words = json.loads((args.model / "scenes64.t5" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    words |= {"tokenizer_class": "PreTrainedTokenizerFast"}  # the name transformers 4 knows; 5 writes one of its own
+    words.pop("backend", None)
+    (text / "tokenizer_config.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     total += halve(args.model / "scenes64.t5" / "model.safetensors", text / "model.safetensors")
     described = json.loads((args.model / "scenes64.json").read_text(encoding="utf-8"))
     described |= {"cfg": args.guidance, "tau": args.tau, "top_p": args.top_p}

@@ -50,7 +50,24 @@ def build_encoder(layers: int = 2, channels: int = TEXT_CHANNELS) -> Any:
         dropout_rate=0.0, feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, pad_token_id=0,
         eos_token_id=1,
     )
-    return T5EncoderModel(config)
+    encoder = T5EncoderModel(config)
+    point_heads(encoder)
+    return encoder
+
+
+def point_heads(encoder: Any) -> None:
+    """Let three attention heads start out looking at the word before, all words after, and all words before.
+
+    From T5's own start, small and for pretraining over millions of steps, the position biases hardly move in a short run, and
+    the encoder stays a bag of words: after 1500 steps it could not tell which colour stands before a noun.
+    """
+    bias = encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+    half = bias.shape[0] // 2  # buckets of words before (1, 2, ...), then of words after
+    with torch.no_grad():
+        bias[:, :3] = 0
+        bias[1, 0] = 6.0
+        bias[half:, 1] = 4.0
+        bias[1:half, 2] = 4.0
 
 
 class PromptTable:
