@@ -1,6 +1,7 @@
 """What is shipped: declared dependencies, layers, import cost, the registry's archive and its rules."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def imports(path):
 
 def third_party(paths: list[Path]):
     """Distributions that the files import, less the standard library, the host, the project and what is optional."""
-    known = sys.stdlib_module_names | HOST | OWN | OPTIONAL
+    known = sys.stdlib_module_names | HOST | OWN | OPTIONAL | {"tomllib"}
     names = {name.split(".")[0] for path in paths for name in imports(path)}
     local = {path.stem for path in paths}
     return {DISTRIBUTIONS.get(name, name) for name in names if name and name not in known | local}
@@ -113,6 +114,12 @@ def test_one_version():
     version = project()["project"]["version"]
     assert ttsvar_core.__version__ == version
     assert re.search(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.M).group(1) == version
+
+
+def test_bundled_tokenizer_is_read_by_transformers_4_and_5():
+    """Version 5 writes a class name that version 4 does not know; ComfyUI may have either."""
+    path = ROOT / "ttsvar_core" / "bundled" / "scenes64.t5" / "tokenizer_config.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_registry_metadata():
