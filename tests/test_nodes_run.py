@@ -74,10 +74,7 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
         name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
     })
     run, plan = pack.core("search.run"), pack.core("search.plan")
-    drawn = pack.core("config").Sampling(3.0, 0.5, 0.97)  # the widgets' defaults
-    result = run.run(
-        parts["model"], parts["conditioning"], plan.tts_var(1), 0, parts["reward"].inner, parts["extractor"].inner, drawn
-    )
+    result = run.run(parts["model"], parts["conditioning"], plan.tts_var(1), 0, parts["reward"].inner, parts["extractor"].inner)
     assert torch.equal(wired, result.images[[result.best]])
     assert torch.equal(image, wired) and torch.equal(finalists, image)
     assert json.loads(report)["answer"] == json.loads(json.dumps(result.report["answer"]))
