@@ -69,3 +69,10 @@ def warm(image: torch.Tensor, prompt: str) -> bool:
 def prompts(count: int) -> tuple[Prompt, ...]:
     """Prompts in two categories."""
     return tuple(Prompt(f"prompt {i}", "even" if i % 2 == 0 else "odd") for i in range(count))
+
+
+def threads_in_use(_) -> tuple[int, int]:
+    """PyTorch's threads, and the most of any other thread pool in this process."""
+    from threadpoolctl import threadpool_info
+
+    return torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_info())

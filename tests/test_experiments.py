@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiment_world import TinyFiles, prompts
+from experiment_world import TinyFiles, prompts, threads_in_use
 
 from ttsvar_core.experiments.arms import Arm, Setting
 from ttsvar_core.experiments.definitions import EXPERIMENTS, build
@@ -168,6 +168,18 @@ def test_impossible_requests_are_refused_before_anything_runs(tmp_path):
         pass
     with pytest.raises(ValueError, match="0 workers"), opened(0):
         pass
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_units_run_on_one_thread_whatever_was_set(workers):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with opened(workers) as engine:
+            assert list(engine(threads_in_use, [0, 0])) == [(1, 1), (1, 1)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_workers_that_keep_dying_are_given_up_and_errors_are_handed_on(monkeypatch):

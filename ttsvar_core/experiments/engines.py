@@ -53,9 +53,7 @@ def opened(workers: int = 1, engine: str = "processes", address: str | None = No
 def here(call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
     """One after another in this process, on one thread; the thread settings are as before between two results."""
     for task in tasks:
-        with one_thread():
-            result = call(task)
-        yield result
+        yield _on_one_thread(call, task)
 
 
 class _Processes:
@@ -83,7 +81,7 @@ class _Processes:
         from concurrent.futures.process import BrokenProcessPool
 
         try:
-            futures = {self._started().submit(call, task): index for index, task in pending.items()}
+            futures = {self._started().submit(_on_one_thread, call, task): index for index, task in pending.items()}
             for future in as_completed(futures):
                 if not isinstance(future.exception(), BrokenProcessPool):
                     del pending[futures[future]]
@@ -99,7 +97,7 @@ class _Processes:
 
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=prepare_worker)
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=follow_parent)
         return self._pool
 
     def close(self) -> None:
@@ -124,7 +122,7 @@ def _ray_cluster(workers: int, address: str | None) -> Iterator[Any]:
 
 def _on_ray(ray: Any, call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
     """Ray runs the tasks of a dead worker again elsewhere; whatever comes back is yielded once."""
-    remote = ray.remote(num_cpus=1, max_retries=DEATHS)(_prepared_call)
+    remote = ray.remote(num_cpus=1, max_retries=DEATHS)(_on_one_thread)
     waiting = [remote.remote(call, task) for task in tasks]
     while waiting:
         ready, waiting = ray.wait(waiting, num_returns=1)
@@ -147,7 +145,7 @@ def import_ray() -> Any:
     return ray
 
 
-def _prepared_call(call: Callable[[Any], Result], task: Any) -> Result:
+def _on_one_thread(call: Callable[[Any], Result], task: Any) -> Result:
     with one_thread():
         return call(task)
 
@@ -168,12 +166,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def prepare_worker() -> None:
-    """Give a worker process its one thread, and let it end when its parent does, however that ends."""
+def follow_parent() -> None:
+    """Let a worker process end when its parent does, however that ends."""
     import multiprocessing
 
-    limits = one_thread()
-    limits.__enter__()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
