@@ -64,8 +64,13 @@ def contact_sheet(state: SearchState, images: Tensor, cell: int = 256) -> Image.
 
 
 def _columns(count: int, width: int, height: int) -> int:
-    """Columns that bring the sheet nearest to a 3:2 page."""
-    return min(range(1, count + 1), key=lambda n: (abs(n * width / (math.ceil(count / n) * height) - 1.5), n))
+    """Columns that bring the sheet near a 3:2 page and leave few places empty."""
+
+    def distance(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return abs(columns * width / (rows * height) - 1.5) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=distance)
 
 
 def _header(draw: ImageDraw.ImageDraw, state: SearchState, width: int) -> None:

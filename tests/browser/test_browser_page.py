@@ -1,0 +1,131 @@
+"""The pack in ComfyUI's page: templates, a graph without red, a node found by search, previews and the picture of a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
+from comfyui_server import HOW_TO_GET_ONE, ROOT, Server, find_comfyui
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+MINUTE = 60_000  # milliseconds
+
+pytestmark = [
+    pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: install the package chromium, or set CHROMIUM to a browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    pytest.importorskip("playwright", reason="no playwright: pip install playwright (it drives the browser, none is downloaded)")
+    base = tmp_path_factory.mktemp("comfyui")
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"Comfy.TutorialCompleted": true}')  # a new user is greeted by the template browser otherwise
+    running = Server(base)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(server):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, server):
+    """A page with the editor ready; opening it is dear, so the tests share one."""
+    opened = browser.new_page(viewport={"width": 1600, "height": 1000})
+    opened.set_default_timeout(MINUTE)
+    opened.goto(server.address, timeout=2 * MINUTE)
+    opened.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types.TTSVAR_Generate)")
+    yield opened
+    opened.close()
+
+
+def open_graph(page, name: str) -> None:
+    """Load a graph the way the template browser does: fetched from the server, handed to the editor."""
+    page.evaluate(
+        "async name => window.app.loadGraphData(await (await fetch(`/api/workflow_templates/ttsvar/${name}.json`)).json())", name
+    )
+    page.wait_for_function("window.app.graph._nodes.some(node => node.type === 'MarkdownNote')")
+
+
+def test_the_template_browser_lists_our_graphs_and_opens_one(page):
+    page.get_by_text("Templates", exact=True).first.click()
+    page.get_by_text("ttsvar", exact=True).first.click()
+    for name in GRAPHS:
+        page.get_by_text(name, exact=True).first.wait_for()
+    page.get_by_text("branch_lambda", exact=True).first.click()
+    page.wait_for_function("window.app.graph._nodes.filter(node => node.type === 'TTSVAR_PotentialResampler').length === 2")
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "infinity_2b"])
+def test_a_graph_loads_without_missing_nodes_or_red_inputs(page, name):
+    open_graph(page, name)
+    missing = "window.app.graph._nodes.filter(n => !window.LiteGraph.registered_node_types[n.type]).map(n => n.type)"
+    # MarkdownNote is one of the page's own nodes, so it is registered as well
+    assert page.evaluate(missing) == []
+    assert page.evaluate("window.app.graph._nodes.filter(n => n.has_errors).map(n => n.type)") == []
+    wrong = """window.app.graph._nodes.flatMap(n => (n.widgets ?? [])
+        .filter(w => w.type === 'combo' && Array.isArray(w.options.values) && !w.options.values.includes(w.value))
+        .map(w => `${n.type}.${w.name} = ${w.value}`))"""
+    assert page.evaluate(wrong) == []
+    overlapping = """(() => { const boxes = window.app.graph._nodes.map(n => ({n, b: n.getBounding()}));
+        return boxes.flatMap((one, i) => boxes.slice(i + 1).filter(two =>
+            one.b[0] < two.b[0] + two.b[2] && two.b[0] < one.b[0] + one.b[2] &&
+            one.b[1] < two.b[1] + two.b[3] && two.b[1] < one.b[1] + one.b[3]).map(two => [one.n.title, two.n.title])) })()"""
+    assert page.evaluate(overlapping) == []
+
+
+def test_a_node_is_added_by_searching_for_an_alias(page):
+    page.evaluate("window.app.graph.clear()")
+    page.mouse.dblclick(800, 500)
+    page.keyboard.type("contact sheet", delay=20)
+    page.get_by_text("Inspect State", exact=True).first.wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_function("window.app.graph._nodes.length === 1 && window.app.graph._nodes[0].type === 'TTSVAR_InspectState'")
+
+
+def test_a_run_shows_previews_and_the_picture(page):
+    open_graph(page, "quick_start")
+    page.evaluate("""() => { window.seen = {previews: 0, done: false, failed: null};
+        const api = window.app.api;
+        api.addEventListener('b_preview', () => { window.seen.previews += 1; });
+        api.addEventListener('execution_success', () => { window.seen.done = true; });
+        api.addEventListener('execution_error', event => { window.seen.failed = JSON.stringify(event.detail); }); }""")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.wait_for_function("window.seen.done || window.seen.failed", timeout=3 * MINUTE)
+    seen = page.evaluate("window.seen")
+    assert seen["failed"] is None and seen["previews"] >= 13
+    picture = "window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth"
+    page.wait_for_function(f"{picture} === 64")
+    sheets = "window.app.graph._nodes.find(n => n.type === 'TTSVAR_InspectState').imgs?.filter(i => i.naturalWidth > 200).length"
+    page.wait_for_function(f"{sheets} === 4")
+
+
+def test_a_wrong_value_is_shown_at_its_node(page):
+    open_graph(page, "choose_by_hand")
+    page.evaluate("""() => { window.failed = null;
+        window.app.api.addEventListener('execution_error', event => { window.failed = event.detail.exception_message; });
+        const node = window.app.graph._nodes.find(n => n.type === 'TTSVAR_SelectByHand');
+        node.widgets.find(w => w.name === 'numbers').value = '99'; }""")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.wait_for_function("window.failed", timeout=3 * MINUTE)
+    assert "name rows from 0 to 7" in page.evaluate("window.failed")
+    page.get_by_text("name rows from 0 to 7").first.wait_for()
