@@ -18,7 +18,8 @@ from comfyui_http import ask, to_prompt
 from graph_builder import Graph
 
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
-SIDE = 512
+SIDE, SHEET = 512, 270  # of the thumbnail, and of the contact sheet in it
+GROUND = (24, 26, 31)
 
 
 def main() -> None:
@@ -38,6 +39,9 @@ def main() -> None:
         if chosen.run and name not in workflow_list.NEEDS_DOWNLOADS:
             pictures = run(chosen.server, to_prompt(json.loads(path.read_text(encoding="utf-8")), catalogue))
             thumbnail(pictures, path.with_suffix(".jpg"))
+            for other, source in workflow_list.NEEDS_DOWNLOADS.items():
+                if source == name:
+                    thumbnail([pictures[1]], FOLDER / f"{other}.jpg")
 
 
 def run(server: str, prompt: dict) -> list[bytes]:
@@ -54,11 +58,15 @@ def run(server: str, prompt: dict) -> list[bytes]:
 
 
 def thumbnail(pictures: list[bytes], path: Path) -> None:
-    """A square of the contact sheet, or of what else the graph shows."""
+    """A square with the contact sheet above and the family tree below."""
     from PIL import Image, ImageOps
 
-    picture = Image.open(io.BytesIO(pictures[0])).convert("RGB")
-    ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.LANCZOS, color=(24, 26, 31)).save(path, quality=88)
+    square = Image.new("RGB", (SIDE, SIDE), GROUND)
+    places = ((0, SHEET), (SHEET, SIDE - SHEET)) if len(pictures) > 1 else ((0, SIDE),)
+    for picture, (top, height) in zip(pictures, places, strict=False):
+        opened = Image.open(io.BytesIO(picture)).convert("RGB")
+        square.paste(ImageOps.pad(opened, (SIDE, height), Image.Resampling.LANCZOS, color=GROUND), (0, top))
+    square.save(path, quality=88)
 
 
 if __name__ == "__main__":

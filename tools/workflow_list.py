@@ -5,7 +5,7 @@ from __future__ import annotations
 from graph_builder import Graph, Node
 
 PROMPT = "a photo of a red circle left of a blue square"
-NEEDS_DOWNLOADS = {"infinity_2b"}
+NEEDS_DOWNLOADS = {"infinity_2b": "full_search"}  # and whose family tree serves as its thumbnail
 
 
 def loaders(graph: Graph, prompt: str = PROMPT, extractor: bool = True) -> dict[str, Node]:
@@ -193,7 +193,7 @@ def choose_by_hand(graph: Graph) -> None:
 
 def from_image(graph: Graph) -> None:
     """Keep a picture's first scales, draw the rest for another prompt."""
-    parts = loaders(graph, "a photo of a blue circle left of a red square", extractor=False)
+    parts = loaders(graph, "a photo of a red square left of a blue circle", extractor=False)
     source = graph.add("TTSVAR_Generate", "A picture to start from", prompt=PROMPT, method="Best-of-N", n=4, seed=11)
     shown = graph.add("PreviewImage", "The picture", images=source.out("image"))
     state = graph.add(
@@ -205,7 +205,7 @@ def from_image(graph: Graph) -> None:
     told = graph.add("TTSVAR_InspectState", "Variations", state=scored.out("state"))
     note = graph.note(
         "## Continue from an image\n\nThe first scales are taken from a picture (colours, layout), the others are drawn for "
-        "the new prompt.\n\n**Try**\n- through_scale 1, 4, 8: from a hint of the picture to nearly all of it\n"
+        "the new prompt: here colours and places stay, and the shapes change.\n\n**Try**\n- through_scale 1, 4, 8: from a hint of the picture to nearly all of it\n"
         "- Load Image in place of the generated picture", 260,
     )
     right, _ = graph.group("1  A picture", "load", [[source], [shown, note]], (0, 0))
