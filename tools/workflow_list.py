@@ -205,7 +205,8 @@ def from_image(graph: Graph) -> None:
     told = graph.add("TTSVAR_InspectState", "Variations", state=scored.out("state"))
     note = graph.note(
         "## Continue from an image\n\nThe first scales are taken from a picture (colours, layout), the others are drawn for "
-        "the new prompt: here colours and places stay, and the shapes change.\n\n**Try**\n- through_scale 1, 4, 8: from a hint of the picture to nearly all of it\n"
+        "the new prompt: here colours and places stay, and the shapes change.\n\n"
+        "**Try**\n- through_scale 1, 4, 8: from a hint of the picture to nearly all of it\n"
         "- Load Image in place of the generated picture", 260,
     )
     right, _ = graph.group("1  A picture", "load", [[source], [shown, note]], (0, 0))
