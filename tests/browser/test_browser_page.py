@@ -128,4 +128,5 @@ def test_a_wrong_value_is_shown_at_its_node(page):
     page.get_by_role("button", name="Run", exact=True).first.click()
     page.wait_for_function("window.failed", timeout=3 * MINUTE)
     assert "name rows from 0 to 7" in page.evaluate("window.failed")
-    page.get_by_text("name rows from 0 to 7").first.wait_for()
+    assert page.evaluate("window.app.lastExecutionError.node_type") == "TTSVAR_SelectByHand"
+    page.get_by_text("Type the ones you like").first.wait_for()  # the message names the node by its title
