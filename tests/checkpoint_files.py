@@ -4,8 +4,8 @@ import json
 from functools import cache
 
 import torch
-from conftest import GOLDEN
 from safetensors.torch import load_file, save_file
+from tiny_models import GOLDEN
 
 from ttsvar_core.checkpoint import load_model
 

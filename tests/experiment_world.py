@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from conftest import make_conditioning, make_tiny_model
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.experiments.controls import Chance, TokenizerExtractor
 from ttsvar_core.experiments.prompts import Prompt

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN
+from tiny_models import GOLDEN
 from torch import nn
 
 from ttsvar_core.bsq.autoencoder import Tokenizer

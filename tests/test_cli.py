@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from checkpoint_files import paths
-from conftest import GOLDEN
+from tiny_models import GOLDEN
 
 from ttsvar_core import cli
 

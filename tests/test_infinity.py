@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN, make_conditioning, make_tiny_model, reference_config
 from safetensors.torch import load_file
+from tiny_models import GOLDEN, make_conditioning, make_tiny_model, reference_config
 
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import empty_features, encode_bits, fuse, next_scale_input

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_conditioning, make_tiny_model
+from tiny_models import make_conditioning, make_tiny_model
 from torch import nn
 
 from ttsvar_core.infinity.cache import KVCache

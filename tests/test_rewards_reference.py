@@ -5,7 +5,7 @@ import logging
 import pytest
 import reward_files
 import torch
-from conftest import GOLDEN, reference_config
+from tiny_models import GOLDEN, reference_config
 
 from ttsvar_core.extractors.dinov2 import build_dinov2, normed_patches
 from ttsvar_core.rewards import aesthetic, hps

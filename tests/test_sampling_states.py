@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import make_conditioning, make_tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
 from ttsvar_core.infinity.cache import Chunk, KVCache, compact, merge

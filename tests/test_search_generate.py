@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import make_conditioning, make_tiny_model
 from PIL import Image
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.cli import main
 from ttsvar_core.commands import choices, generate

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import make_conditioning, make_tiny_model
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
 from ttsvar_core.sampling import decode, sample

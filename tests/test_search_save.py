@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from conftest import make_conditioning, make_tiny_model
 from safetensors.torch import save_file
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
 from ttsvar_core.infinity.text import Conditioning

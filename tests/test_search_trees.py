@@ -4,10 +4,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from conftest import make_conditioning, make_tiny_model
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.sampling import decode, replay, sample
 from ttsvar_core.search.features import LatentPool

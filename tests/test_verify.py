@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import GOLDEN, make_tiny_model
 from safetensors.torch import load_file, save_file
+from tiny_models import GOLDEN, make_tiny_model
 
 from ttsvar_core.bsq.bits import cell_grid, empty_features, encode_bits, fuse
 from ttsvar_core.commands.verify import verify_directory
