@@ -16,21 +16,22 @@ SAMPLES, LATE = 8, 10
 
 
 @pytest.fixture(scope="module")
-def gains() -> list[float]:
-    """Per prompt: the final grade of the sample picked at a late scale, above the mean of all the samples it was among."""
+def gains() -> list[tuple[float, float]]:
+    """Per prompt: the final grade of the sample picked at a late scale, and of the best in the end, both above the mean of all
+    the samples they were among."""
     scales = 13
     picked = cut("pick", SAMPLES, {LATE: (PotentialSelector(scheme="top-k"), 1)}, scales)
     arms = (Arm("all", best_of_n(SAMPLES, scales)), Arm("picked", picked))
     found = []
-    hardest = [prompt for prompt in scene_prompts(60) if prompt.category == "two"][:8]  # right half of the time: room to pick
-    for place, prompt in enumerate(hardest):
+    for place, prompt in enumerate(scene_prompts(8)):
         with one_thread():
             record = run_unit(Task(WorldFiles(), arms, Unit(prompt, 0, place)))["arms"]
-        found.append(record["picked"]["scores"][0] - sum(record["all"]["scores"]) / SAMPLES)
+        blind = sum(record["all"]["scores"]) / SAMPLES
+        found.append((record["picked"]["scores"][0] - blind, max(record["all"]["scores"]) - blind))
     return found
 
 
 def test_what_looks_best_before_the_end_is_better_than_a_blind_pick(gains):
-    """About 0.1 on average here; half of that leaves room for rounding flips, not for a search that picks blindly."""
-    assert sum(gains) / len(gains) > 0.05, gains
-    assert sum(gain > 0 for gain in gains) >= 5, gains
+    """A blind pick gets nothing of what could be gained, knowing the end all of it; docs/evidence.md measures about 0.8 here."""
+    picked, best = (sum(side) for side in zip(*gains, strict=True))
+    assert picked / best > 0.4, gains
