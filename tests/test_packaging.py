@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
-OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray"}  # each used by one loader or command that can do without
+# Each is used by one loader, command or test that can do without.
+OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray", "playwright"}
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 OWN = {"ttsvar_core", "nodes", "benchmarks", "training", "tests", "tools", "quickstart"}
 
