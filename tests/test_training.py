@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from training import evaluate, tokenizer, transformer, words
+from training import evaluate, headline, publish, tokenizer, transformer, words
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.scales import parse_schedule
@@ -177,3 +177,21 @@ def test_the_same_seed_draws_the_same_batch():
 def test_descriptions_read_back_as_sizes(trained_transformer):
     config = ModelConfig.from_json(json.loads((trained_transformer / "scenes64.json").read_text()))
     assert config.transformer.depth == 2 and config.tokenizer.base_ch == 8 and len(config.schedule()) == 13
+
+
+def test_published_weights_load_and_keep_the_tuned_settings(trained_transformer, tmp_path):
+    assert publish.main(["--model", str(trained_transformer), "--to", str(tmp_path), "--guidance", "2.5", "--tau", "0.9"]) == 0
+    published, _ = evaluate.load_folder(tmp_path)
+    assert (published.config.sampling.guidance, published.config.sampling.tau) == (2.5, 0.9)
+    trained = evaluate.load_folder(trained_transformer)[0].transformer.state_dict()
+    for name, tensor in published.transformer.state_dict().items():
+        torch.testing.assert_close(tensor, trained[name].half().float(), rtol=0, atol=0)
+
+
+def test_the_headline_counts_gains_in_pairs():
+    rows = [{"raw": [0, 0.5], "best-of-2": [1, 0.7], "tts-var-1": [1, 0.6], "tts-var-2": [1, 0.9]}] * 3
+    rows += [{"raw": [1, 0.9], "best-of-2": [1, 0.9], "tts-var-1": [0, 0.4], "tts-var-2": [1, 0.9]}]
+    told = headline.summary(rows)
+    assert told["verdict"]["raw"][0] == 0.25 and told["verdict gained"]["tts-var-1 over raw"][0] == 0.5
+    mean, low, high = told["grade gained"]["best-of-2 over raw"]
+    assert low <= mean == 0.15 <= high and low >= 0
