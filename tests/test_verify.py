@@ -87,6 +87,7 @@ def store(folder, patchify=False, negative_tokens=0, schedule="1 2 3 4 6"):
         guidance=sampling["cfg"], tau=sampling["tau"], guidance_layers=tuple(sampling["cfg_insertion_layer"])
     )
     object.__setattr__(model, "config", replace(model.config, sampling=settings))
+    model.tokenizer.to(memory_format=torch.channels_last)  # as it is when loaded, so that pictures can be compared exactly
     sizes = model.config.transformer
     data = {
         "kind": "infinity", "name": "tiny", "embed_dim": sizes.embed_dim, "depth": sizes.depth, "num_heads": sizes.num_heads,
