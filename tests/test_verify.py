@@ -98,7 +98,8 @@ def store(folder, patchify=False, negative_tokens=0, schedule="1 2 3 4 6"):
     }
     (folder / "tiny.json").write_text(json.dumps(data))
     for part, module in (("transformer", model.transformer), ("vae", model.tokenizer)):
-        save_file(dict(module.state_dict()), folder / f"tiny.{part}.safetensors")
+        tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        save_file(tensors, folder / f"tiny.{part}.safetensors")
     golden = {name: tensor.contiguous() for name, tensor in golden_of(model, negative_tokens).items()}
     save_file(golden, folder / "tiny.golden.safetensors")
     return model, golden
