@@ -113,6 +113,14 @@ def layout_training_buffers(folder, transformer, tokenizer):
     return folder / "model.pth", folder / "vae.pth"
 
 
+def layout_flash_training(folder, transformer, tokenizer):
+    """Query lengths per head along the third axis, as the published code stores them with its flash attention."""
+    turned = {k: t.transpose(1, 2).contiguous() if k.endswith("scale_mul_1H11") else t for k, t in transformer.items()}
+    torch.save(turned, folder / "model.pth")
+    torch.save({"vae": tokenizer}, folder / "vae.pth")
+    return folder / "model.pth", folder / "vae.pth"
+
+
 def layout_without_constants(folder, transformer, tokenizer):
     save_file({k: v for k, v in transformer.items() if "zero_k_bias" not in k}, folder / "model.safetensors")
     save_file({k: v for k, v in tokenizer.items() if "quantize" not in k}, folder / "vae.safetensors")

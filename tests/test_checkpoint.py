@@ -8,6 +8,7 @@ import torch
 from checkpoint_files import (
     LAYOUTS,
     assert_same_weights,
+    layout_flash_training,
     layout_safetensors_shards,
     layout_training,
     paths,
@@ -17,7 +18,9 @@ from checkpoint_files import (
 )
 from safetensors.torch import load_file, save_file
 
-from ttsvar_core.checkpoint import RawCheckpoint, load_bundled, load_model
+from ttsvar_core.checkpoint import RawCheckpoint, load_bundled, load_model, read_checkpoint
+from ttsvar_core.checkpoint.names import model_tensors
+from ttsvar_core.checkpoint.shapes import transformer_sizes
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,12 @@ def test_every_layout_gives_the_same_model(layout, plain, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same_weights(load_model(*files, config=plain.config), plain)
+
+
+def test_heads_are_counted_where_flash_training_put_them(plain, tmp_path):
+    transformer, _ = layout_flash_training(tmp_path, weights("transformer"), weights("vae"))
+    sizes = transformer_sizes(model_tensors(read_checkpoint(transformer), "transformer"))
+    assert sizes["num_heads"] == plain.config.transformer.num_heads
 
 
 def test_one_chunk_of_blocks_has_other_names(tmp_path):

@@ -70,7 +70,7 @@ def model_tensors(raw: RawCheckpoint, kind: Kind) -> dict[str, Tensor]:
             f"{raw.path.name} is a quantised file (it holds {quantised[0]}), which is not supported. "
             "Use the original file; a lower precision can be chosen when it is loaded."
         )
-    return {name: tensor for name, tensor in found.items() if not _CONSTANTS[kind].fullmatch(name)}
+    return {name: _our_shape(name, tensor) for name, tensor in found.items() if not _CONSTANTS[kind].fullmatch(name)}
 
 
 def detect_kind(raw: RawCheckpoint) -> Kind:
@@ -102,6 +102,14 @@ def _our_name(name: str, kind: str) -> str:
         name = re.sub(r"\b(conv_in|conv_out|conv1|conv2|nin_shortcut|(?:down|up)sample\.conv)\.(weight|bias)$", r"\1.conv.\2", name)
         name = re.sub(r"\b(norm1|norm2|norm_out)\.(weight|bias)$", r"\1.norm.\2", name)
     return name
+
+
+def _our_shape(name: str, tensor: Tensor) -> Tensor:
+    """One layout for all files: the published code stores the heads' query lengths as (1, 1, H, 1), for all its name says, when
+    trained with its flash attention, and as (1, H, 1, 1) otherwise."""
+    if name.endswith("sa.scale_mul_1H11") and tensor.ndim == 4 and tensor.shape[1] == 1:
+        return tensor.transpose(1, 2)
+    return tensor
 
 
 def _wrong_kind(raw: RawCheckpoint, wanted: str) -> str:
