@@ -1,5 +1,6 @@
 """The command line."""
 
+import os
 import subprocess
 import sys
 
@@ -29,6 +30,24 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
 
 def test_verify_and_convert_are_there():
     assert {"verify", "convert"} <= set(cli.available()) <= set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("what", ["verify", "--help"])
+def test_a_reader_that_stops_early_ends_the_command_quietly(what, unbuffered, tmp_path):
+    """As in ``verify DIR | head -1``: no traceback, and the exit status of a command stopped by a closed pipe."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.json").write_text('{"kind": "infinity"}')
+    arguments = [what] if what == "--help" else [what, str(tmp_path)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "ttsvar_core", *arguments], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True,
+        check=False, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    lost = what == "--help" and unbuffered  # argparse itself passes over a message that it cannot write
+    assert (done.returncode, done.stderr) == (0 if lost else cli.NOBODY_READS, "")
 
 
 def test_no_command_is_an_error():

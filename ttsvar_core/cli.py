@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Sequence
 
 COMMANDS = ("demo", "generate", "verify", "convert", "experiment")
+NOBODY_READS = 141  # what shells report of a command whose reader has gone: 128 + SIGPIPE
 
 
 def available() -> list[str]:
@@ -16,7 +19,19 @@ def available() -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run one command and return its exit status. Whoever reads the output may stop (``| head``): then end without a word."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:  # what is still in the buffer, which the interpreter writes out as it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return NOBODY_READS
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ttsvar_core", description="TTS-VAR search on the Infinity image model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in available()}

@@ -63,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the search; 1 for what cannot run, 130 after Ctrl-C, which leaves a state to go on from."""
     try:
         return _generate(args)
+    except BrokenPipeError:
+        raise  # nobody reads the output any more, which is no fault of the run: cli.py ends it
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
