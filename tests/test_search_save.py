@@ -1,12 +1,15 @@
 """States on disk: small, whole, and refused where they do not belong."""
 
 import math
+import os
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_models import make_conditioning, make_tiny_model
 
+from training.common import export
+from training.publish import halve
 from ttsvar_core.config import Sampling
 from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.sampling import decode, sample
@@ -41,6 +44,20 @@ def test_a_state_comes_back_bit_for_bit_in_a_few_kilobytes(grown, tiny_model, co
     assert_same(loaded, grown)
     assert loaded.cache is None and math.isnan(loaded.lineage[0].scores[0]) == math.isnan(grown.lineage[0].scores[0])
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of owner, group and others")
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_have_the_permissions_any_new_file_gets(grown, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_state(grown, tmp_path / "state.safetensors")
+        export(torch.nn.Linear(1, 1), tmp_path / "export.safetensors")
+        halve(tmp_path / "export.safetensors", tmp_path / "halved.safetensors")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_going_on_with_the_cache_kept_is_bit_equal(grown, tiny_model, conditioning, tmp_path):

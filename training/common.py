@@ -133,8 +133,6 @@ class Run:
 
 def export(module: nn.Module, path: Path) -> None:
     """Write a module's weights as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from ttsvar_core.checkpoint.write import save_whole
 
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(tensors, str(path) + ".part")
-    os.replace(str(path) + ".part", path)
+    save_whole({name: tensor.detach().float().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)

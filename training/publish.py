@@ -27,11 +27,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def halve(source: Path, target: Path) -> int:
     """Write a safetensors file in half precision; returns its bytes."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
+
+    from ttsvar_core.checkpoint.write import save_whole
 
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in load_file(str(source)).items()}
-    save_file(tensors, str(target), metadata={"format": "pt"})
-    target.chmod(0o644)
+    save_whole(tensors, target, {"format": "pt"})
     return target.stat().st_size
 
 

@@ -1,9 +1,11 @@
-"""Write tensors as safetensors, one at a time, so that converting a file never holds a second one in memory."""
+"""Write tensors as safetensors: whole or not at all, with the permissions any new file gets, and for a conversion one tensor at a
+time, so that no second file is ever held in memory."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +39,25 @@ def write_safetensors(
             file.write(struct.pack("<Q", len(text)) + text)
             for name, tensor in sources.items():
                 file.write(prepare(name, tensor).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def save_whole(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors of several types; an older file at ``path`` is replaced only once the new one is complete.
+
+    The library's own writer makes files that only their owner may read, whatever the umask says.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        with unfinished.open("wb") as file:
+            permissions = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        save_file(dict(tensors), unfinished, metadata=None if metadata is None else dict(metadata))
+        unfinished.chmod(permissions)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,16 +37,13 @@ def save_state(state: SearchState, path: str | Path, with_cache: bool = False) -
     with_cache: store keys and values as well, so that going on is bit-equal even after selections (a replayed cache
     agrees to rounding).
     """
-    from safetensors.torch import save_file
+    from ..checkpoint.write import save_whole
 
     tensors = {f"bits.{scale:02d}": _packed(bits) for scale, bits in enumerate(state.bits)}
     tensors["scores"] = state.scores.contiguous()
     if with_cache and state.cache is not None:
         tensors |= _cache_tensors(compact(list(state.cache.chunks)))
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata=_metadata(state))
-    os.replace(part, path)
+    save_whole({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, _metadata(state))
 
 
 def load_state(path: str | Path, model: ImageModel, conditioning: Conditioning) -> SearchState:
