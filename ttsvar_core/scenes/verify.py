@@ -1,8 +1,10 @@
 """The verifier: what is in a picture, from its pixels alone, and whether that is what a prompt asked for.
 
 The background is a plane of colour fitted robustly; objects are connected regions that stand out from it, cut at half of
-their own contrast so that blur does not grow or shrink them. Colour is the nearest hue, shape the template of equal area
-that overlaps best. Everything is graded, so that a sketch scores by how near it comes.
+their own contrast so that blur does not grow or shrink them. Colour is the nearest of the palette, shape the template of
+equal area that overlaps best. The verdict wants both to be clear: what lies half way between two shapes or two colours is
+neither, and whatever is too faint or too small to name makes a picture wrong. The grade is graded throughout, so that a
+sketch scores by how near it comes.
 """
 
 from __future__ import annotations
@@ -22,11 +24,16 @@ CONTRAST = 0.28
 FAINT = 0.14
 SMALLEST_AREA = 40.0
 SPECK_AREA = 10.0
+GHOST = 0.2
 SHAPE_OVERLAP = 0.74
 SHAPE_SHARPNESS = 25.0
+CLEAR_FIT = 0.9
+CLEAR_MARGIN = 0.06
+BLURS = (0.0, 0.8, 1.5)
+COLOUR_DISTANCE = 0.15
+COLOUR_SPREAD = 0.25
 HUE_SPREAD = 12.0
-HUE_LIMIT = 24.0
-CHROMA_LIMIT = 0.25
+FULL_CHROMA = 0.5
 RELATION_COSINE = 0.5
 EXTRA_PENALTY = 0.6
 
@@ -34,8 +41,8 @@ EXTRA_PENALTY = 0.6
 class Detection(NamedTuple):
     """One object: names for the verdict, probabilities for the grade; lengths in pixels of a 64-pixel side."""
 
-    shape: str  # empty when no shape fits
-    colour: str  # empty when it has no nameable hue
+    shape: str  # empty when it is unclear
+    colour: str  # empty when it is unclear
     x: float
     y: float
     area: float
@@ -107,22 +114,26 @@ def _describe(image: numpy.ndarray, contrast: numpy.ndarray, mask: numpy.ndarray
 
     core = ndimage.binary_erosion(mask, iterations=2)
     core = core if core.sum() >= 6 else mask
-    colour_scores, colour = _colour(numpy.median(image[core], axis=0))
     height = float(numpy.median(contrast[core]))
     # Soft edges: partial pixels count by how much of the object's own contrast they have.
     around = ndimage.binary_dilation(mask, iterations=1)
     cover = numpy.where(around, numpy.clip(contrast / max(height, 1e-6), 0, 1), 0)
     cover = numpy.where(mask & (cover > 0.5), numpy.maximum(cover, 0.5), cover)
-    area = float(cover.sum())
-    rows, columns = numpy.mgrid[0 : mask.shape[0], 0 : mask.shape[1]]
-    x, y = float((cover * columns).sum() / area), float((cover * rows).sum() / area)
-    overlaps = _overlaps(cover, x, y, area)
+    x, y, area = _extent(cover)
+    overlaps = _overlaps(cover, _templates(x, y, area))
     weights = numpy.exp(SHAPE_SHARPNESS * (overlaps - overlaps.max()))
     fit = 1 / (1 + math.exp(-20 * (float(overlaps.max()) - SHAPE_OVERLAP)))
-    best = int(overlaps.argmax())
     presence = min(1.0, height / (2 * CONTRAST)) * min(1.0, area / (2 * SMALLEST_AREA))
-    name = SHAPES[best] if overlaps[best] >= SHAPE_OVERLAP else ""
-    return Detection(name, colour, x, y, area, weights / weights.sum() * fit, colour_scores, presence)
+    shape, colour = _clear_shape(cover), _clear_colour(image[core])
+    colour_scores = _colour_scores(numpy.median(image[core], axis=0))
+    return Detection(shape, colour, x, y, area, weights / weights.sum() * fit, colour_scores, presence)
+
+
+def _extent(cover: numpy.ndarray) -> tuple[float, float, float]:
+    """Centre of mass and area of a cover (64, 64)."""
+    rows, columns = numpy.mgrid[0:SIDE, 0:SIDE]
+    area = float(cover.sum())
+    return float((cover * columns).sum() / area), float((cover * rows).sum() / area), area
 
 
 @lru_cache(maxsize=8)
@@ -133,17 +144,45 @@ def _template_moments(shape: int) -> tuple[float, float]:
     return float(inside.mean() * 9), float((inside * ticks[:, None]).sum() / inside.sum())
 
 
-def _overlaps(cover: numpy.ndarray, x: float, y: float, area: float) -> numpy.ndarray:
-    """Soft intersection over union with each shape's template of the same area and centre of mass, (4,)."""
-    rows, columns = numpy.mgrid[0 : cover.shape[0], 0 : cover.shape[1]]
-    scores = []
+def _templates(x: float, y: float, area: float) -> numpy.ndarray:
+    """How much of each pixel each shape of that area and centre of mass covers, (4, 64, 64)."""
+    rows, columns = numpy.mgrid[0:SIDE, 0:SIDE]
+    covers = []
     for shape in range(len(SHAPES)):
         unit_area, drop = _template_moments(shape)
         radius = math.sqrt(area / unit_area)
         distance = shape_distance(shape, columns - x, rows - y + drop * radius, numpy.float64(radius))
-        template = numpy.clip(0.5 - distance, 0, 1)
-        scores.append(numpy.minimum(cover, template).sum() / numpy.maximum(cover, template).sum())
-    return numpy.array(scores)
+        covers.append(numpy.clip(0.5 - distance, 0, 1))
+    return numpy.stack(covers)
+
+
+def _overlaps(cover: numpy.ndarray, templates: numpy.ndarray) -> numpy.ndarray:
+    """Soft intersection over union of a cover (64, 64) with each template, (4,)."""
+    return numpy.minimum(cover, templates).sum((1, 2)) / numpy.maximum(cover, templates).sum((1, 2))
+
+
+def _clear_shape(cover: numpy.ndarray) -> str:
+    """The shape that fits well, and clearly better than every other, or nothing.
+
+    The templates are blurred as the picture is, since blur rounds corners, and both are steepened, which takes out most
+    noise. Then the best template overlaps by 0.94 and more, 0.09 and more above the second best, in rendered scenes with
+    the blur and noise of the tests (by 0.96 and 0.11 in 600 scenes of the validation split after the bundled tokenizer),
+    while in morphs half way from one shape to another it leads by 0.05 at most. Regular polygons of six and more corners
+    pass for circles: a circle with the blur and noise of the tests fits no better than a hexagon without.
+    """
+    from scipy import ndimage
+
+    crisp = _steepened(cover)
+    templates = _templates(*_extent(crisp))
+    blurred = (ndimage.gaussian_filter(templates, (0, blur, blur)) if blur else templates for blur in BLURS)
+    overlaps = max((_overlaps(crisp, _steepened(one)) for one in blurred), key=max)
+    second, best = numpy.sort(overlaps)[-2:]
+    return SHAPES[overlaps.argmax()] if best >= CLEAR_FIT and best - second >= CLEAR_MARGIN else ""
+
+
+def _steepened(cover: numpy.ndarray) -> numpy.ndarray:
+    """A cover with its middle half stretched over the whole range."""
+    return numpy.clip(2 * cover - 0.5, 0, 1)
 
 
 def _hue(rgb: numpy.ndarray) -> tuple[float, float]:
@@ -155,18 +194,29 @@ def _hue(rgb: numpy.ndarray) -> tuple[float, float]:
 _PALETTE_HUES = numpy.array([_hue(colour)[0] for colour in PALETTE])
 
 
-def _colour(rgb: numpy.ndarray) -> tuple[numpy.ndarray, str]:
+def _colour_scores(rgb: numpy.ndarray) -> numpy.ndarray:
     hue, chroma = _hue(rgb)
     away = numpy.abs((_PALETTE_HUES - hue + 180) % 360 - 180)
     weights = numpy.exp(-0.5 * numpy.square(away / HUE_SPREAD)) + 1e-9
-    certainty = min(1.0, chroma / (2 * CHROMA_LIMIT)) * math.exp(-0.5 * (float(away.min()) / (2 * HUE_SPREAD)) ** 2)
-    best = int(away.argmin())
-    named = away[best] <= HUE_LIMIT and chroma >= CHROMA_LIMIT
-    return weights / weights.sum() * certainty, COLOURS[best] if named else ""
+    certainty = min(1.0, chroma / FULL_CHROMA) * math.exp(-0.5 * (float(away.min()) / (2 * HUE_SPREAD)) ** 2)
+    return weights / weights.sum() * certainty
+
+
+def _clear_colour(pixels: numpy.ndarray) -> str:
+    """The palette's colour that all of an object (N, 3) has, or nothing if it is between colours, faded or patched.
+
+    Blue and purple, the nearest two colours, lie 0.48 apart. In rendered scenes with the blur and noise of the tests an
+    object's median is within 0.07 of its colour and nine tenths of its pixels within 0.17 of the median; in scenes after
+    the bundled tokenizer both stay below 0.03.
+    """
+    middle = numpy.median(pixels, axis=0)
+    distances = numpy.linalg.norm(PALETTE - middle, axis=1)
+    spread = numpy.quantile(numpy.linalg.norm(pixels - middle, axis=1), 0.9)
+    return COLOURS[distances.argmin()] if distances.min() <= COLOUR_DISTANCE and spread <= COLOUR_SPREAD else ""
 
 
 def _matches(noun: Noun, seen: Detection) -> bool:
-    return noun.shape == seen.shape and noun.colour in ("", seen.colour)
+    return noun.shape == seen.shape and bool(seen.colour) and noun.colour in ("", seen.colour)
 
 
 def _grade(noun: Noun, seen: Detection) -> float:
@@ -186,12 +236,11 @@ def judge(found: list[Detection], prompt: ScenePrompt) -> Judgement:
     """Compare what a picture shows with what the prompt asks for.
 
     The verdict is stricter than GenEval's: objects beyond those asked for make any picture wrong, not only a counted one,
-    so that a picture of everything is right for nothing. The relation rule is GenEval's: the direction counts when its
-    cosine is above 0.5.
+    so that a picture of everything is right for nothing; so do ghosts and specks. The relation rule is GenEval's: the
+    direction counts when its cosine is above 0.5.
     """
     wanted = prompt.objects
-    objects = [d for d in found if d.area >= SMALLEST_AREA and d.presence >= 0.5]
-    reason = _fault(objects, prompt)
+    reason = _fault(found, prompt)
     seen = [d for d in found if d.presence > 0.05][:6]
     spare = [d.presence for d in seen]
     best = 0.0
@@ -208,11 +257,14 @@ def judge(found: list[Detection], prompt: ScenePrompt) -> Judgement:
     return Judgement(not reason, reason or "as asked", float(min(1.0, best)))
 
 
-def _fault(objects: list[Detection], prompt: ScenePrompt) -> str:
+def _fault(found: list[Detection], prompt: ScenePrompt) -> str:
     wanted = prompt.objects
+    objects = [d for d in found if d.area >= SMALLEST_AREA and d.presence >= 0.5]
     if len(objects) != len(wanted):
         return f"{len(objects)} objects instead of {len(wanted)}"
-    unfit = "; ".join(f"{d.colour or 'colourless'} {d.shape or 'shapeless'}" for d in objects)
+    if sum(d.presence >= GHOST for d in found) > len(objects):
+        return "something faint or small besides"
+    unfit = "; ".join(f"{d.colour or 'unclear colour,'} {d.shape or 'unclear shape'}" for d in objects)
     reasons = [f"shows {unfit}"]
     for order in itertools.permutations(objects):
         if all(_matches(noun, seen) for noun, seen in zip(wanted, order, strict=True)):
