@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..rewards.base import CHUNK, NetworkBacked, check_images, in_chunks, placement
+from ..rewards.base import CHUNK, SingleNetwork
 from ..rewards.files import Published, Required, WrongWeights, read_config, read_tensors, require
 from ..rewards.layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows
 from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -36,7 +36,7 @@ HUB_NAMES = (
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class DinoExtractor(NetworkBacked):
+class DinoExtractor(SingleNetwork):
     """Patch tokens reduced to one vector per image; reducer: "PCA", "PCA-shared" or "Pool"."""
 
     model: nn.Module
@@ -49,10 +49,6 @@ class DinoExtractor(NetworkBacked):
     def name(self) -> str:
         return f"DINOv2 {self.reducer}"
 
-    @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
-
     def describe(self, x: Tensor) -> Tensor:
         """(B, F) float32 on the CPU, of images (B, H, W, 3) in [0, 1]; F is 256 for PCA, the model's width for Pool."""
         return REDUCERS[self.reducer](self.patch_tokens(x))
@@ -60,13 +56,7 @@ class DinoExtractor(NetworkBacked):
     @torch.no_grad()
     def patch_tokens(self, images: Tensor) -> Tensor:
         """(B, L, C) float32 tokens of the patches, rows first, of images (B, H, W, 3) in [0, 1]."""
-        check_images(images, self.name)
-        device, dtype = placement(self.model)
-
-        def one_pass(chunk: Tensor) -> Tensor:
-            return normed_patches(self.model, self.preprocess(chunk.to(device)).to(dtype))
-
-        return in_chunks(one_pass, images, self.chunk)
+        return self.look(images, lambda pixels: normed_patches(self.model, pixels))
 
 
 def normed_patches(model: nn.Module, pixels: Tensor) -> Tensor:

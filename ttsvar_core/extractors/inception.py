@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..rewards.base import CHUNK, NetworkBacked, check_images, in_chunks, placement
+from ..rewards.base import CHUNK, SingleNetwork
 from ..rewards.files import Published, WrongWeights, read_tensors
 from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -25,7 +25,7 @@ IMAGE_SIZE = 299
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class InceptionExtractor(NetworkBacked):
+class InceptionExtractor(SingleNetwork):
     """One vector of 2048 pooled features per image."""
 
     model: nn.Module
@@ -34,20 +34,10 @@ class InceptionExtractor(NetworkBacked):
     name: str = "Inception"
     looks_at: str = "images"
 
-    @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
-
     @torch.no_grad()
     def describe(self, x: Tensor) -> Tensor:
         """(B, 2048) float32 on the CPU, of images (B, H, W, 3) in [0, 1]."""
-        check_images(x, self.name)
-        device, dtype = placement(self.model)
-
-        def one_pass(chunk: Tensor) -> Tensor:
-            return self.model(self.preprocess(chunk.to(device)).to(dtype)).float().cpu()
-
-        return in_chunks(one_pass, x, self.chunk)
+        return self.look(x, lambda pixels: self.model(pixels).float().cpu())
 
 
 def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:

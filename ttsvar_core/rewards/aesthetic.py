@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .base import CHUNK, NetworkBacked, check_images, in_chunks, placement
+from .base import CHUNK, SingleNetwork
 from .files import Published, Required, read_config, read_tensors, require, with_prefix
 from .layout import count_blocks, float_stack, linear_stack, load_published, vision_heads
 from .preprocess import HALF, Preprocess
@@ -53,7 +53,7 @@ class AestheticModel(nn.Module):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class AestheticReward(NetworkBacked):
+class AestheticReward(SingleNetwork):
     """Aesthetic v2.5 divided by ten."""
 
     model: AestheticModel
@@ -63,19 +63,13 @@ class AestheticReward(NetworkBacked):
     range: tuple[float, float] = (0.1, 1.0)
 
     @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
+    def tower(self) -> nn.Module:
+        return self.model.vision
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]; the prompt is not used."""
-        check_images(images, self.name)
-        device, dtype = placement(self.model.vision)
-
-        def one_pass(chunk: Tensor) -> Tensor:
-            return self.model(self.preprocess(chunk.to(device)).to(dtype))
-
-        return in_chunks(one_pass, images, self.chunk).to(images.device) / SCALE
+        return self.look(images, self.model).to(images.device) / SCALE
 
 
 def load_aesthetic(tower: str | Path, head: str | Path, dtype=torch.float32) -> AestheticReward:

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from .preprocess import Preprocess
+
 CHUNK = 32
 """Images in one forward pass unless memory runs out; a search of the paper holds at most 64 (8 samples at N = 8)."""
 
@@ -44,6 +46,29 @@ class NetworkBacked:
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for model in self.models for parameter in model.parameters())
         return f"{type(self).__name__}({self.name}, {parameters / 1e6:.1f}M parameters)"
+
+
+class SingleNetwork(NetworkBacked):
+    """A reward or extractor around one network that looks at prepared pixels, a chunk of images at a time."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    chunk: int
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    @property
+    def tower(self) -> nn.Module:
+        """The part that sees the pixels; they go to its device, in its dtype."""
+        return self.model
+
+    def look(self, images: Tensor, see: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `see` makes of pixels (B, 3, h, w), concatenated over all images (B, H, W, 3) in [0, 1]."""
+        check_images(images, self.name)
+        device, dtype = placement(self.tower)
+        return in_chunks(lambda chunk: see(self.preprocess(chunk.to(device)).to(dtype)), images, self.chunk)
 
 
 class Recent:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import CHUNK, NetworkBacked, Recent, check_images, in_chunks, placement
+from .base import CHUNK, Recent, SingleNetwork, placement
 from .clip_layout import ClipNetwork, build_clip, check_vocabulary
 from .files import Published, read_config, read_tensors
 from .preprocess import Preprocess
@@ -24,7 +24,7 @@ PICK = Published("PickScore", "model.safetensors", "https://huggingface.co/yuval
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ClipReward(NetworkBacked):
+class ClipReward(SingleNetwork):
     """Cosine of image and prompt, times the model's temperature if `scaled`. A prompt is embedded once."""
 
     model: ClipNetwork
@@ -36,21 +36,15 @@ class ClipReward(NetworkBacked):
     chunk: int = CHUNK
     recent: Recent = field(default_factory=Recent)
 
-    @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
-
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        check_images(images, self.name)
-        device, dtype = placement(self.model)
-        text = self.recent.get((prompt, dtype), lambda: self._embed(prompt)).to(device)
 
-        def one_pass(chunk: Tensor) -> Tensor:
-            return (self.model(self.preprocess(chunk.to(device)).to(dtype)) * text).sum(dim=-1)
+        def cosines(pixels: Tensor) -> Tensor:
+            text = self.recent.get((prompt, pixels.dtype), lambda: self._embed(prompt)).to(pixels.device)
+            return (self.model(pixels) * text).sum(dim=-1)
 
-        cosine = in_chunks(one_pass, images, self.chunk).to(images.device)
+        cosine = self.look(images, cosines).to(images.device)
         return cosine * self.model.temperature().to(cosine.device) if self.scaled else cosine
 
     def _embed(self, prompt: str) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .base import CHUNK, NetworkBacked, Recent, check_images, in_chunks, placement
+from .base import CHUNK, Recent, SingleNetwork
 from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
 from .layout import HEAD_SIZE, count_blocks, float_stack, linear_stack, load_published, rename, vision_heads
 from .preprocess import Preprocess
@@ -60,7 +60,7 @@ class ImageRewardModel(nn.Module):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ImageReward(NetworkBacked):
+class ImageReward(SingleNetwork):
     """Scores about -2 to 2, one forward pass for a whole batch, the prompt tokenised once."""
 
     model: ImageRewardModel
@@ -72,21 +72,14 @@ class ImageReward(NetworkBacked):
     recent: Recent = field(default_factory=Recent)
 
     @property
-    def models(self) -> tuple[nn.Module, ...]:
-        return (self.model,)
+    def tower(self) -> nn.Module:
+        return self.model.vision
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        check_images(images, self.name)
         ids = self.recent.get(prompt, lambda: self.tokenizer(prompt))
-        device, dtype = placement(self.model.vision)
-
-        def one_pass(chunk: Tensor) -> Tensor:
-            pixels = self.preprocess(chunk.to(device)).to(dtype)
-            return self.model(pixels, ids.to(device).expand(len(chunk), -1))
-
-        return in_chunks(one_pass, images, self.chunk).to(images.device)
+        return self.look(images, lambda pixels: self.model(pixels, ids.to(pixels.device).expand(len(pixels), -1))).to(images.device)
 
 
 def load_image_reward(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ImageReward:
