@@ -65,12 +65,18 @@ def open_clip(
     vision: tuple[int, int] = (64, 2), text: tuple[int, int] = (64, 2), patch: int = 8, grid: int = 4, vocabulary=BYTE_PAIRS
 ) -> dict[str, Tensor]:
     """A CLIP in open_clip's layout. vision, text: width and depth."""
+    return random_tensors(open_clip_shapes(vision, text, patch, grid, vocabulary)) | {"logit_scale": torch.tensor(4.6052)}
+
+
+def open_clip_shapes(
+    vision: tuple[int, int], text: tuple[int, int], patch: int, grid: int, vocabulary=BYTE_PAIRS
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of such a CLIP but its temperature."""
     shapes = vit("visual.", *vision, patch, grid, "resblocks") | {"visual.proj": (vision[0], 32)}
     for block in range(text[1]):
         shapes |= open_clip_block(f"transformer.resblocks.{block}.", text[0])
     shapes |= with_bias({"ln_final": text[:1]}) | {"token_embedding.weight": (vocabulary, text[0])}
-    shapes |= {"positional_embedding": (77, text[0]), "text_projection": (text[0], 32)}
-    return random_tensors(shapes) | {"logit_scale": torch.tensor(4.6052)}
+    return shapes | {"positional_embedding": (77, text[0]), "text_projection": (text[0], 32)}
 
 
 def image_reward(width: int = 64, depth: int = 2, patch: int = 8, grid: int = 4, text: int = 64) -> dict[str, Tensor]:

@@ -95,6 +95,30 @@ def test_a_text_tower_with_another_vocabulary_is_refused(tmp_path):
         load_clip_score(tmp_path / "clip.safetensors")
 
 
+def other_clip(vision, patch, grid, text):
+    """A CLIP as meta tensors: its sizes without its memory."""
+    with torch.device("meta"):
+        tensors = {name: torch.empty(shape) for name, shape in reward_files.open_clip_shapes(vision, text, patch, grid).items()}
+    return tensors
+
+
+@pytest.mark.parametrize("loader", [load_hps, load_pick_score])
+@pytest.mark.parametrize(
+    ("vision", "patch", "grid", "text"),
+    [((768, 12), 32, 7, (512, 12)), ((1024, 24), 14, 16, (768, 12)), ((1280, 32), 14, 27, (1024, 24)),
+     ((1280, 32), 14, 16, (768, 24)), ((1664, 48), 14, 16, (1280, 32))],
+)
+def test_a_clip_of_another_size_is_refused(loader, vision, patch, grid, text, tmp_path, monkeypatch):
+    """ViT-B/32, ViT-L/14, ViT-H/14 for 378 pixels, one with another text tower, ViT-bigG/14."""
+    monkeypatch.setattr("ttsvar_core.rewards.clip.read_tensors", lambda *_: other_clip(vision, patch, grid, text))
+    with pytest.raises(WrongWeights) as error:
+        loader(tmp_path / "clip.safetensors")
+    found = f"width {vision[0]} with {vision[1]} layers for {patch * grid} pixels in patches of {patch}"
+    expected = "width 1280 with 32 layers for 224 pixels in patches of 14, and a text tower of width 1024 with 24 layers"
+    parts = ("clip.safetensors", found, f"width {text[0]} with {text[1]} layers", expected, "CLIPScore", "https://")
+    assert all(part in str(error.value) for part in parts)
+
+
 class Payload:
     def __reduce__(self):
         return (print, ("unpickled",))

@@ -10,7 +10,7 @@ from tiny_models import GOLDEN, reference_config
 from ttsvar_core.extractors.dinov2 import build_dinov2, normed_patches
 from ttsvar_core.rewards import aesthetic, hps
 from ttsvar_core.rewards.clip import CLIP
-from ttsvar_core.rewards.clip_layout import build_clip
+from ttsvar_core.rewards.clip_layout import VIT_H, build_clip
 from ttsvar_core.rewards.files import WrongWeights
 from ttsvar_core.rewards.image_reward import build_image_reward
 from ttsvar_core.rewards.verify import BOUND, verify_model
@@ -53,7 +53,7 @@ def test_full_size_layouts_load_completely(caplog):
         assert model.vision.config.num_attention_heads == 16
         assert model.text.config.num_attention_heads == known["med_config"]["num_attention_heads"]
         tensors, known = reward_files.full_size("hps_v2_1")
-        clip = build_clip(tensors, {}, "HPS_v2.1_compressed.pt", hps.PUBLISHED)
+        clip = build_clip(tensors, {}, "HPS_v2.1_compressed.pt", hps.PUBLISHED, sizes=VIT_H)
         assert (clip.image_size, clip.text_length, clip.vocabulary) == (224, 77, 49408)
         vision, text = clip.network.clip.config.vision_config, clip.network.clip.config.text_config
         assert vision.num_attention_heads == 1280 // known["config"]["vision_cfg"]["head_width"]

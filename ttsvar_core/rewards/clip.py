@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .base import CHUNK, Recent, SingleNetwork, placement
-from .clip_layout import ClipNetwork, build_clip, check_vocabulary
+from .clip_layout import VIT_H, ClipNetwork, ClipSizes, build_clip, check_vocabulary
 from .files import Published, read_config, read_tensors
 from .preprocess import Preprocess
 from .tokens import PromptTokenizer, clip_tokenizer
@@ -60,7 +60,7 @@ def load_clip_score(
 
 def load_pick_score(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ClipReward:
     """PickScore from its published weights (a ViT-H CLIP, so with plain GELU); see `load_clip_reward`."""
-    options = {"scaled": True, "dtype": dtype}
+    options = {"scaled": True, "dtype": dtype, "sizes": VIT_H}
     return load_clip_reward(path, PICK, "PickScore", (15.0, 27.0), vocabulary, activation="gelu", **options)
 
 
@@ -75,16 +75,17 @@ def load_clip_reward(
     config: Mapping | None = None,
     fit: str = "crop",
     scaled: bool = False,
+    sizes: ClipSizes | None = None,
     dtype=torch.float32,
 ) -> ClipReward:
     """A reward over the CLIP at `path`.
 
-    vocabulary: a folder with CLIP's merges, or None for the ones that are shipped. activation, config: see
+    vocabulary: a folder with CLIP's merges, or None for the ones that are shipped. activation, config, sizes: see
     `build_clip`; config=None reads the one published beside the weights. fit: see `Preprocess`. dtype: of the network.
     Raises MissingWeights or WrongWeights, naming the file, the folder and the page it is published on.
     """
     config = read_config(path) if config is None else config
-    model = build_clip(read_tensors(path, published), config, str(path), published, activation)
+    model = build_clip(read_tensors(path, published), config, str(path), published, activation, sizes)
     tokenizer = clip_tokenizer(vocabulary, model.text_length)
     check_vocabulary(model, tokenizer.size, str(path), published)
     preprocess = Preprocess(model.image_size, fit=fit)

@@ -38,6 +38,29 @@ CONSTANTS = ("attn_mask", "position_ids", "input_resolution", "context_length", 
 """Buffers some files carry: a causal mask, running indices, and OpenAI's three sizes."""
 OPENAI_WIDTH = 1024
 """The widest image tower OpenAI published (ViT-L/14); it and the smaller ones use the quick form of GELU."""
+SMALLEST_WIDTH = 768
+"""The narrowest image tower OpenAI and LAION published (ViT-B); only models made for tests are narrower."""
+
+
+class ClipSizes(NamedTuple):
+    """What tells one published CLIP from another: sizes of the image tower, then of the text tower."""
+
+    width: int
+    layers: int
+    patch: int
+    image_size: int
+    text_width: int
+    text_layers: int
+
+    def __str__(self) -> str:
+        return (
+            f"an image tower of width {self.width} with {self.layers} layers for {self.image_size} pixels in patches of "
+            f"{self.patch}, and a text tower of width {self.text_width} with {self.text_layers} layers"
+        )
+
+
+VIT_H = ClipSizes(1280, 32, 14, 224, 1024, 24)
+"""open_clip's ViT-H-14, which HPS v2.1 and PickScore are tuned from."""
 
 
 class ClipNetwork(nn.Module):
@@ -78,18 +101,21 @@ def build_clip(
     source: str,
     published: Published,
     activation: str = "auto",
+    sizes: ClipSizes | None = None,
 ) -> ClipModel:
     """A CLIP from tensors in either layout; sizes from the tensors.
 
     config: what tensors do not tell, if a file says it: heads and activation, in the layout of Hugging Face's
     config.json, of open_clip_config.json or of the reference files. activation: "gelu", "quick_gelu", or "auto" to
     believe the configuration, else quick_gelu for OpenAI's sizes under Hugging Face names and gelu for all others.
-    Raises WrongWeights, naming the first tensor that does not fit and the page.
+    sizes: the only ones that were published, any other CLIP is refused; None takes all.
+    Raises WrongWeights, naming the sizes or the first tensor that does not fit, and the page.
     """
     named = _published_names(tensors, source, published)
     from transformers import CLIPModel
 
     settings = _settings(named, config.get("model_cfg", config), _open_clip(tensors), activation)
+    _check_sizes(settings, sizes, source, published)
     network = load_published(CLIPModel, settings, named, source, published)
     text, vision = settings.text_config, settings.vision_config
     return ClipModel(ClipNetwork(network), vision.image_size, text.max_position_embeddings, text.vocab_size)
@@ -148,6 +174,18 @@ def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, a
             **_depth(tensors, "text_model"),
             **shared,
         },
+    )
+
+
+def _check_sizes(settings, sizes: ClipSizes | None, source: str, published: Published) -> None:
+    vision, text = settings.vision_config, settings.text_config
+    image_tower = (vision.hidden_size, vision.num_hidden_layers, vision.patch_size, vision.image_size)
+    found = ClipSizes(*image_tower, text.hidden_size, text.num_hidden_layers)
+    if sizes is None or found == sizes or found.width < SMALLEST_WIDTH:
+        return
+    raise WrongWeights(
+        f"{source} is a CLIP, but not {published.title}: it has {found}; expected {sizes}. Its scores would mean nothing "
+        f"here. To score with this CLIP itself, load it as CLIPScore. {published.advice}"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .clip import ClipReward, load_clip_reward
+from .clip_layout import VIT_H
 from .files import Published
 
 PUBLISHED = Published("HPS v2.1", "HPS_v2.1_compressed.pt", "https://huggingface.co/xswu/HPSv2")
@@ -21,5 +22,5 @@ def load_hps(path: str | Path, vocabulary: str | Path | None = None, dtype=torch
 
     Raises MissingWeights or WrongWeights; see `load_clip_reward`.
     """
-    options = {"activation": "gelu", "fit": "pad", "dtype": dtype}
+    options = {"activation": "gelu", "fit": "pad", "dtype": dtype, "sizes": VIT_H}
     return load_clip_reward(path, PUBLISHED, "HPSv2.1", (0.15, 0.4), vocabulary, **options)
