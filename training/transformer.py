@@ -33,12 +33,12 @@ CONTENT_LOSS_WEIGHT = 0.15
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m training.transformer", description=__doc__)
-    add_common_arguments(parser, steps=12000, batch=64, rate=1.5e-3)
+    add_common_arguments(parser, steps=8000, batch=32, rate=1.5e-3)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
-    parser.add_argument("--pool", type=int, default=65536, help="scenes encoded once and drawn from")
-    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--pool", type=int, default=40960, help="scenes encoded once and drawn from")
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=5)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--text-steps", type=int, default=300, help="steps in which a fresh text encoder learns words first")
     parser.add_argument("--flips", type=float, default=0.25, help="largest share of bits flipped and fed back")
     parser.add_argument(
