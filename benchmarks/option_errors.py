@@ -11,7 +11,7 @@ from torch import Tensor
 from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.infinity.text import encode_prompt
-from ttsvar_core.low_memory import decode_tiled, store_blocks_in_float8
+from ttsvar_core.low_memory import store_blocks_in_float8
 from ttsvar_core.sampling import decode, replay, sample
 from ttsvar_core.search.state import SearchState, start
 
@@ -39,9 +39,10 @@ def main() -> int:
     whole = sample(start(model, encode_prompt(encoder, PROMPT), SAMPLES, 0), len(model.schedule()) - 2)
     exact = set_probability(last_logits(whole, whole.cache))
     pictures = decode(whole)
-    tiled = decode_tiled(model, whole.features, tile=6, overlap=2)
+    tiled = decode(whole, tile=48)
     print(f"float8 cache: probability of a bit changes by {_change(whole, whole.cache.in_float8(), exact)}")
-    print(f"tiled decode, 6 of 8 cells: pixels change by {float((tiled - pictures).abs().mean()) * 255:.1f} grey levels on average")
+    grey = float((tiled - pictures).abs().mean()) * 255
+    print(f"tiled decode, 48 of 64 pixels: pixels change by {grey:.1f} grey levels on average")
     store_blocks_in_float8(model)
     print(f"float8 weights: probability of a bit changes by {_change(whole, replay(whole.without_cache()).cache, exact)}")
     return 0

@@ -6,8 +6,8 @@ from tiny_models import make_conditioning, make_tiny_model
 from torch import nn
 
 from ttsvar_core.infinity.cache import KVCache
-from ttsvar_core.low_memory import Float8Linear, decode_tiled, store_blocks_in_float8
-from ttsvar_core.sampling import decode_features, sample
+from ttsvar_core.low_memory import Float8Linear, decode_tiled, store_blocks_in_float8, tile_cells
+from ttsvar_core.sampling import decode, decode_features, sample
 from ttsvar_core.search.state import start
 
 
@@ -62,6 +62,32 @@ def test_tiles_cover_the_picture_and_stay_close(features):
 def test_one_tile_is_the_whole_picture(features):
     model = make_tiny_model()
     assert torch.equal(decode_tiled(model, features, tile=40), decode_features(model, features))
+
+
+def test_a_side_in_pixels_becomes_cells_with_an_overlap():
+    model = make_tiny_model()  # 2 pixels to a cell
+    assert tile_cells(model, 20) == (10, 2) and tile_cells(model, 9) == (4, 1) and tile_cells(model, 512) == (256, 8)
+    with pytest.raises(ValueError, match=r"Tiles of 7 pixels.*take 8 or more"):
+        tile_cells(model, 7)
+
+
+def test_tiles_of_a_sample_do_not_depend_on_the_others(features):
+    model = make_tiny_model()
+    together = decode_tiled(model, features, tile=20, overlap=6)
+    assert torch.equal(together[1:], decode_tiled(model, features[1:], tile=20, overlap=6))
+
+
+def test_tiles_that_only_touch_are_whole_too(features):
+    assert torch.isfinite(decode_tiled(make_tiny_model(), features, tile=20, overlap=0)).all()
+
+
+def test_a_state_decodes_in_tiles_also_when_looked_at_smaller(features):
+    model = make_tiny_model()
+    state = start(model, make_conditioning(), 2, 0)._replace(features=features)
+    assert torch.equal(decode(state, tile=40), decode_tiled(model, features, tile=20, overlap=5))
+    small = torch.nn.functional.avg_pool2d(features, 2)
+    assert torch.equal(decode(state, shrink=2, tile=16), decode_tiled(model, small, tile=8, overlap=2))
+    assert torch.equal(decode(state), decode_features(model, features))
 
 
 def test_tiles_smaller_than_their_overlap_are_refused(features):

@@ -141,6 +141,21 @@ def test_a_model_of_ones_own_needs_its_files_and_a_reward(tiny, tmp_path, capsys
     assert "--tokenizer and --text-encoder" in capsys.readouterr().err
 
 
+def test_tiles_are_what_is_decoded_in(tiny, brightness, tmp_path, capsys, monkeypatch):
+    """Every picture of the search, the unfinished ones included; the same samples, and not quite the same pixels."""
+    sides, whole = [], tiny.tokenizer.decode
+    monkeypatch.setattr(tiny.tokenizer, "decode", lambda features: sides.append(features.shape[-1]) or whole(features))
+    assert go(tmp_path / "whole", "--plan", "best-of-n", "--n", "2") == 0
+    assert sides == [6] * len(sides)
+    sides.clear()
+    assert go(tmp_path / "tiled", "--plan", "best-of-n", "--n", "2", "--tiled-decode", "8") == 0
+    assert sides == [4] * len(sides) and len(sides) == 8
+    one, two = (Image.open(tmp_path / name / "sample-00.png") for name in ("whole", "tiled"))
+    assert one.size == two.size and one.tobytes() != two.tobytes()
+    assert go(tmp_path / "none", "--plan", "raw", "--tiled-decode", "6") == 1
+    assert "take 8 or more" in capsys.readouterr().err and len(sides) == 8
+
+
 def test_several_rewards_are_blended():
     reward = choices.load_reward(["scenes", "scenes"], "rank", "cpu")
     assert reward.name == "scenes+scenes (rank)" and choices.load_reward([], "softmax", "cpu") is None

@@ -13,6 +13,8 @@ from .image_model import ImageModel
 
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = torch.finfo(FLOAT8).max
+OVERLAP = 8  # cells of neighbouring tiles
+SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
 
 
 class Float8Linear(nn.Module):
@@ -46,33 +48,55 @@ def store_blocks_in_float8(model: ImageModel) -> ImageModel:
     return model
 
 
-def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = 8) -> Tensor:
+def tile_cells(model: ImageModel, pixels: int) -> tuple[int, int]:
+    """Tile and overlap, in cells of the tokenizer, of tiles ``pixels`` wide: they overlap by a quarter, by 8 cells at most.
+
+    Raises ValueError for tiles of fewer than 4 cells.
+    """
+    stride = model.config.tokenizer.patch_size
+    tile = pixels // stride
+    if tile < SMALLEST_TILE:
+        raise ValueError(
+            f"Tiles of {pixels} pixels are too small for {model.name}, which draws {stride} pixels per cell: take "
+            f"{SMALLEST_TILE * stride} or more, or 0 to decode whole."
+        )
+    return tile, min(OVERLAP, tile // 4)
+
+
+def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = OVERLAP) -> Tensor:
     """Accumulated features (P, C, h, w) -> images (P, H, W, 3) float32 in [0, 1], decoded in square tiles of cells.
 
     ``tile`` and ``overlap`` count cells of the tokenizer; neighbouring tiles fade into each other over the overlap. A tile's
-    norms see that tile alone, so the picture differs slightly from one decoded whole. Raises ValueError for a tile that is
-    not larger than twice the overlap.
+    norms see that tile alone, so the picture differs slightly from one decoded whole. One tile of one sample is decoded at a
+    time, and the pictures are put together on the CPU. Raises ValueError for a tile that is not larger than twice the overlap,
+    FloatingPointError if an image is not finite.
     """
     if tile <= 2 * overlap:
         raise ValueError(f"Tiles of {tile} cells with an overlap of {overlap}; a tile must be larger than twice the overlap.")
+    from .sampling import decode_features
+
     height, width = features.shape[-2:]
     if height <= tile and width <= tile:
-        from .sampling import decode_features
-
         return decode_features(model, features)
+    return torch.cat([_decode_one(model, one, tile, overlap) for one in features.split(1)])
+
+
+def _decode_one(model: ImageModel, features: Tensor, tile: int, overlap: int) -> Tensor:
+    """The image (1, H, W, 3) of one sample, tile by tile."""
+    from .sampling import decode_features
+
+    height, width = features.shape[-2:]
     stride = model.config.tokenizer.patch_size
-    device = next(model.tokenizer.parameters()).device
-    picture = torch.zeros(len(features), 3, height * stride, width * stride)
-    weight = torch.zeros(1, 1, height * stride, width * stride)
-    with torch.inference_mode():
-        for rows in _spans(height, tile, overlap):
-            for columns in _spans(width, tile, overlap):
-                part = model.tokenizer.decode(features[..., rows, columns].to(device)).float().cpu()
-                fade = _fade(part.shape[-2], overlap * stride)[:, None] * _fade(part.shape[-1], overlap * stride)
-                place = (..., _pixels(rows, stride), _pixels(columns, stride))
-                picture[place] += part * fade
-                weight[place] += fade
-    return (((picture / weight) + 1) / 2).permute(0, 2, 3, 1).contiguous()
+    picture = torch.zeros(1, height * stride, width * stride, 3)
+    weight = torch.zeros(height * stride, width * stride, 1)
+    for rows in _spans(height, tile, overlap):
+        for columns in _spans(width, tile, overlap):
+            part = decode_features(model, features[..., rows, columns]).cpu()
+            fade = (_fade(part.shape[1], overlap * stride)[:, None] * _fade(part.shape[2], overlap * stride))[..., None]
+            place = _pixels(rows, stride), _pixels(columns, stride)
+            picture[(0, *place)] += part[0] * fade
+            weight[place] += fade
+    return picture / weight
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[slice]:
@@ -87,7 +111,7 @@ def _spans(length: int, tile: int, overlap: int) -> list[slice]:
 def _fade(pixels: int, overlap: int) -> Tensor:
     """Weights (pixels,) that rise over the overlap, stay, and fall; never zero, so that borders keep their colour."""
     ramp = torch.arange(1, pixels + 1, dtype=torch.float32)
-    return torch.minimum(ramp, ramp.flip(0)).clamp(max=overlap)
+    return torch.minimum(ramp, ramp.flip(0)).clamp(max=max(1, overlap))
 
 
 def _pixels(span: slice, stride: int) -> slice:

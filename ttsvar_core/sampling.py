@@ -104,9 +104,17 @@ def replay(
     return state._replace(cache=cache)
 
 
-def decode(state: SearchState, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
-    """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales."""
-    return decode_features(state.model, state.features, chunk, shrink)
+def decode(state: SearchState, chunk: int = DECODE_CHUNK, shrink: int = 1, tile: int = 0) -> Tensor:
+    """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales.
+
+    ``chunk`` and ``shrink`` as in `decode_features`; ``tile`` is the side in pixels of the tiles to decode in, which takes less
+    memory and changes the picture slightly (0: whole).
+    """
+    if not tile:
+        return decode_features(state.model, state.features, chunk, shrink)
+    from .low_memory import decode_tiled, tile_cells
+
+    return decode_tiled(state.model, _shrunk(state.features, shrink), *tile_cells(state.model, tile))
 
 
 def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
@@ -116,15 +124,20 @@ def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHU
     1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway, but not the same picture.
     Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
     """
-    if shrink != 1:
-        check_shrink(tuple(features.shape[-2:]), shrink)
-        features = torch.nn.functional.avg_pool2d(features, shrink)
+    features = _shrunk(features, shrink)
     device = next(model.tokenizer.parameters()).device
     with torch.inference_mode():
         parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
         images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
         _check_finite(images, "The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
     return images.contiguous()
+
+
+def _shrunk(features: Tensor, shrink: int) -> Tensor:
+    if shrink == 1:
+        return features
+    check_shrink(tuple(features.shape[-2:]), shrink)
+    return torch.nn.functional.avg_pool2d(features, shrink)
 
 
 def check_shrink(cells: Grid, shrink: int) -> None:

@@ -55,6 +55,7 @@ def _add_sampling_arguments(group: Any) -> None:
     group.add_argument("--pixel-budget", default="1M", help="0.06M, 0.25M, 0.60M or 1M (default: %(default)s)")
     group.add_argument("--aspect-ratio", type=float, default=1.0, help="height / width (default: %(default)s)")
     group.add_argument("--look-shrink", type=int, default=1, help="show unfinished samples this many times smaller (default: 1)")
+    group.add_argument("--tiled-decode", type=int, default=0, metavar="PIXELS", help="decode in tiles of this side, to save memory")
     group.add_argument("--float8-cache", action="store_true", help="keys and values in one byte per number; bits change a little")
     group.add_argument("--max-cache-mib", type=float, help="cap on keys and values, in MiB; smaller groups run if need be")
 
@@ -92,7 +93,8 @@ def _generate(args: argparse.Namespace) -> int:
     try:
         result = run(
             model, conditioning, plan, args.seed, reward, extractor, _sampling(args, model), schedule, progress.hooks,
-            max_cache_bytes=cap, float8_cache=args.float8_cache, look_shrink=args.look_shrink, state=state,
+            max_cache_bytes=cap, float8_cache=args.float8_cache, look_shrink=args.look_shrink,
+            decode_tile=args.tiled_decode, state=state,
         )
     except KeyboardInterrupt:
         print(progress.saved(), file=sys.stderr)

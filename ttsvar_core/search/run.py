@@ -9,6 +9,7 @@ from torch import Tensor
 from ..bsq.bits import cell_grid
 from ..config import Sampling
 from ..infinity.cache import compact
+from ..low_memory import tile_cells
 from ..sampling import check_shrink, decode
 from ..scales import ScaleSchedule
 from .features import FeatureExtractor
@@ -52,6 +53,7 @@ def run(
     max_cache_bytes: int | None = None,
     float8_cache: bool = False,
     look_shrink: int = 1,
+    decode_tile: int = 0,
     state: SearchState | None = None,
 ) -> Result:
     """Carry out `plan` for one prompt and answer with the finished sample of the highest reward.
@@ -59,7 +61,8 @@ def run(
     reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is
     clustered. sampling, schedule: the model's own by default. max_cache_bytes, float8_cache: cap on keys and values,
     and one byte for each number of them, see `memory`. look_shrink: show unfinished samples this many times smaller, see
-    `sampling.decode_features`; the finished ones are always decoded and scored whole.
+    `sampling.decode_features`; the finished ones are always scored at full size. decode_tile: decode all of them in tiles
+    of this many pixels a side, see `sampling.decode` (0: whole).
     state: go on from this state of an interrupted run of the same plan, with its seed and schedule.
     Raises ValueError before anything runs where plan, models and schedule do not fit together, and as the steps do.
     """
@@ -68,6 +71,8 @@ def run(
     _check(model, plan, schedule, sampling, reward, extractor)
     check_cap(model, schedule, sampling, max_cache_bytes, float8_cache)
     check_shrink(cell_grid(schedule.final, model.patchify), look_shrink)
+    if decode_tile:
+        tile_cells(model, decode_tile)
     record = Recorder(plan, schedule, hooks)
     state = _resumable(state, plan) or start(model, conditioning, plan.samples, seed, schedule)
     record.done(state)
@@ -79,7 +84,7 @@ def run(
         state = sample_within(
             state, scale, sampling, max_cache_bytes=max_cache_bytes, float8_cache=float8_cache, on_scale=record.ran
         )
-        images = _look(state, plan, extractor, record, 1 if state.finished else look_shrink)
+        images = _look(state, plan, extractor, record, 1 if state.finished else look_shrink, decode_tile)
         state = _score(state, plan, reward, images, record)
         state, images = _select(state, plan, extractor, images, record)
         chunks, state = _taken_out(state)
@@ -119,13 +124,13 @@ def _resumable(state: SearchState | None, plan: Plan) -> SearchState | None:
     return state
 
 
-def _look(state: SearchState, plan: Plan, extractor, record: Recorder, shrink: int) -> Tensor | None:
+def _look(state: SearchState, plan: Plan, extractor, record: Recorder, shrink: int, tile: int) -> Tensor | None:
     """The images of the samples if anything looks at them after this scale, decoded once for all that do."""
     scale = state.last_scale
     if not (plan.scores(scale) or (plan.clusters(scale) and extractor.looks_at == "images")):
         return None
     with record.stage(scale, "decode"):
-        images = decode(state, shrink=shrink)
+        images = decode(state, shrink=shrink, tile=tile)
     record.decoded(scale)
     return images
 
