@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.config import PRESETS
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.scales import PIXEL_BUDGETS
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--extractor", choices=["latent-pool", "dinov2"], default="latent-pool")
     made.add_argument("--device", default="cpu")
     made.add_argument("--precision", choices=PRECISIONS, default="float32")
+    made.add_argument("--compile", action="store_true", help="compile the transformer's blocks, during the warm-up")
     made.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
     made.add_argument("--json", type=Path, help="file for the figures")
     return made
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(0)
     device, dtype = torch.device(chosen.device), PRECISIONS[chosen.precision]
     model, conditioning = model_and_prompt(chosen.model, device, dtype, chosen.depth, chosen.small_tokenizer)
+    if chosen.compile:
+        compile_blocks(model)
     schedule = model.schedule(1.0, chosen.pixels)
     plan = PLANS[chosen.plan](chosen.n, len(schedule))
     reward, extractor = _reward(chosen.reward, device, dtype), _extractor(chosen.extractor, device, dtype)

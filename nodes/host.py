@@ -177,14 +177,19 @@ def precision(choice: str) -> torch.dtype:
     return torch.bfloat16 if fits else torch.float32
 
 
-def load_image_model(transformer: str, tokenizer: str, choice: str) -> HostedModel:
+def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bool = False) -> HostedModel:
     """Load a transformer and tokenizer (paths) built of ComfyUI's own layers, so that it can offload them piece by piece."""
     from ..ttsvar_core.checkpoint import load_model
+    from ..ttsvar_core.compiled import check_compiler, compile_blocks
     from ..ttsvar_core.low_memory import store_blocks_in_float8
 
+    if compiled:
+        check_compiler(torch_device())
     model = load_model(transformer, tokenizer, dtype=precision(choice), operations=comfy.ops.manual_cast)
     if choice == FLOAT8:
         model = store_blocks_in_float8(model)
+    if compiled:
+        model = compile_blocks(model, torch_device())
     offload = comfy.model_management.unet_offload_device()
     piecewise = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return HostedModel(
@@ -270,9 +275,11 @@ def _scale_memory(model: HostedModel, schedule: ScaleSchedule, scale: int, sampl
     return float(samples * (cache_bytes(model, schedule, scale, branches) + activations))
 
 
-def decoding_memory(state: SearchState) -> float:
-    """Bytes that decoding one image of a state needs: the widest feature maps of the decoder, float32."""
+def decoding_memory(state: SearchState, tile: int = 0) -> float:
+    """Bytes that decoding one image of a state needs: the widest feature maps of the decoder, float32, of the whole or a tile."""
     height, width = (side * state.model.config.pixels_per_token for side in state.schedule.final)
+    if tile:
+        height, width = min(height, tile), min(width, tile)
     return float(height * width * state.model.config.tokenizer.base_ch * 4 * 6)
 
 

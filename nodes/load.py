@@ -34,16 +34,23 @@ class InfinityLoader(io.ComfyNode):
                     "as auto does: for small cards, with slightly different pictures.",
                     host.FLOAT8,
                 ),
+                io.Boolean.Input(
+                    "compile", default=False, optional=True, advanced=True,
+                    tooltip="Compile the transformer's blocks (torch.compile). The first pictures wait a minute or more for the "
+                    "compiler, the later ones are the same as without to rounding. On a processor it gains nothing.",
+                ),
             ],
             outputs=[Model.Output("model", tooltip="The image model, for Start State or TTS-VAR Generate.")],
         )
 
     @classmethod
-    def execute(cls, transformer, tokenizer, precision) -> io.NodeOutput:
-        return io.NodeOutput(load(transformer, tokenizer, precision))
+    def execute(cls, transformer, tokenizer, precision, compile=False) -> io.NodeOutput:
+        return io.NodeOutput(load(transformer, tokenizer, precision, compile))
 
 
-def load(transformer: str = host.BUNDLED, tokenizer: str = host.BUNDLED, precision: str = "auto") -> host.HostedModel:
+def load(
+    transformer: str = host.BUNDLED, tokenizer: str = host.BUNDLED, precision: str = "auto", compiled: bool = False
+) -> host.HostedModel:
     """The model of two names as the loader offers them. Raises ValueError if only one of them is the bundled one."""
     if (transformer == host.BUNDLED) != (tokenizer == host.BUNDLED):
         raise ValueError(
@@ -54,7 +61,7 @@ def load(transformer: str = host.BUNDLED, tokenizer: str = host.BUNDLED, precisi
         paths = host.bundled("scenes64.transformer.safetensors"), host.bundled("scenes64.vae.safetensors")
     else:
         paths = host.find("infinity", transformer), host.find("vae", tokenizer)
-    return host.load_image_model(*paths, precision)
+    return host.load_image_model(*paths, precision, compiled)
 
 
 class TextEncoderLoader(io.ComfyNode):

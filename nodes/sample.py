@@ -124,22 +124,29 @@ class DecodeState(io.ComfyNode):
             description="Decodes every sample of a state to a full-size picture. Works after any scale: "
             "an unfinished state shows the sketch so far.",
             search_aliases=["vae decode", "decode", "latent to image", "tts-var"],
-            inputs=[State.Input("state", tooltip="A state after any scale.")],
+            inputs=[
+                State.Input("state", tooltip="A state after any scale."),
+                io.Int.Input(
+                    "tile_size", default=0, min=0, max=4096, step=8, optional=True, advanced=True,
+                    tooltip="Side in pixels of the tiles to decode in, to save memory; the picture changes slightly. "
+                    "0 decodes it whole.",
+                ),
+            ],
             outputs=[io.Image.Output("images", tooltip="One picture per sample, in the order of the state.")],
         )
 
     @classmethod
-    def execute(cls, state) -> io.NodeOutput:
-        return io.NodeOutput(decoded(state))
+    def execute(cls, state, tile_size=0) -> io.NodeOutput:
+        return io.NodeOutput(decoded(state, tile_size))
 
 
-def decoded(state):
-    """The images (P, H, W, 3) of a state, in the host's place."""
+def decoded(state, tile: int = 0):
+    """The images (P, H, W, 3) of a state, in the host's place; decoded in tiles of that many pixels a side, or whole."""
     from ..ttsvar_core.sampling import decode
 
     host.check_interrupt()
-    host.load_tokenizer(state.model, host.decoding_memory(state))
-    return host.to_image(decode(state))
+    host.load_tokenizer(state.model, host.decoding_memory(state, tile))
+    return host.to_image(decode(state, tile=tile))
 
 
 NODES = [StartState, ScaleStepSampler, DecodeState]

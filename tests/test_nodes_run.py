@@ -94,6 +94,15 @@ def test_zero_takes_the_models_own_sampling(pack, parts, sketch):
     assert (mixed.guidance, mixed.tau, mixed.top_p) == (1.5, own.tau, 0.9)
 
 
+def test_decode_state_decodes_in_tiles_where_asked(pack, sketch):
+    """48 of 64 pixels in tiles: close to the whole picture, and not it. 64 is the whole."""
+    (whole,), (tiled,), (one_tile,) = (
+        pack.run("TTSVAR_DecodeState", state=sketch, tile_size=side) for side in (0, 48, 64)
+    )
+    assert torch.equal(one_tile, whole) and tiled.shape == whole.shape
+    assert 0 < (tiled - whole).abs().mean() < 0.1
+
+
 def test_progress_previews_every_scale(pack, parts):
     pack.host.steps.clear()
     (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=3, seed=1)

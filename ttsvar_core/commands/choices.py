@@ -26,6 +26,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the transformer")
     group.add_argument("--float8-weights", action="store_true", help="store the blocks' weights in one byte per number")
+    group.add_argument("--compile", action="store_true", help="compile the blocks; gains nothing on a CPU, see docs/memory.md")
 
 
 def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
@@ -33,9 +34,12 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
     import torch
 
     from ..checkpoint import load_bundled, load_model
+    from ..compiled import check_compiler, compile_blocks
     from ..infinity.text import load_text_encoder
     from ..low_memory import store_blocks_in_float8
 
+    if args.compile:
+        check_compiler(torch.device(args.device))
     dtype = getattr(torch, args.dtype)
     if args.model == BUNDLED:
         model, encoder = load_bundled(dtype=dtype, device=args.device)
@@ -44,7 +48,8 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
     else:
         model = load_model(args.model, args.tokenizer, dtype=dtype, device=args.device)
         encoder = load_text_encoder(args.text_encoder, device=args.device)
-    return (store_blocks_in_float8(model) if args.float8_weights else model), encoder
+    model = store_blocks_in_float8(model) if args.float8_weights else model
+    return (compile_blocks(model) if args.compile else model), encoder
 
 
 def load_reward(specs: Sequence[str], blend: str, device: str) -> Any:

@@ -1,0 +1,72 @@
+"""The transformer's blocks compiled: one program for all scales, samples and prompts, whatever their lengths.
+
+Off unless asked for. The first pictures wait for the compiler; whether the later ones make up for it is measured in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .image_model import ImageModel
+from .infinity.blocks import Block, Past
+from .infinity.rope import Rotation
+
+FEWEST_CACHED = 2  # tokens; the compiler takes a length of 0 or 1 for a constant and would make programs for them alone
+
+
+def compile_blocks(model: ImageModel, device: torch.device | str | None = None) -> ImageModel:
+    """Let the transformer's blocks run compiled from now on; changes them in place and returns the model.
+
+    Weights and their names stay as they are. ``device`` is where it will run, if that is not where it is now. A search takes two
+    programs: one for several samples, one for a single sample. Raises RuntimeError where nothing can be compiled.
+    """
+    check_compiler(torch.device(device or model.transformer.device))
+    compiled = torch.compile(Block.forward, dynamic=True)
+    for block in model.transformer.layers:
+        block.forward = partial(_forward, compiled, block)
+    return model
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile one sum as a trial. Raises RuntimeError that says what is missing."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # the compiler's own errors have no common class
+        needed = "Triton (pip install triton) and a C compiler" if device.type == "cuda" else "a C++ compiler and Python's headers"
+        raise RuntimeError(
+            f"The transformer cannot be compiled here ({_first_line(error)}). On {device.type} that takes {needed}: install them "
+            "(Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are the same."
+        ) from error
+
+
+def _forward(
+    compiled: Callable[..., Any], block: Block, x: Tensor, modulation: Tensor, text: tuple[Tensor, Tensor, Tensor | None],
+    turn: Rotation, past: Past, mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``Block.forward``, compiled.
+
+    Keys and values of earlier scales go in as one tensor each, so that the number of scales is no part of the program. The first
+    two scales (of one token and a few) and whole sequences run as they are.
+    """
+    if sum(part.shape[3] for part in past[0]) < FEWEST_CACHED:
+        return Block.forward(block, x, modulation, text, turn, past, mask)
+    joined = tuple((torch.cat([part.to(text[0].dtype) for part in side], dim=3),) for side in past)
+    with _lengths_apart():
+        return compiled(block, x, modulation, text, turn, joined, mask)
+
+
+def _lengths_apart() -> Any:
+    """Lengths that are equal by chance when a program is made (8 samples, 8 words) may differ when it runs."""
+    from torch.fx.experimental import _config
+
+    return _config.patch(use_duck_shape=False)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 160 else lines[0][:157] + "..."
