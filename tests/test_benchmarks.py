@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_conditioning, make_tiny_model
+from safetensors.torch import load_file
+from tiny_models import GOLDEN, make_conditioning, make_tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import cards, count
+from benchmarks import cards, count, models
 from ttsvar_core.config import PRESETS
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.sampling import sample
 from ttsvar_core.scales import official, parse_schedule
 from ttsvar_core.search.plan import tts_var
 from ttsvar_core.search.state import LineageStep, start
+
+WORDS, BERT_WORDS = "blip.text_encoder.embeddings.word_embeddings.weight", 30524
 
 
 def counted(function):
@@ -109,6 +112,34 @@ def test_random_models_of_published_sizes(tmp_path, capsys):
     assert figures["tokens"] == 2 * figures["tokens_raw"] == 2 * sum(official(1.0, "0.06M").tokens)
     assert figures["peak_cache_bytes"] == figures["formula_cache_bytes"]
     assert "125m, 1 layers" in capsys.readouterr().out
+
+
+def test_published_reward_and_extractor_at_a_small_size(tmp_path, monkeypatch):
+    """The search runs through ImageReward and DINOv2 with random weights; here of the reference models' sizes."""
+    import benchmarks.__main__ as bench
+
+    def small(name):
+        tiny = {"image_reward": "image_reward_tiny", "dinov2_vitl14_reg": "dinov2_reg_tiny"}[name]
+        tensors = load_file(GOLDEN / f"{tiny}.safetensors")
+        if WORDS in tensors:  # the tokenizer knows more words than the tiny text tower
+            tensors[WORDS] = torch.nn.functional.pad(tensors[WORDS], (0, 0, 0, BERT_WORDS - len(tensors[WORDS])))
+        return tensors
+
+    monkeypatch.setattr(bench, "random_tensors", small)
+    path = tmp_path / "figures.json"
+    assert bench.main(["--reward", "image-reward", "--extractor", "dinov2", "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    assert figures["reward"] == "ImageReward" and figures["extractor"] == "DINOv2 PCA"
+    assert figures["seconds"]["reward"] > 0 and figures["seconds"]["features"] > 0
+    assert figures["images_decoded"] == {"decode": 1, "decode_for_selection": 20}
+
+
+def test_random_tensors_have_the_published_shapes(tmp_path, monkeypatch):
+    listed = {"a.weight": {"shape": [3, 2], "dtype": "float32"}, "a.ids": [[1, 4], "int64"], "n.bias": [[2], "float32"]}
+    (tmp_path / "some.json").write_text(json.dumps({"tensors": listed}))
+    monkeypatch.setattr(models, "SHAPES", tmp_path)
+    found = models.random_tensors("some")
+    assert found["a.weight"].shape == (3, 2) and found["a.ids"].tolist() == [[0, 1, 2, 3]] and found["n.bias"].tolist() == [0, 0]
 
 
 def test_live_bytes_are_those_alive_at_once():
