@@ -87,9 +87,9 @@ def find_first(folder: str, names: Sequence[str], what: str, page: str) -> str:
 def _model_folders(folder: str) -> Iterator[str]:
     """Folders in the Hugging Face layout: with a configuration, or with an index of shards."""
     for root in folder_paths.get_folder_paths(folder):
-        for mark in ("config.json", "*.index.json"):
-            for path in Path(root).glob(f"**/{mark}") if os.path.isdir(root) else ():
-                yield path.parent.relative_to(root).as_posix()
+        for place, _, files in os.walk(root, followlinks=True):  # as ComfyUI lists files: folders may be links
+            if any(name == "config.json" or name.endswith(".index.json") for name in files):
+                yield Path(place).relative_to(root).as_posix()
 
 
 def saved_states() -> list[str]:
@@ -123,9 +123,14 @@ def _states_in(root: str) -> list[str]:
 
 
 def fresh_output_path(prefix: str, suffix: str) -> str:
-    """A path in the output folder that is not taken: the prefix (sub-folders allowed), a running number, the suffix."""
+    """A path in the output folder that is not taken: the prefix (sub-folders allowed), a running number, the suffix.
+
+    The number ends in an underscore, where ComfyUI before 0.21 stops reading it; without one it would always say 1.
+    """
     folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    return os.path.join(folder, f"{name}_{number:05}{suffix}")
+    while os.path.exists(path := os.path.join(folder, f"{name}_{number:05}_{suffix}")):
+        number += 1
+    return path
 
 
 # Devices and offloading -----------------------------------------------------------------------------------------------

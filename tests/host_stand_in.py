@@ -154,7 +154,9 @@ def _folder_paths(host: Host) -> types.ModuleType:
     def save_path(prefix: str, root: str):
         place = Path(root) / prefix
         place.parent.mkdir(parents=True, exist_ok=True)
-        return str(place.parent), place.name, len(list(place.parent.glob(place.name + "_*"))) + 1, "", prefix
+        taken = [path.name[len(place.name) + 1 :].split("_")[0] for path in place.parent.glob(place.name + "_*")]
+        number = max((int(one) for one in taken if one.isdigit()), default=0) + 1  # as hosts before 0.21 read it
+        return str(place.parent), place.name, number, "", prefix
 
     def annotated(name: str) -> str:
         base, _, kind = name.partition(" [")

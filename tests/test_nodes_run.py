@@ -161,6 +161,17 @@ def test_a_saved_state_comes_back(pack, parts, sketch):
     assert node.fingerprint_inputs(file="(newest)", path=None) != node.fingerprint_inputs(file="no such file", path=None)
 
 
+def test_saving_again_leaves_the_earlier_state_alone(pack, sketch):
+    paths = [Path(pack.run("TTSVAR_SaveState", state=sketch, filename_prefix="again/s")[0]) for _ in range(3)]
+    assert len(set(paths)) == 3 and all(path.is_file() for path in paths)
+    paths[0].rename(paths[2].with_name("s_00004_ a note.state.safetensors"))
+    paths[2].with_name("s_00005_.state.safetensors").touch()
+    (path,) = pack.run("TTSVAR_SaveState", state=sketch, filename_prefix="again/s")
+    assert Path(path).name == "s_00006_.state.safetensors"
+    options = next(one for one in pack.nodes["TTSVAR_LoadState"].define_schema().inputs if one.id == "file").options["options"]
+    assert "again/s_00002_.state.safetensors [output]" in options
+
+
 def test_states_outside_the_hosts_folders_are_refused(pack, parts, sketch, tmp_path):
     (path,) = pack.run("TTSVAR_SaveState", state=sketch)
     outside = tmp_path / "stolen.state.safetensors"
@@ -259,6 +270,9 @@ def tiny_networks(pack):
     folder = pack.host.folder / "models" / "reward_models"
     (folder / "a_folder").mkdir(parents=True)
     (folder / "a_folder" / "config.json").write_text("{}")
+    (pack.host.folder / "elsewhere").mkdir()
+    (pack.host.folder / "elsewhere" / "model.safetensors.index.json").write_text("{}")
+    (folder / "b_linked").symlink_to(pack.host.folder / "elsewhere", target_is_directory=True)
     for name in ("image_reward_tiny", "dinov2_reg_tiny"):
         for suffix in (".safetensors", ".json"):
             (folder / (name + suffix)).write_bytes((ROOT / "tests" / "golden" / (name + suffix)).read_bytes())
@@ -266,7 +280,7 @@ def tiny_networks(pack):
 
 def test_loaders_find_files_and_folders(pack, tiny_networks):
     options = next(one for one in pack.nodes["TTSVAR_RewardLoader"].define_schema().inputs if one.id == "file").options["options"]
-    assert options == ["auto", "a_folder", "dinov2_reg_tiny.safetensors", "image_reward_tiny.safetensors"]
+    assert options == ["auto", "a_folder", "b_linked", "dinov2_reg_tiny.safetensors", "image_reward_tiny.safetensors"]
     (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 Pool", file="dinov2_reg_tiny.safetensors")
     assert len(dino.patchers) == 1 and dino.describe(torch.rand(2, 64, 64, 3)).shape[0] == 2
 
