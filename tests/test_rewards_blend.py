@@ -56,6 +56,13 @@ def test_one_image_and_equal_images_stay_finite(how):
     assert equal.isfinite().all() and equal.unique().numel() == 1
 
 
+@pytest.mark.parametrize("how", ["softmax", "z-score", "rank", "weighted"])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_part_that_is_not_finite_is_refused_with_its_name_and_row(how, wrong):
+    with pytest.raises(ValueError, match=f"reward B gave {wrong} for image 1;"):
+        Blend([A, Fixed((3.0, wrong, 1.0), "B")], how).score(IMAGES, "x")
+
+
 @pytest.mark.parametrize("how", ["softmax", "z-score", "rank"])
 def test_comparisons_do_not_care_about_the_unit(how):
     scaled = Fixed(tuple(0.001 * value for value in A.values), "milli")

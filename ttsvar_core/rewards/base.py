@@ -104,6 +104,20 @@ def check_images(images: Tensor, name: str) -> None:
         )
 
 
+def check_finite(scores: Tensor, name: str, sample: str = "image", where: str = "") -> None:
+    """Raises ValueError, naming the reward and the row, for scores (B,) that are not all finite numbers.
+
+    sample, where: what a row is called in the message, and where it was scored.
+    """
+    wrong = ~scores.isfinite()
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        raise ValueError(
+            f"reward {name} gave {float(scores[row])} for {sample} {row}{where}; expected a finite number. Look at that "
+            f"{sample}, and at the reward's weights and precision"
+        )
+
+
 def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk: int = CHUNK) -> Tensor:
     """`function` over `images` in slices of `chunk`, concatenated; when the device runs out of memory, in halves."""
     outputs, start = [], 0

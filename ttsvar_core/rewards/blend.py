@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .base import NetworkBacked, Reward
+from .base import NetworkBacked, Reward, check_finite
 
 How = Literal["softmax", "z-score", "rank", "weighted"]
 RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}
@@ -59,8 +59,10 @@ class Blend(NetworkBacked):
         return tuple(model for reward in self.rewards for model in getattr(reward, "models", ()))
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """(B,) float32 of images (B, H, W, 3) in [0, 1]."""
+        """(B,) float32 of images (B, H, W, 3) in [0, 1]. Raises ValueError for a part that is not finite: no unit mends it."""
         scores = torch.stack([reward.score(images, prompt).float().to(images.device) for reward in self.rewards])
+        for reward, of_reward in zip(self.rewards, scores, strict=True):
+            check_finite(of_reward, reward.name)
         weights = torch.tensor(self._weights, dtype=torch.float32, device=scores.device)
         if self.how != "weighted":
             weights = weights / weights.sum()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..rewards.base import check_finite
 from ..rng import selection_generator
 from .cluster import cluster
 from .features import FeatureExtractor, describe_state
@@ -39,13 +40,7 @@ def score(state: SearchState, reward: Reward, images: Tensor | None = None) -> t
         raise ValueError(
             f"reward {reward.name} gave shape {tuple(scores.shape)} for {state.samples} images; expected one per image"
         )
-    wrong = ~scores.isfinite()
-    if wrong.any():
-        sample = int(wrong.int().argmax())
-        raise ValueError(
-            f"reward {reward.name} gave {float(scores[sample])} for sample {sample} at scale {scale}; expected a "
-            "finite number. Look at this sample's image, and at the reward's weights and precision"
-        )
+    check_finite(scores, reward.name, "sample", f" at scale {scale}")
     return state.with_scores(scores), scores
 
 
