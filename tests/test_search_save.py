@@ -69,6 +69,15 @@ def test_going_on_with_the_cache_kept_is_bit_equal(grown, tiny_model, conditioni
     assert torch.equal(on.bits[-1], expected.bits[-1]) and torch.equal(decode(on), decode(expected))
 
 
+@pytest.mark.parametrize("rows", [[2, 0, 1], [0, 1, 2, 2]])
+def test_rows_that_all_scales_share_are_saved(tiny_model, conditioning, tmp_path, rows):
+    """A permutation and a growth: nothing to compact, so every chunk keeps the very indices of the selection."""
+    state = sample(start(tiny_model, conditioning, 3, 0), 2).select(rows)
+    save_state(state, tmp_path / "kept", with_cache=True)
+    on, expected = sample(load_state(tmp_path / "kept", tiny_model, conditioning), 4), sample(state, 4)
+    assert torch.equal(on.bits[-1], expected.bits[-1])
+
+
 def test_going_on_from_bits_alone_uses_the_same_draws(grown, tiny_model, conditioning, tmp_path):
     save_state(grown, tmp_path / "bits")
     on = sample(load_state(tmp_path / "bits", tiny_model, conditioning), 4)

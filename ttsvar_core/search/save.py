@@ -186,7 +186,7 @@ def _cache_tensors(cache: KVCache) -> dict[str, Tensor]:
         for side, layers in (("keys", chunk.keys), ("values", chunk.values)):
             tensors |= {f"{side}.{scale:02d}.{layer:03d}": tensor for layer, tensor in enumerate(layers)}
         if chunk.rows is not None:
-            tensors[f"rows.{scale:02d}"] = chunk.rows
+            tensors[f"rows.{scale:02d}"] = chunk.rows.clone()  # chunks may share theirs, which the format refuses
     return tensors
 
 
