@@ -80,6 +80,16 @@ def test_replay_follows_inner_layer_guidance():
     assert last < 1e-5 < (plain.cache.chunks[-1].keys[-1] - state.cache.chunks[-1].keys[-1]).abs().max()
 
 
+def test_going_on_unguided_rebuilds_the_keys_inner_layer_guidance_made():
+    model = make_tiny_model(depth=4)
+    state = sample(start(model, make_conditioning(), 2, 0), 1, Sampling(guidance=9.0, tau=1.0, guidance_layers=(-2,)))
+    plain = Sampling(guidance=1.0, tau=1.0)
+    kept, dropped = (sample(one, 2, plain).cache for one in (state, state.without_cache()))
+    assert kept.branches == dropped.branches == 2
+    for ours, theirs in zip(dropped.chunks, kept.chunks, strict=True):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours.keys, theirs.keys, strict=True))
+
+
 def test_a_float8_cache_is_a_quarter_of_the_bytes_and_close(fresh):
     """e4m3 keeps 3 bits of fraction: keys and values are within 1/16 of what they were, and few bits flip."""
     full, small = sample(fresh, 3), sample(fresh, 3, cache_policy="float8")

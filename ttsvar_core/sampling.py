@@ -60,7 +60,7 @@ def sample(
     _check_through(state, through)
     _check_policy(cache_policy)
     steps = [sampling.at(scale) for scale in range(state.next_scale, through + 1)]
-    branches = max(2 if sampling.guides() else 1, state.cache.branches if state.cache else 0)
+    branches = max(branches_needed(state, sampling), state.cache.branches if state.cache else 0)
     with torch.inference_mode():
         float8 = cache_policy == "float8"
         state = with_cache(state, branches, group_size, float8)
@@ -69,6 +69,13 @@ def sample(
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
+
+
+def branches_needed(state: SearchState, sampling: Sampling) -> int:
+    """Guidance branches to go on with: 2 to guide, or where a finished scale was guided at an inner layer, whose keys and
+    values the second branch takes part in."""
+    within = any(step.guidance != 1 and any(step.guidance_layers) for step in state.steps)
+    return 2 if within or sampling.guides() else 1
 
 
 def with_cache(state: SearchState, branches: int, group_size: int | None = None, float8: bool = False) -> SearchState:

@@ -13,7 +13,7 @@ import torch
 
 from ..config import Sampling
 from ..image_model import ImageModel
-from ..sampling import CachePolicy, sample
+from ..sampling import CachePolicy, branches_needed, sample
 from ..scales import ScaleSchedule
 from .state import SearchState
 
@@ -53,7 +53,7 @@ def fits_cap(
     state: SearchState, through: int, sampling: Sampling, max_cache_bytes: int | None, float8: bool = False
 ) -> bool:
     """Whether all samples together may hold their keys and values through a scale."""
-    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1, float8)
+    each = cache_bytes(state.model, state.schedule, through, branches_needed(state, sampling), float8)
     return max_cache_bytes is None or state.samples * each <= max_cache_bytes
 
 
@@ -90,7 +90,7 @@ def sample_within(
     if state.next_scale > through:
         return state
     state = state.without_cache()
-    each = cache_bytes(state.model, state.schedule, through, 2 if sampling.guides() else 1, float8_cache)
+    each = cache_bytes(state.model, state.schedule, through, branches_needed(state, sampling), float8_cache)
     size = state.samples if max_cache_bytes is None else max(1, max_cache_bytes // max(1, each))
     reached = [state.last_scale]
 
