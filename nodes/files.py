@@ -76,7 +76,9 @@ class LoadState(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file, path=None, **_):
+    def fingerprint_inputs(cls, file, path="", **_):
+        if path is None:  # wired: its value is not known yet, and ComfyUI runs this node again when the wire's source changes
+            return "wired"
         try:
             chosen = host.saved_state(path or ("" if file == NEWEST else file))
             return f"{chosen} {os.path.getmtime(chosen)}"

@@ -158,7 +158,11 @@ def test_a_saved_state_comes_back(pack, parts, sketch):
     newest, _ = pack.run("TTSVAR_LoadState", model=parts["model"], text_encoder=parts["text_encoder"])
     assert torch.equal(newest.features, sketch.features)
     node = pack.nodes["TTSVAR_LoadState"]
-    assert node.fingerprint_inputs(file="(newest)", path=None) != node.fingerprint_inputs(file="no such file", path=None)
+    assert node.fingerprint_inputs(file="(newest)") != node.fingerprint_inputs(file="no such file")
+    wired = node.fingerprint_inputs(file="(newest)", path=None)  # what the host passes for a wire
+    pack.run("TTSVAR_SaveState", state=sketch, filename_prefix="sub/another")
+    assert node.fingerprint_inputs(file="(newest)", path=None) == wired
+    assert path in node.fingerprint_inputs(file="(newest)", path=path)
 
 
 def test_saving_again_leaves_the_earlier_state_alone(pack, sketch):
