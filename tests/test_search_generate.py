@@ -78,7 +78,7 @@ def test_options_reach_plan_and_sampling(tiny, brightness, tmp_path):
 
 @pytest.mark.parametrize("scale", [3, 5])
 def test_ctrl_c_leaves_a_state_to_go_on_from(tiny, brightness, tmp_path, monkeypatch, capsys, scale):
-    assert go(tmp_path / "whole") == 0
+    assert go(tmp_path / "whole", "--seed", "3") == 0
     forward = tiny.transformer.forward_scale
 
     def interrupted(features, at, *rest):
@@ -87,13 +87,15 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(tiny, brightness, tmp_path, monkeyp
         return forward(features, at, *rest)
 
     monkeypatch.setattr(tiny.transformer, "forward_scale", interrupted)
-    assert go(tmp_path / "part") == 130
+    assert go(tmp_path / "part", "--seed", "3") == 130
     monkeypatch.undo()
     state = tmp_path / "part" / "state.safetensors"
     assert describe_file(state)["next_scale"] == scale
     assert f"--resume {state}" in capsys.readouterr().err
     monkeypatch.setattr(generate, "load_models", lambda args: (tiny, Encoder()))
     monkeypatch.setattr(generate, "load_reward", lambda *_: Brightness())
+    assert go(tmp_path / "other", "--resume", str(state), "--seed", "0") == 1
+    assert "drawn with seed 3, the seed given is 0" in capsys.readouterr().err
     assert go(tmp_path / "on", "--resume", str(state)) == 0
     whole, on = (json.loads((tmp_path / name / "report.json").read_text())["answer"] for name in ("whole", "on"))
     assert on["lineage"] == whole["lineage"] and on["score"] == pytest.approx(whole["score"], abs=1e-4)

@@ -221,6 +221,15 @@ def test_going_on_with_another_plan_is_refused(tiny_model, conditioning):
         go(tiny_model, conditioning, tts_var(1, SCALES), state=state)
 
 
+def test_going_on_with_another_seed_or_without_scores_is_refused(tiny_model, conditioning):
+    state = sample(start(tiny_model, conditioning, 4, 6), 1)
+    with pytest.raises(ValueError, match="drawn with seed 6, the seed given is 5; give 6"):
+        go(tiny_model, conditioning, best_of_n(4, SCALES), state=state)
+    plan = dataclasses.replace(best_of_n(4, SCALES), score_at=(0, 1))
+    with pytest.raises(ValueError, match=r"no scores at scales \[0\], which plan best-of-n scores"):
+        go(tiny_model, conditioning, plan, state=state._replace(seed=5).with_scores(torch.zeros(4)))
+
+
 def small_memory(monkeypatch, model, rows, tokens=10**9):
     """Make forwards run out of memory above `rows` samples, and above `tokens` cached sample-tokens."""
     forward, ran = model.transformer.forward_scale, []

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("prompt")
     parser.add_argument("--negative", default="", help="what guidance leads away from (default: no prompt)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of all draws (default: 0, or that of the state gone on from)")
     parser.add_argument("--out", type=Path, default=Path("output/generate"), help="folder to write to (default: %(default)s)")
     parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from the state an interrupted run left")
     _add_search_arguments(parser.add_argument_group("search"))
@@ -85,6 +85,7 @@ def _generate(args: argparse.Namespace) -> int:
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
     state = load_state(args.resume, model, conditioning) if args.resume else None
+    seed = args.seed if args.seed is not None else state.seed if state else 0
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
     plan = _plan(args, schedule)
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
@@ -92,7 +93,7 @@ def _generate(args: argparse.Namespace) -> int:
     progress = Progress(plan, schedule, args.out / STATE_FILE)
     try:
         result = run(
-            model, conditioning, plan, args.seed, reward, extractor, _sampling(args, model), schedule, progress.hooks,
+            model, conditioning, plan, seed, reward, extractor, _sampling(args, model), schedule, progress.hooks,
             max_cache_bytes=cap, float8_cache=args.float8_cache, look_shrink=args.look_shrink,
             decode_tile=args.tiled_decode, state=state,
         )

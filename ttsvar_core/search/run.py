@@ -74,7 +74,7 @@ def run(
     if decode_tile:
         tile_cells(model, decode_tile)
     record = Recorder(plan, schedule, hooks)
-    state = _resumable(state, plan) or start(model, conditioning, plan.samples, seed, schedule)
+    state = _resumable(state, plan, seed) or start(model, conditioning, plan.samples, seed, schedule)
     record.done(state)
     for scale in range(state.next_scale, len(schedule)):
         if not plan.stops(scale):
@@ -107,12 +107,14 @@ def _check(model, plan, schedule, sampling, reward, extractor) -> None:
         raise ValueError(f"plan {plan.name} scores samples at scale {scored[0]} and no reward was given; give one")
 
 
-def _resumable(state: SearchState | None, plan: Plan) -> SearchState | None:
-    """`state` if the plan can go on from it. Raises ValueError for the state of another plan."""
+def _resumable(state: SearchState | None, plan: Plan, seed: int) -> SearchState | None:
+    """`state` if the plan can go on from it. Raises ValueError for the state of another plan or seed."""
     if state is None:
         return None
     if state.next_scale == 0 or state.finished:
         raise ValueError("the state to go on from is not in the middle of a run; start without it")
+    if state.seed != seed:
+        raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {seed}; give {state.seed}")
     expected = plan.survivors[state.last_scale]
     past = [step.scale for step in state.lineage]
     due = [scale for scale, _ in plan.selectors if scale < state.next_scale]
@@ -120,6 +122,12 @@ def _resumable(state: SearchState | None, plan: Plan) -> SearchState | None:
         raise ValueError(
             f"the state has {state.samples} samples after selections at scales {past}; plan {plan.name} would have "
             f"{expected} after selections at {due}. Go on with the plan the state was made with"
+        )
+    unscored = [scale for scale in range(state.next_scale) if plan.scores(scale) and state.scores[:, scale].isnan().any()]
+    if unscored:
+        raise ValueError(
+            f"the state has no scores at scales {unscored}, which plan {plan.name} scores. Go on with the plan the state was "
+            "made with"
         )
     return state
 
