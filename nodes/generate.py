@@ -12,6 +12,7 @@ from .select import POTENTIALS, SCHEMES
 from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, sampling, seed
 
 OWN_PLAN = "own plan"
+BUNDLED_MODEL, SCENES = "scenes64", "scenes"  # names of the bundled model and of the reward that judges its scenes
 METHODS = {"TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw"}
 _PLAN_EXAMPLE = """{
   "name": "mine", "samples": 8,
@@ -34,7 +35,7 @@ class Generate(io.ComfyNode):
             display_name="TTS-VAR Generate",
             category=CATEGORY,
             description="The whole search in one node: prompt in, best picture out. Everything not wired is the bundled model, "
-            "its verifier and the latent pool.",
+            "its verifier and the latent pool. A model you wire needs a reward, too.",
             search_aliases=["text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "quick start"],
             inputs=_inputs(),
             outputs=[
@@ -50,8 +51,10 @@ class Generate(io.ComfyNode):
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
     ) -> io.NodeOutput:
-        model, text_encoder = model or load(), text_encoder or load_encoder()
-        reward, extractor = reward or load_reward(), extractor or load_extractor()
+        if reward is None and (model is None or model.name == BUNDLED_MODEL):
+            reward = load_reward()
+        _check_reward(method, prompt, reward)
+        model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
         chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
         conditioning = encode(text_encoder, prompt, negative)
@@ -109,9 +112,24 @@ def _inputs() -> list:
         ),
         Model.Input("model", optional=True, tooltip="From Infinity Loader; the bundled model otherwise."),
         TextEncoder.Input("text_encoder", optional=True, tooltip="From Text Encoder Loader; the bundled one otherwise."),
-        Reward.Input("reward", optional=True, tooltip="From Reward Loader; the scene verifier otherwise."),
+        Reward.Input("reward", optional=True, tooltip="From Reward Loader; the bundled model's scene verifier otherwise."),
         Extractor.Input("extractor", optional=True, tooltip="From Extractor Loader; the latent pool otherwise."),
     ]
+
+
+def _check_reward(method: str, prompt: str, reward) -> None:
+    """Raise ValueError before any work for a search without a reward, and for a prompt that the scene verifier cannot judge."""
+    from ..ttsvar_core.scenes.grammar import PromptError, parse_prompt
+
+    if reward is None and method not in ("raw", OWN_PLAN):
+        raise ValueError(
+            f"{method} needs a reward: wire a Reward Loader (ImageReward, HPS v2.1, ...). Only the bundled model has one of its own."
+        )
+    try:
+        if SCENES in (one.name for one in getattr(reward, "rewards", [reward]) if one):
+            parse_prompt(prompt)
+    except PromptError as error:
+        raise PromptError(f"The scene verifier judges the bundled model's scenes; for others wire another reward: {error}") from error
 
 
 def _plan(method: str, n: int, scales: int, own: str, settings: dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,39 @@ def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack):
     assert len(finalists) == 1 and state.lineage[0].scale == 6
     with pytest.raises(ValueError, match="not JSON"):
         pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan="{")
+
+
+@pytest.fixture
+def no_search(pack, monkeypatch):
+    """Nothing is sampled."""
+    monkeypatch.setattr(pack.core("search.run"), "run", lambda *_, **__: pytest.fail("searched"))
+
+
+def named(model, name):
+    """The model under another name, as a real one has it."""
+    return replace(model, config=replace(model.config, name=name))
+
+
+def test_only_the_bundled_model_brings_a_reward(pack, parts, no_search):
+    for method in ("TTS-VAR", "Best-of-N", "Importance Sampling"):
+        with pytest.raises(ValueError, match=f"{method} needs a reward: wire a Reward Loader"):
+            pack.run("TTSVAR_Generate", prompt="a castle", model=named(parts["model"], "infinity_2b_reg"), method=method)
+
+
+def test_a_model_of_ones_own_without_a_reward_draws_raw_pictures(pack, parts):
+    model = named(parts["model"], "infinity_2b_reg")
+    image, *_, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=model)
+    assert image.shape == (1, 64, 64, 3) and json.loads(report)["reward"] is None
+    *_, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=parts["model"])
+    assert json.loads(report)["reward"] == "scenes"
+
+
+@pytest.mark.parametrize("blended", [False, True])
+def test_a_prompt_the_verifier_cannot_judge_is_refused_before_any_work(pack, parts, no_search, blended):
+    (blend,) = pack.run("TTSVAR_BlendRewards", reward_1=parts["reward"], reward_2=parts["reward"])
+    for wired in ({}, {"model": named(parts["model"], "mine"), "reward": blend if blended else parts["reward"]}):
+        with pytest.raises(ValueError, match="wire another reward: .*a red circle"):
+            pack.run("TTSVAR_Generate", prompt="a red circle", **wired)
 
 
 def test_half_a_bundled_model_is_refused(pack):
