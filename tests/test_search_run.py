@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 
 import pytest
 import torch
@@ -259,6 +260,43 @@ def test_what_does_not_fit_runs_in_smaller_groups_with_the_same_draws(conditioni
     assert max(rows for _, rows in ran) <= limits["rows"]
     assert flipped_share(split.state, whole.state) < 1e-3
     assert split.best == whole.best
+
+
+def test_the_cache_that_did_not_fit_is_gone_when_groups_run(conditioning, monkeypatch):
+    """Scale 3 does not fit beside the survivors' cache, not even sample by sample; the groups begin with half of them."""
+    model = make_tiny_model()
+    forward, failed, ran = model.transformer.forward_scale, [], []
+
+    def limited(features, scale, schedule, text, past, step):
+        if scale == 3 and not ran:
+            failed[:] = [weakref.ref(tensor) for chunk in past.chunks for tensor in chunk.keys]
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate 2.00 GiB")
+        if failed:
+            ran.append((len(features), [ref() is None for ref in failed]))
+        return forward(features, scale, schedule, text, past, step)
+
+    monkeypatch.setattr(model.transformer, "forward_scale", limited)
+    plan = Plan("cut", 8, (8, 8, 4, 4, 4), ((2, ClusterSelector()),))
+    go(model, conditioning, plan)
+    assert ran[0] == (2, [True] * len(failed))
+
+
+def test_looked_at_images_are_gone_when_the_next_scale_runs(conditioning, monkeypatch):
+    model, images = make_tiny_model(), []
+    forward = model.transformer.forward_scale
+
+    class Looks(Brightness):
+        def score(self, pictures, prompt):
+            images.append(weakref.ref(pictures))
+            return super().score(pictures, prompt)
+
+    def watched(*given):
+        assert all(image() is None for image in images)
+        return forward(*given)
+
+    monkeypatch.setattr(model.transformer, "forward_scale", watched)
+    plan = dataclasses.replace(best_of_n(2, SCALES), score_at=(1, 3))
+    assert len(go(model, conditioning, plan, Looks()).images) == 2 and len(images) == 3
 
 
 def test_giving_up_says_what_would_fit(conditioning, monkeypatch):

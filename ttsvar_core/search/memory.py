@@ -72,14 +72,30 @@ def sample_within(
     First all samples (or groups of `group_size`) share one cache; on running out of memory the groups are halved down to
     single samples. When those do not fit either, or the whole cache would pass `max_cache_bytes`, groups run one after
     another through all the scales asked for, each with keys and values of its own (replayed first, dropped after); the
-    state returned then has no cache. The cache of the state given stays taken for as long as the caller holds that state.
+    state returned then has no cache. The cache of the state given stays taken for as long as the caller holds that state;
+    one who need not hold it calls `sample_taken`.
     float8_cache: store keys and values in one byte per number. on_scale: called with the state, or with a group's state,
     after every scale. Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
     """
+    return sample_taken([state], through, sampling, max_cache_bytes, float8_cache, group_size, on_scale)
+
+
+def sample_taken(
+    held: list[SearchState],
+    through: int,
+    sampling: Sampling | None = None,
+    max_cache_bytes: int | None = None,
+    float8_cache: bool = False,
+    group_size: int | None = None,
+    on_scale: Callable[[SearchState], None] | None = None,
+) -> SearchState:
+    """`sample_within` for the one state in `held`, which is emptied: where nobody else holds that state, its cache is freed
+    before groups run one after another."""
+    state = held.pop()
     sampling = sampling or state.model.config.sampling
     if not state.next_scale <= through < len(state.schedule):
         return sample(state, through, sampling)  # which says what is wrong with `through`
-    shares_cache = fits_cap(state, through, sampling, max_cache_bytes, float8_cache)
+    shares_cache = fits = fits_cap(state, through, sampling, max_cache_bytes, float8_cache)
     policy = "float8" if float8_cache else "keep"
     while shares_cache and state.next_scale <= through:
         following, group_size = _halving(_one_scale(sampling, policy), state, group_size)
@@ -91,7 +107,7 @@ def sample_within(
         return state
     state = state.without_cache()
     each = cache_bytes(state.model, state.schedule, through, branches_needed(state, sampling), float8_cache)
-    size = state.samples if max_cache_bytes is None else max(1, max_cache_bytes // max(1, each))
+    size = -(-state.samples // 2) if fits else max(1, max_cache_bytes // each)  # what fits the cap has just run out of memory
     reached = [state.last_scale]
 
     def ran(part: SearchState) -> None:

@@ -13,7 +13,7 @@ from ..low_memory import tile_cells
 from ..sampling import check_shrink, decode
 from ..scales import ScaleSchedule
 from .features import FeatureExtractor
-from .memory import check_cap, fits_cap, sample_within
+from .memory import check_cap, fits_cap, sample_taken
 from .plan import Plan, PotentialSelector, check
 from .report import Hooks, Recorder, answer
 from .select import best, cluster_select, potential_select, score
@@ -81,12 +81,12 @@ def run(
             continue
         if not fits_cap(state, scale, sampling, max_cache_bytes, float8_cache):
             state = state.without_cache()
-        state = sample_within(
-            state, scale, sampling, max_cache_bytes=max_cache_bytes, float8_cache=float8_cache, on_scale=record.ran
-        )
+        held, state = [state], None  # nothing but the list holds the cache, so that it can be freed when memory runs out
+        state = sample_taken(held, scale, sampling, max_cache_bytes, float8_cache, on_scale=record.ran)
         images = _look(state, plan, extractor, record, 1 if state.finished else look_shrink, decode_tile)
         state = _score(state, plan, reward, images, record)
         state, images = _select(state, plan, extractor, images, record)
+        images = images if state.finished else None  # not to stay beside the next scales
         chunks, state = _taken_out(state)
         state = state._replace(cache=None if chunks is None else compact(chunks))
         record.done(state)
