@@ -123,13 +123,13 @@ def _check_reward(method: str, prompt: str, reward) -> None:
 
     if reward is None and method not in ("raw", OWN_PLAN):
         raise ValueError(
-            f"{method} needs a reward: wire a Reward Loader (ImageReward, HPS v2.1, ...). Only the bundled model has one of its own."
+            f"{method} needs a reward: wire a Reward Loader (ImageReward, HPS v2.1, ...). Only the bundled model brings its own."
         )
     try:
         if SCENES in (one.name for one in getattr(reward, "rewards", [reward]) if one):
             parse_prompt(prompt)
     except PromptError as error:
-        raise PromptError(f"The scene verifier judges the bundled model's scenes; for others wire another reward: {error}") from error
+        raise PromptError(f"The scene verifier judges the bundled model's scenes; else wire another reward: {error}") from error
 
 
 def _plan(method: str, n: int, scales: int, own: str, settings: dict):

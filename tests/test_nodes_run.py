@@ -287,7 +287,7 @@ def test_a_model_of_ones_own_without_a_reward_draws_raw_pictures(pack, parts):
 def test_a_prompt_the_verifier_cannot_judge_is_refused_before_any_work(pack, parts, no_search, blended):
     (blend,) = pack.run("TTSVAR_BlendRewards", reward_1=parts["reward"], reward_2=parts["reward"])
     for wired in ({}, {"model": named(parts["model"], "mine"), "reward": blend if blended else parts["reward"]}):
-        with pytest.raises(ValueError, match="wire another reward: .*a red circle"):
+        with pytest.raises(ValueError, match=r"wire another reward: .*a red circle"):
             pack.run("TTSVAR_Generate", prompt="a red circle", **wired)
 
 
