@@ -62,6 +62,13 @@ def test_every_command_explains_itself(name, capsys):
     assert stop.value.code == 0 and name in capsys.readouterr().out
 
 
+def test_a_python_without_torch_is_told_which_one_to_use():
+    """-S leaves the installed packages out: the system's Python after a fresh clone."""
+    done = subprocess.run([sys.executable, "-S", "-m", "ttsvar_core", "demo"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.strip() == cli.NO_TORCH
+    assert subprocess.run([sys.executable, "-S", "-m", "ttsvar_core", "--help"], cwd=ROOT, capture_output=True).returncode == 0
+
+
 def test_convert_command(tmp_path, capsys):
     target = tmp_path / "out.safetensors"
     assert cli.main(["convert", str(paths()[0]), str(target), "--dtype", "bfloat16"]) == 0

@@ -1,6 +1,8 @@
 """The first command of the README, small: every picture it promises is there."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,13 @@ def test_demo_writes_the_pictures_it_names(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["plan"]["name"] == "tts-var" and report["seed"] == 3
     assert "python quickstart.py comfyui" in said[-1]
+    assert f"{sys.executable} -m ttsvar_core --help" in said[-1]
+
+
+def test_the_next_command_is_named_with_the_python_that_can_run_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert demo._this_python() == str(Path(".venv", "bin", "python"))
 
 
 def test_prompt_of_another_world_is_refused_before_anything_is_written(tmp_path, capsys):

@@ -52,6 +52,10 @@ def test_first_two_commands_are_understood():
         assert done.returncode == 0, line
 
 
+def test_the_environment_is_named_before_the_first_command_that_needs_it():
+    assert README.index("`.venv/bin/python`") < README.index("python -m ttsvar_core")
+
+
 def test_library_example_runs():
     code = next(text for kind, text in BLOCKS if kind == "python" and "load_bundled" in text)
     assert len(code.strip().splitlines()) <= 12

@@ -10,6 +10,10 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = ("demo", "generate", "verify", "convert", "experiment")
+NO_TORCH = (
+    "This Python has no torch. After `python quickstart.py` use the Python of its environment in place of `python`: "
+    ".venv/bin/python (Windows: .venv\\Scripts\\python). Without it: pip install -r requirements.txt"
+)
 NOBODY_READS = 141  # what shells report of a command whose reader has gone: 128 + SIGPIPE
 
 
@@ -39,4 +43,7 @@ def _run(argv: Sequence[str] | None) -> int:
         summary = getattr(module, "SUMMARY", "")
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
     args = parser.parse_args(argv)
+    if importlib.util.find_spec("torch") is None:
+        print(NO_TORCH, file=sys.stderr)
+        return 1
     return modules[args.command].main(args)

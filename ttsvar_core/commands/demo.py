@@ -23,7 +23,8 @@ _NEXT = """
 Look next:
   python quickstart.py comfyui     the same search as a graph in ComfyUI, node by node
   README.md                        the files for Infinity-2B and 8B, the nodes, the library
-  python -m ttsvar_core --help     search with your own prompt, model and reward"""
+  {python} -m ttsvar_core --help
+                                   search with your own prompt, model and reward"""
 
 
 class Answer(NamedTuple):
@@ -80,7 +81,13 @@ def demo(prompt: str, seed: int, n: int, out: Path):
     comparison(pairs).save(out / "raw-beside-ttsvar.png")
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
     yield f"  {out / 'raw-beside-ttsvar.png'}  raw {raw} of {PROMPTS} right, TTS-VAR {searched} of {PROMPTS}"
-    yield _NEXT
+    yield _NEXT.format(python=_this_python())
+
+
+def _this_python() -> str:
+    """The interpreter that runs this, as one types it in this folder."""
+    python = Path(sys.executable)
+    return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
 
 
 def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Any, Image.Image]:
