@@ -46,6 +46,20 @@ def test_every_layout_gives_the_same_model(layout, plain, tmp_path):
         assert_same_weights(load_model(*files, config=plain.config), plain)
 
 
+def test_shards_may_be_links_into_another_folder(plain, tmp_path):
+    """As in the cache of Hugging Face: snapshots hold links into blobs."""
+    _, tokenizer = layout_safetensors_shards(tmp_path, weights("transformer"), weights("vae"))
+    snapshot, blobs = tmp_path / "snapshots", tmp_path / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir()
+    for number, file in enumerate(tmp_path.glob("model*")):
+        try:
+            (snapshot / file.name).symlink_to(file.rename(blobs / str(number)))
+        except OSError:
+            pytest.skip("this system lets nobody make links")
+    assert_same_weights(load_model(snapshot, tokenizer, config=plain.config), plain)
+
+
 def test_heads_are_counted_where_flash_training_put_them(plain, tmp_path):
     transformer, _ = layout_flash_training(tmp_path, weights("transformer"), weights("vae"))
     sizes = transformer_sizes(model_tensors(read_checkpoint(transformer), "transformer"))

@@ -141,6 +141,42 @@ def test_cut_short_and_empty_files(tmp_path):
             read_tensors(tmp_path / name, ANY)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"", "is empty"),
+        (b"PK\x03\x04", "truncated or no PyTorch file"),
+    ],
+)
+def test_what_a_file_is_instead_is_said(content, message, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(WrongWeights, match=rf"x\.safetensors.*{message}.*example\.org"):
+        read_tensors(tmp_path / "x.safetensors", ANY)
+
+
+def test_the_first_bytes_decide_and_not_the_ending(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.pt")
+    torch.save({"b": torch.zeros(1)}, tmp_path / "b.pt")
+    (tmp_path / "b.pt").rename(tmp_path / "b.safetensors")
+    assert set(read_tensors(tmp_path / "a.pt", ANY)) == {"a"} and set(read_tensors(tmp_path / "b.safetensors", ANY)) == {"b"}
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": {"a": "../out.safetensors"}}', '{"weights": {}}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_index_and_shards_elsewhere_are_refused(index, tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "out.safetensors")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(WrongWeights, match=r"outside its own folder|no index of shards"):
+        read_tensors(tmp_path / "folder", ANY)
+
+
+def test_an_open_clip_folder_with_its_torch_file_too(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")
+    torch.save({"b": torch.zeros(1)}, tmp_path / "open_clip_pytorch_model.bin")
+    assert set(read_tensors(tmp_path, ANY)) == {"a"}
+
+
 def with_module(tensors):
     return {"model": {f"module.{name}": tensor for name, tensor in tensors.items()}}
 
@@ -162,12 +198,12 @@ def test_folders_whole_and_sharded(tmp_path):
     save_file({"a": torch.zeros(1)}, sharded / "one.safetensors")
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(MissingWeights, match=r"two\.safetensors"):
+    with pytest.raises(WrongWeights, match=r"missing: two\.safetensors.*example\.org"):
         read_tensors(sharded, ANY)
     save_file({"b": torch.ones(1)}, sharded / "two.safetensors")
     assert set(read_tensors(sharded, ANY)) == {"a", "b"}
     (tmp_path / "bare").mkdir()
-    with pytest.raises(MissingWeights, match=re.escape("none of model.safetensors")):
+    with pytest.raises(WrongWeights, match=r"model files found: none.*example\.org"):
         read_tensors(tmp_path / "bare", ANY)
 
 

@@ -19,7 +19,10 @@ from .errors import CheckpointError
 
 _INDEX_SUFFIX = ".index.json"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-_SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
+_SINGLE_FILES = (
+    "model.safetensors", "open_clip_model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
 _MAX_HEADER = 100 * 2**20  # safetensors' own limit of its header, in bytes
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _FOREIGN_STARTS = {
@@ -73,7 +76,7 @@ def _read_file(path: Path) -> RawCheckpoint:
         return _read_torch(path, mapped=start[:4] == _ZIP)
     for mark, what in _FOREIGN_STARTS.items():
         if start.lstrip().startswith(mark):
-            raise CheckpointError(f"{path.name} is {what}. Expected a .pth or .safetensors file of an Infinity model.")
+            raise CheckpointError(f"{path.name} is {what}. Expected a .pth or .safetensors file.")
     return _read_safetensors(path, start)
 
 
@@ -116,8 +119,11 @@ def _read_torch(path: Path, mapped: bool) -> RawCheckpoint:
 
     import torch
 
+    by_name = path.suffix == ".safetensors"  # given such a path, torch.load goes by the name; given a file, by what it holds
+    mapped = mapped and not by_name
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with path.open("rb") as file:
+            content = torch.load(file if by_name else path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path.name} holds more than tensors ({_first_line(error)}) and is not opened, because that could run code. "
@@ -155,13 +161,12 @@ def _read_folder(folder: Path) -> RawCheckpoint:
 def _read_shards(index: Path) -> RawCheckpoint:
     try:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shard_names = sorted(set(weight_map.values()))
+        shard_paths = [index.parent / name for name in sorted(set(weight_map.values()))]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index.name} is no index of shards ({error!r}). Download it again.") from error
-    shard_paths = [index.parent / name for name in shard_names]
-    if any(path.resolve().parent != index.parent.resolve() for path in shard_paths):
+    if any(path.parent != index.parent for path in shard_paths):
         raise CheckpointError(f"{index.name} names shards outside its own folder; that is not followed.")
-    absent = [path.name for path in shard_paths if not path.exists()]
+    absent = [path.name for path in shard_paths if not path.is_file()]
     if absent:
         raise CheckpointError(
             f"{len(absent)} of {len(shard_paths)} shards named by {index.name} are missing: {', '.join(absent[:5])}. "

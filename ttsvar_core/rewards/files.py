@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-WEIGHT_NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.files import read_checkpoint
+
 WRAPPERS = ("state_dict", "model", "module")
 """Keys under which training code keeps the tensors: open_clip and HPS use the first."""
 
@@ -59,12 +60,16 @@ def read_tensors(path: str | Path, published: Published) -> dict[str, Tensor]:
     path = Path(path)
     if not path.exists():
         raise MissingWeights(f"{path} does not exist. {published.advice}")
-    tensors: dict[str, Tensor] = {}
-    for file in _weight_files(path, published):
-        tensors.update(_read_file(file, published))
+    try:
+        content = read_checkpoint(path).content
+    except CheckpointError as error:
+        raise WrongWeights(f"{path} cannot be read as tensors: {error} {published.advice}") from error
+    while wrapper := _wrapper(content):
+        content = content[wrapper]
+    tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise WrongWeights(f"{path} holds no tensors. {published.advice}")
-    return tensors
+    return with_prefix(tensors, "module.") if all(name.startswith("module.") for name in tensors) else tensors
 
 
 def read_config(path: str | Path) -> dict:
@@ -90,43 +95,6 @@ def require(tensors: Mapping[str, Tensor], names: tuple[str, ...], source: str, 
         raise WrongWeights(
             f"{source} is not {published.title}: it has no tensor {missing[0]} (it begins with {found}). {published.advice}"
         )
-
-
-def _weight_files(path: Path, published: Published) -> list[Path]:
-    if path.is_file():
-        return [path]
-    for index in sorted(path.glob("*.index.json")):
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [shard for shard in shards if not (path / shard).is_file()]
-        if missing:
-            raise MissingWeights(f"{path} lacks {missing[0]}, which {index.name} lists. {published.advice}")
-        return [path / shard for shard in shards]
-    for name in WEIGHT_NAMES:
-        if (path / name).is_file():
-            return [path / name]
-    raise MissingWeights(f"the folder {path} holds none of {', '.join(WEIGHT_NAMES)}. {published.advice}")
-
-
-def _read_file(path: Path, published: Published) -> dict[str, Tensor]:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise WrongWeights(
-            f"{path} cannot be read as tensors ({type(error).__name__}: {str(error).splitlines()[0]}). It may be cut "
-            f"short, or hold Python objects, which are never loaded. {published.advice}"
-        ) from error
-    while isinstance(content, Mapping) and (wrapper := _wrapper(content)):
-        content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise WrongWeights(f"{path} holds a {type(content).__name__}, not named tensors. {published.advice}")
-    tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
-    return with_prefix(tensors, "module.") if all(name.startswith("module.") for name in tensors) else tensors
 
 
 def _wrapper(content: Mapping) -> str | None:
