@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiment_world import TinyFiles, prompts, threads_in_use
+from experiment_world import SCHEDULE, TinyFiles, Warmth, prompts, threads_in_use
+from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.experiments.arms import Arm, Setting
 from ttsvar_core.experiments.definitions import EXPERIMENTS, build
 from ttsvar_core.experiments.engines import WorkerDied, one_thread, opened
 from ttsvar_core.experiments.flops import decode_flops, plan_cost, scale_flops
-from ttsvar_core.experiments.runner import OtherExperiment, Where, run_experiment
+from ttsvar_core.experiments.runner import OtherExperiment, Where, run_experiment, setting_of
 from ttsvar_core.experiments.walk import walk
 from ttsvar_core.search.plan import best_of_n, check, tts_var
 from ttsvar_core.search.run import run
@@ -155,6 +157,49 @@ def test_a_folder_of_another_model_or_plan_is_refused(straight):
         run_experiment("consistency", TinyFiles(seed=1), prompts(3), 2, straight.parent, n=[2])
     with pytest.raises(OtherExperiment, match="arms"):
         run_experiment("consistency", TinyFiles(), prompts(3), 2, straight.parent, n=[3])
+
+
+def other_precision(world):
+    model = make_tiny_model(schedule=SCHEDULE)
+    model.transformer.to(torch.bfloat16)
+    return world._replace(model=model)
+
+
+def other_text(world):
+    return world._replace(encode=lambda prompt: make_conditioning(seed=0, prompt=prompt))
+
+
+def other_network(world):
+    class Networked(Warmth):
+        models = (torch.nn.Linear(2, 1),)
+
+    return world._replace(rewards={**world.rewards, "warmth": Networked()})
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"), [(other_precision, "dtype"), (other_text, "text"), (other_network, "networks")]
+)
+def test_a_folder_of_another_precision_text_encoder_or_reward_is_refused(straight, world, changed, key):
+    other = changed(world)
+    with pytest.raises(OtherExperiment, match=rf"experiment: world, world\.{key} differ"):
+        run_experiment("consistency", lambda: other, prompts(3), 2, straight.parent, n=[2])
+
+
+def test_text_features_may_differ_by_rounding(straight, tmp_path):
+    shutil.copytree(straight.parent, tmp_path / "copy")
+    path = tmp_path / "copy" / "experiment.json"
+    identity = json.loads(path.read_text())
+    identity["world"]["text"][0] += 1e-6
+    path.write_text(json.dumps(identity))
+    run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path / "copy", n=[2])
+
+
+def test_results_written_before_worlds_said_more_are_still_read(straight):
+    results = json.loads(straight.read_text())
+    for key in ("dtype", "text", "networks"):
+        del results["world"][key]
+    experiment = build(results["experiment"], setting_of(results["world"]), results["n"])
+    assert {arm.name for arm in experiment.arms} == set(results["arms"])
 
 
 def test_impossible_requests_are_refused_before_anything_runs(tmp_path):

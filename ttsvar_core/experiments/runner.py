@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..search.save import alike
 from .arms import Experiment, Setting
 from .definitions import build
 from .engines import Engine, opened
@@ -118,7 +119,7 @@ def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | 
 
 
 def _claim(out: Path, identity: dict[str, Any]) -> None:
-    """Make ``out`` the folder of this experiment, or check that it is already."""
+    """Make ``out`` the folder of this experiment, or check that it is already (other machines round text features otherwise)."""
     path = out / "experiment.json"
     (out / "units").mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -126,6 +127,9 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(_dumps(identity))
+    texts = [one.get("world", {}).get("text") for one in (found, wanted)]
+    if alike(*texts):
+        found["world"]["text"] = texts[1]
     differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     if "world" in differing:
         worlds = [one.get("world", {}) for one in (found, wanted)]

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpoint.fingerprint import Fingerprint
 from ..config import Sampling
 from ..image_model import ImageModel
 from ..scales import ScaleSchedule
+from ..search.save import sketch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ..search.features import FeatureExtractor
 
 VERDICT = "correct"
+PROBE = "a photo of a red circle"  # the text features of these words tell encoders apart; every bundled part knows them
 BUNDLED_REWARDS = ("scenes", "clarity")
 BUNDLED_EXTRACTORS = ("latent-pool", "tokenizer-PCA", "tokenizer-PCA-shared", "tokenizer-Pool", "chance")
 _REWARD_FILES = ("image-reward", "hps", "clip", "pick", "aesthetic")
@@ -36,12 +39,18 @@ class World(NamedTuple):
     verdict: Callable[[Tensor, str], bool] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What results depend on, as JSON values: runs into one folder must agree on it."""
+        """What results depend on, as JSON values: runs into one folder must agree on it (on `text`, as `alike` says)."""
         return {
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
+            "dtype": str(self.model.transformer.dtype).removeprefix("torch."),
+            "text": sketch(self.encode(PROBE).text),
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
+            "networks": {
+                f"{kind} {name}": _fingerprints(one)
+                for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, one in named.items()
+            },
             "schedule": [list(grid) for grid in self.schedule.grids],
             "sampling": [list(self.sampling.at(scale)) for scale in range(len(self.schedule))],
             "metrics": [*self.rewards, *([VERDICT] if self.verdict else [])],
@@ -137,6 +146,17 @@ def scene_verdict(image: Tensor, prompt: str) -> bool:
     from ..scenes.grammar import parse_prompt
 
     return judge_images(image, parse_prompt(prompt))[0].correct
+
+
+def _fingerprints(of: Reward | FeatureExtractor) -> list[str]:
+    """The fingerprint of each network a reward or extractor runs."""
+    found = []
+    for network in getattr(of, "models", ()):
+        fingerprint = Fingerprint()
+        for name, tensor in network.state_dict().items():
+            fingerprint.add(name, tensor)
+        found.append(fingerprint.hexdigest())
+    return found
 
 
 def _named(text: str, load: Callable[[str, tuple[str, ...]], Any]) -> tuple[str, Any]:

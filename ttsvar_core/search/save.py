@@ -83,8 +83,8 @@ def _metadata(state: SearchState) -> dict[str, str]:
         "model_fingerprint": state.model.fingerprint,
         "prompt": state.conditioning.prompt,
         "negative_prompt": state.conditioning.negative_prompt,
-        "text_sketch": _sketch(state.conditioning.text),
-        "negative_sketch": _sketch(state.conditioning.negative),
+        "text_sketch": sketch(state.conditioning.text),
+        "negative_sketch": sketch(state.conditioning.negative),
         "grids": [list(grid) for grid in state.schedule.grids],
         "rope_grid": list(state.schedule.rope_grid),
         "seed": state.seed,
@@ -138,14 +138,14 @@ def _check_prompt(about: dict, conditioning: Conditioning) -> None:
         ("prompt", about["text_sketch"], conditioning.text),
         ("negative prompt", about["negative_sketch"], conditioning.negative),
     ):
-        if not _alike(saved, _sketch(given)):
+        if not alike(saved, sketch(given)):
             raise ValueError(
                 f"the text features of the {what} are not those the state was made with, though the words are the same; "
                 "use the same text encoder"
             )
 
 
-def _sketch(text: Tensor | None) -> list[float] | None:
+def sketch(text: Tensor | None) -> list[float] | None:
     """Sixteen numbers of text features (T, Ct) that tell encoders and prompts apart and survive a change of precision."""
     if text is None:
         return None
@@ -156,7 +156,8 @@ def _sketch(text: Tensor | None) -> list[float] | None:
     return [*bins.tolist(), float(len(text))]
 
 
-def _alike(saved: list[float] | None, given: list[float] | None) -> bool:
+def alike(saved: list[float] | None, given: list[float] | None) -> bool:
+    """Whether two sketches are of the same text features, up to a change of precision."""
     if not saved or not given:
         return saved == given
     if saved[-1] != given[-1]:
