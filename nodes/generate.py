@@ -63,7 +63,7 @@ class Generate(io.ComfyNode):
         order = _best_first(result)
         images = host.to_image(result.images)
         return io.NodeOutput(
-            images[[result.best]], images[order], result.state, json.dumps(result.report, indent=1, allow_nan=False)
+            images[[result.best]], images[order], result.state.without_cache(), json.dumps(result.report, indent=1, allow_nan=False)
         )
 
 

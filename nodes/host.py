@@ -294,11 +294,14 @@ def looking_memory(images: torch.Tensor | None) -> float:
 
 
 def put_cache(state: SearchState, policy: str) -> SearchState:
-    """The state with its keys and values kept where they are, moved to the intermediate device, or dropped."""
+    """The state with its keys and values kept where they are, moved to the intermediate device, or dropped.
+
+    Those of a finished state are dropped in any case: nothing reads them, and ComfyUI would hold them with the node's output.
+    """
+    if policy == "drop" or state.finished:
+        return state.without_cache()
     if policy in ("keep", "float8") or state.cache is None:
         return state
-    if policy == "drop":
-        return state.without_cache()
     return state._replace(cache=state.cache.to(comfy.model_management.intermediate_device()))
 
 

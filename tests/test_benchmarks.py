@@ -162,3 +162,14 @@ def test_cards_table_on_file_is_what_the_command_prints():
     text = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
     assert f"| 2b | 0.25M | 1 | bfloat16 | {numbers} | 8 GB |" in text
     assert found.weights == pytest.approx(2 * 2.2047e9, rel=1e-3)
+
+
+def test_what_a_graph_holds_is_counted():
+    """Tokens of docs/memory.md, 2B at 1M and N = 1: what samplers that keep hold at the end, and the fullest moment otherwise."""
+    tokens, plan = official(1.0, "1M").tokens, tts_var(1)
+    made = [plan.running(scale) * count for scale, count in enumerate(tokens)]
+    fullest = max(plan.running(scale) * sum(tokens[: scale + 1]) for scale in range(len(tokens) - 1))
+    text = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    assert f"{sum(made[:-1]):,} tokens instead of {fullest:,}" in text
+    gigabytes = [f"{count * 2**19 / 1e9:.1f} GB" for count in (sum(made[:-1]), fullest, sum(made[:10]))]
+    assert "{} instead of {}. Of these {} stay".format(*gigabytes) in " ".join(text.split())

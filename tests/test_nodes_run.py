@@ -53,9 +53,20 @@ def catalogue(pack) -> dict:
     return told
 
 
-def execute(pack, graph: dict) -> dict[str, tuple]:
-    """Run a graph's own nodes in order; the outputs of each by its id."""
-    prompt, done = comfyui_http.to_prompt(graph, catalogue(pack)), {}
+def prompt_of(pack, name: str) -> dict:
+    """An example graph as /prompt takes it, our own nodes only."""
+    graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    return comfyui_http.to_prompt(graph, catalogue(pack))
+
+
+def only(prompt: dict, kind: str) -> list[str]:
+    """The nodes of a type."""
+    return [number for number, node in prompt.items() if node["class_type"] == f"TTSVAR_{kind}"]
+
+
+def execute(pack, prompt: dict, done: dict[str, tuple] | None = None) -> dict[str, tuple]:
+    """Run nodes in order, but for those that are done; the outputs of each by its id."""
+    done = dict(done or {})
     while len(done) < len(prompt):
         for number, node in prompt.items():
             wires = {name: value for name, value in node["inputs"].items() if isinstance(value, list)}
@@ -67,11 +78,10 @@ def execute(pack, graph: dict) -> dict[str, tuple]:
 
 
 def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
-    graph = json.loads((ROOT / "workflows" / "full_search.json").read_text(encoding="utf-8"))
-    outputs = execute(pack, graph)
-    decoder = next(str(node["id"]) for node in graph["nodes"] if node["type"] == "TTSVAR_DecodeState")
-    wired = outputs[decoder][0]
-    image, finalists, _, report = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
+    prompt = prompt_of(pack, "full_search")
+    (decoder,) = only(prompt, "DecodeState")
+    wired = execute(pack, prompt)[decoder][0]
+    image, finalists, state, report = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
         name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
     })
     run, plan = pack.core("search.run"), pack.core("search.plan")
@@ -79,6 +89,47 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
     assert torch.equal(wired, result.images[[result.best]])
     assert torch.equal(image, wired) and torch.equal(finalists, image)
     assert json.loads(report)["answer"] == json.loads(json.dumps(result.report["answer"]))
+    assert state.cache is None and state.finished
+
+
+def test_the_graph_with_its_selectors_bypassed_is_best_of_8(pack, parts):
+    """What the note of full_search says. A bypassed node hands on its first input of its output's type."""
+    prompt = prompt_of(pack, "full_search")
+    for number in [*only(prompt, "InspectState"), *only(prompt, "ClusterSelector"), *only(prompt, "PotentialResampler")]:
+        handed_on = prompt.pop(number)["inputs"]["state"]
+        for node in prompt.values():
+            node["inputs"] = {name: handed_on if value == [number, 0] else value for name, value in node["inputs"].items()}
+    (decoder,) = only(prompt, "DecodeState")
+    run, plan = pack.core("search.run"), pack.core("search.plan")
+    result = run.run(parts["model"], parts["conditioning"], plan.best_of_n(8), 0, parts["reward"].inner)
+    assert torch.equal(execute(pack, prompt)[decoder][0], result.images[[result.best]])
+
+
+def test_the_2b_graph_runs_with_the_settings_its_note_gives_for_smaller_cards(pack, parts):
+    """The 0.25M schedule's ten scales with few samples; both tips together, on the bundled model's networks."""
+    plan = pack.core("search.plan").tts_var(1, 10)
+    through, keep = [*(scale for scale, _ in plan.selectors), -1], [3, 2, 2, 1]
+    assert through == [2, 4, 5, 7, -1]
+    note = (ROOT / "workflows" / "infinity_2b.json").read_text(encoding="utf-8")
+    assert "end at 2, 4, 5, 7 and -1" in note and "4 samples" in note and "keep 3 and 2" in note
+    prompt = prompt_of(pack, "infinity_2b")
+    for number in (*only(prompt, "InspectState"), *only(prompt, "SaveImage")):
+        del prompt[number]
+    bundled = {"InfinityLoader": "model", "TextEncoderLoader": "text_encoder", "RewardLoader": "reward"}
+    own = pack.core("scales").ScaleSchedule(parts["model"].schedule().grids[:10], parts["model"].schedule().rope_grid)
+    model = replace(parts["model"], config=replace(parts["model"].config, own_schedule=own))
+    done = {only(prompt, kind)[0]: ({**parts, "model": model}[name],) for kind, name in bundled.items()}
+    done[only(prompt, "ExtractorLoader")[0]] = (parts["extractor"],)
+    done[only(prompt, "PromptEncode")[0]] = (parts["conditioning"],)
+    prompt[only(prompt, "StartState")[0]]["inputs"]["samples"] = 4
+    for number, last in zip(only(prompt, "ScaleStepSampler"), through, strict=True):
+        prompt[number]["inputs"]["through_scale"] = last
+        assert prompt[number]["inputs"]["cache_policy"] == "offload"
+    assert [prompt[number]["inputs"]["keep"] for number in only(prompt, "PotentialResampler")] == keep[2:]
+    for number, left in zip(only(prompt, "ClusterSelector"), keep, strict=False):
+        prompt[number]["inputs"]["keep"] = left
+    state = execute(pack, prompt, done)[only(prompt, "SelectBest")[0]][0]
+    assert state.finished and [step.scale for step in state.lineage] == [2, 4, 5, 7, 9]
 
 
 def test_hosted_layers_change_nothing(pack, parts):
@@ -150,6 +201,7 @@ def test_cache_policies_go_on_to_the_same_picture(pack, parts, policy):
     assert (half.cache is None) == (policy == "drop")
     (rest,) = pack.run("TTSVAR_ScaleStepSampler", state=half)
     assert all(torch.equal(a, b) for a, b in zip(whole.bits, rest.bits, strict=True))
+    assert whole.cache is None and rest.cache is None  # nothing reads those of a finished state
 
 
 def test_a_saved_state_comes_back(pack, parts, sketch):

@@ -225,6 +225,12 @@ def test_compaction_copies_only_what_gets_smaller():
     assert fewer.compacted().stored == 1 and fewer.compacted().samples == 2
 
 
+def test_a_copy_to_another_device_takes_only_the_rows_in_use():
+    chunk = chunk_of(4).select(torch.tensor([2, 2]))
+    assert chunk.to("meta").stored == 1 and chunk.to("meta").samples == 2
+    assert chunk.to("cpu") is chunk
+
+
 def test_merged_groups_are_one_chunk():
     parts = [chunk_of(2), chunk_of(1)]
     merged = merge(parts)

@@ -60,7 +60,8 @@ def full_search(graph: Graph) -> None:
         "(8 → 6 → 4); **resampling** after scales 6 and 9 keeps what the reward promises most (4 → 2 → 1).\n\n"
         "Every node hands on the whole state, and ComfyUI remembers each one: change **lambda** of the last resampler and only "
         "what follows runs again.\n\n**Try**\n- lambda 0 (blind) against 50 (greedy)\n- scheme *systematic* or *top-k*\n"
-        "- keep 8 everywhere and 1 only in Select Best: that is Best-of-8\n- another seed: the tree tells another story"
+        "- bypass (Ctrl+B) the two Cluster Selectors and the two Potential Resamplers: that is Best-of-8\n"
+        "- another seed: the tree tells another story"
     ))
 
 
@@ -253,9 +254,11 @@ def infinity_2b(graph: Graph) -> None:
         "- models/infinity: **infinity_2b_reg.pth**\n- models/vae: **infinity_vae_d32reg.pth** (not d32)\n"
         "- models/text_encoders: the folder **flan-t5-xl**\n"
         "- models/reward_models: **ImageReward.pt**, **dinov2_vitl14_reg4_pretrain.pth**\n\n"
-        "Each node's help page (i) says where files are published. 1024x1024; with 12 GB or less choose the 0.25M budget, "
-        "set the samplers' cache policy to *drop*, or start with fewer samples."
-    ))
+        "Each loader's help page (select it and press (i)) says where its files are published.\n\n"
+        "1024x1024 should fit on a card with 12 GB. **For smaller cards**\n- precision *float8* in Infinity Loader\n"
+        "- budget 0.25M in Start State: it has 10 scales, so let the samplers end at 2, 4, 5, 7 and -1\n"
+        "- 4 samples in Start State, and keep 3 and 2 in the Cluster Selectors"
+    ), cache_policy="offload")
 
 
 WORKFLOWS = {

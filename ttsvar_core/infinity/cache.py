@@ -54,7 +54,11 @@ class Chunk(NamedTuple):
         return Chunk(keys, values, rows)._identity_if_plain()
 
     def to(self, device: torch.device | str) -> Chunk:
-        return self._replace(keys=tuple(k.to(device) for k in self.keys), values=tuple(v.to(device) for v in self.values))
+        """The chunk on a device; a copy to another one takes along only the rows in use."""
+        if self.keys[0].device == torch.device(device):
+            return self
+        used = self.compacted()
+        return used._replace(keys=tuple(k.to(device) for k in used.keys), values=tuple(v.to(device) for v in used.values))
 
     def in_float8(self) -> Chunk:
         """The chunk in one byte per number (e4m3: 4 bits of exponent, 3 of fraction). Keys are unit vectors, so no scale is
