@@ -1,6 +1,7 @@
 """Scoring: one forward pass per batch, one text embedding per prompt, float32, whatever the batch."""
 
 import time
+import weakref
 
 import pytest
 import reward_files
@@ -151,20 +152,51 @@ def test_images_in_another_shape_are_refused(rewards, wrong):
         rewards["hps"].score(wrong, PROMPT)
 
 
-def test_out_of_memory_halves_the_chunk():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("full"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+    ids=["cuda", "mps", "cpu"],
+)
+def test_out_of_memory_halves_the_chunk(error):
     seen = []
 
     def tight(images):
         seen.append(len(images))
         if len(images) > 2:
-            raise torch.cuda.OutOfMemoryError("full")
+            raise error
         return images[:, 0]
 
     images = torch.arange(7.0)[:, None]
     assert torch.equal(in_chunks(tight, images, 32), images[:, 0])
     assert seen == [7, 4, 2, 2, 2, 1]
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(type(error)):
         in_chunks(lambda images: tight(images.new_zeros(3, 1)), images, 4)
+
+
+def test_what_failed_is_freed_before_memory_is_given_back(monkeypatch):
+    """Another error is not taken for one of memory; the frames of one of memory are gone when the cache is emptied."""
+    failed, freed = [], []
+    monkeypatch.setattr("ttsvar_core.rewards.base.empty_cache", lambda: freed.append(failed[-1]() is None))
+
+    def tight(images):
+        large = torch.zeros(len(images))
+        failed.append(weakref.ref(large))
+        if len(images) > 1:
+            raise RuntimeError("MPS backend out of memory")
+        return large
+
+    assert in_chunks(tight, torch.zeros(3, 1)).tolist() == [0.0] * 3 and freed == [True, True]
+
+    def broken(images):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_chunks(broken, torch.zeros(3, 1))
+    assert len(freed) == 2
 
 
 def test_recent_keeps_the_last_used():

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..out_of_memory import empty_cache, is_out_of_memory
 from .preprocess import Preprocess
 
 CHUNK = 32
@@ -125,10 +126,11 @@ def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk: int =
         try:
             outputs.append(function(images[start : start + chunk]))
             start += chunk
-        except torch.cuda.OutOfMemoryError:
+            continue
+        except (RuntimeError, MemoryError) as error:
             tried = min(chunk, len(images) - start)
-            if tried == 1:
+            if tried == 1 or not is_out_of_memory(error):
                 raise
-            chunk = (tried + 1) // 2
-            torch.cuda.empty_cache()
+        empty_cache()
+        chunk = (tried + 1) // 2
     return torch.cat(outputs)

@@ -13,6 +13,7 @@ import torch
 
 from ..config import Sampling
 from ..image_model import ImageModel
+from ..out_of_memory import empty_cache, is_out_of_memory
 from ..sampling import CachePolicy, branches_needed, sample
 from ..scales import ScaleSchedule
 from .state import SearchState
@@ -133,20 +134,11 @@ def _halving(attempt: Callable, state: SearchState, size: int | None) -> tuple[S
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        empty_cache()
         size = min(size or state.samples, state.samples)
         if size == 1:
             return None, size
         size = -(-size // 2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device (the CPU's is a plain RuntimeError)."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    words = str(error).lower()
-    return "out of memory" in words or "can't allocate memory" in words or "not enough memory" in words
 
 
 def _in_turns(
