@@ -246,7 +246,8 @@ def running(*things: Any, memory: float = 0.0) -> Iterator[None]:
 
 
 def _settle(module: torch.nn.Module, device: torch.device) -> None:
-    """Move bare parameters along; ComfyUI streams the weights of its own layers but may leave these behind."""
+    """Move bare parameters along; ComfyUI streams the weights of its own layers but may leave these behind. Buffers stay: only
+    float8 layers have any, which are most of the model and take them to the device call by call."""
     for part in module.modules():
         if not hasattr(part, "comfy_cast_weights"):
             for parameter in part.parameters(recurse=False):

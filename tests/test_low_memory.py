@@ -21,6 +21,13 @@ def test_a_float8_layer_is_within_a_sixteenth_of_every_weight():
     assert ((small(x) - linear(x)).norm() / linear(x).norm()) < 0.04
 
 
+def test_a_float8_layer_that_was_left_elsewhere_computes_where_its_input_is():
+    """A host short of memory moves parameters only, and this layer has none."""
+    layer = Float8Linear(nn.Linear(40, 24))
+    out = layer(torch.empty(5, 40, device="meta", dtype=torch.bfloat16))
+    assert out.device.type == "meta" and out.dtype == torch.bfloat16 and not list(layer.parameters())
+
+
 def test_a_row_of_zeros_stays_zero():
     linear = nn.Linear(4, 2, bias=False)
     nn.init.zeros_(linear.weight)

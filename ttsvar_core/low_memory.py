@@ -20,7 +20,8 @@ SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
 class Float8Linear(nn.Module):
     """A linear layer whose weight (out, in) is stored in e4m3 with one scale per output channel.
 
-    The weight is widened at every call, so the products run in the precision of the input: memory is saved, not time.
+    The weight is widened at every call, so the products run in the precision of the input: memory is saved, not time. It is
+    taken to the input's device, too: a host short of memory may leave it elsewhere.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -32,8 +33,13 @@ class Float8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype) * self.weight_scale.to(x.dtype)
-        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+        weight = _beside(self.weight, x) * _beside(self.weight_scale, x)
+        return F.linear(x, weight, None if self.bias is None else _beside(self.bias, x))
+
+
+def _beside(stored: Tensor, x: Tensor) -> Tensor:
+    """A stored tensor where and how ``x`` lives; moved first, while it is small."""
+    return stored.to(x.device).to(x.dtype)
 
 
 def store_blocks_in_float8(model: ImageModel) -> ImageModel:
