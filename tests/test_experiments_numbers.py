@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from experiment_world import TinyFiles, prompts
 
+from ttsvar_core.commands import experiment as command
 from ttsvar_core.experiments.prompts import Prompt, read_prompts, scene_prompts
 from ttsvar_core.experiments.report import write_report
 from ttsvar_core.experiments.runner import run_experiment
@@ -163,13 +165,33 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     prompt = tmp_path / "prompts.txt"
     prompt.write_text("a photo of a red circle\n")
     out = tmp_path / "out"
-    command = ["experiment", "consistency", "--prompts-file", str(prompt), "--n", "1", "--out", str(out)]
-    assert main([*command, "--images", "geneval"]) == 0
+    words = ["experiment", "consistency", "--prompts-file", str(prompt), "--n", "1", "--out", str(out)]
+    assert main([*words, "--images", "geneval"]) == 0
     assert str(out / "report.html") in capsys.readouterr().out
     assert (out / "images/watched-1/00000/samples/0000.png").is_file()
-    assert main(command) == 1
+    assert main(words) == 1
     assert "images differ" in capsys.readouterr().err
-    assert main([*command, "--detector", str(tmp_path)]) == 1
+    assert main([*words, "--detector", str(tmp_path)]) == 1
     assert "add --images geneval" in capsys.readouterr().err
-    assert main([*command, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 1
+    assert main([*words, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 1
     assert "cannot load the reward 'taste'" in capsys.readouterr().err
+
+
+def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    (tmp_path / "p.txt").write_text("".join(f"prompt {number}\n" for number in range(30)))
+    for options, expected in (
+        ([], 24), (["--prompts", "3"], 3), (["--prompts-file", str(tmp_path / "p.txt")], 30),
+        (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5),
+    ):
+        assert len(command._prompts(parser.parse_args(["n-curve", "--out", "x", *options]))) == expected
+
+
+def test_genevals_score_says_of_how_many_prompts(tmp_path, monkeypatch):
+    records = [{"tag": "colors", "prompt": prompt, "correct": True} for prompt in ("a", "a", "b")]
+    monkeypatch.setattr("ttsvar_core.experiments.detectors.load_detector", lambda *_: None)
+    monkeypatch.setattr("ttsvar_core.experiments.geneval.judge_folder", lambda *_: records)
+    (tmp_path / "images" / "raw").mkdir(parents=True)
+    told = command._verdicts(argparse.Namespace(detector=None, clip=None, device="cpu", out=tmp_path))
+    assert told == "\nraw: GenEval 1.0000 on 2 prompts, 3 images"

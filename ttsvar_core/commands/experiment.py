@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SUMMARY = "measure the search over prompts and seeds, resumable and in parallel, with a report"
+SCENE_PROMPTS = 24
 _NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond")
 
 
@@ -15,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("name", choices=_NAMES, help="what to measure")
     parser.add_argument("--out", type=Path, required=True, help="folder for results and report; an unfinished one is continued")
-    parser.add_argument("--prompts", type=int, default=24, help="how many prompts (default 24)")
+    parser.add_argument(
+        "--prompts", type=int, metavar="K", help=f"the first K (default: {SCENE_PROMPTS} of the scene world, or the whole file)"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="seeds per prompt (default 1)")
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each; results do not depend on it")
     parser.add_argument("--n", type=int, nargs="+", help="values of N in place of the experiment's own")
@@ -78,7 +81,11 @@ def _verdicts(args: argparse.Namespace) -> str:
     summaries = {name: summary(records) for name, records in found.items()}
     text = json.dumps({"summary": summaries, "images": found}, indent=1, sort_keys=True)
     write_atomically(args.out / "geneval.json", text + "\n")
-    return "".join(f"\n{name}: GenEval {one['overall']:.4f}" for name, one in summaries.items())
+    prompts = {name: len({record["prompt"] for record in records}) for name, records in found.items()}
+    return "".join(
+        f"\n{name}: GenEval {one['overall']:.4f} on {prompts[name]} prompts, {len(found[name])} images"
+        for name, one in summaries.items()
+    )
 
 
 def _files(args: argparse.Namespace):
@@ -86,8 +93,17 @@ def _files(args: argparse.Namespace):
 
     return WorldFiles(
         tuple(str(Path(file).resolve()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
-        tuple(args.extractor or BUNDLED_EXTRACTORS), pixel_budget=args.pixel_budget, device=args.device,
+        tuple(map(_spelled, args.extractor or BUNDLED_EXTRACTORS)), pixel_budget=args.pixel_budget, device=args.device,
     )
+
+
+def _spelled(extractor: str) -> str:
+    """An extractor as results spell it; ``generate`` writes dinov2-pca."""
+    from ..extractors.reduce import REDUCERS
+
+    name, equals, files = extractor.partition("=")
+    known = {f"{kind}-{reducer}".lower(): f"{kind}-{reducer}" for kind in ("dinov2", "tokenizer") for reducer in REDUCERS}
+    return known.get(name.lower(), name) + equals + files
 
 
 def _prompts(args: argparse.Namespace) -> Sequence:
@@ -95,7 +111,7 @@ def _prompts(args: argparse.Namespace) -> Sequence:
 
     if args.prompts_file:
         return read_prompts(args.prompts_file, args.prompts)
-    return scene_prompts(args.prompts)
+    return scene_prompts(SCENE_PROMPTS if args.prompts is None else args.prompts)
 
 
 class _bar:
