@@ -1,6 +1,8 @@
 """The generate command: what it writes, what Ctrl-C leaves, and what it refuses."""
 
+import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,14 +10,22 @@ from PIL import Image
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.cli import main
-from ttsvar_core.commands import choices, generate
+from ttsvar_core.commands import choices, experiment, generate
+from ttsvar_core.extractors import dinov2
+from ttsvar_core.rewards.blend import RANGES
+from ttsvar_core.scales import _SCALES_IN_BUDGET
 from ttsvar_core.search.plan import PLANS, save_plan, tts_var
+from ttsvar_core.search.potential import POTENTIALS
+from ttsvar_core.search.resample import SCHEMES
 from ttsvar_core.search.save import describe_file
 
 PROMPT = "a photo of a red circle"
 
 
 class Encoder:
+    def __init__(self):
+        self.model = torch.nn.Linear(1, 1)
+
     def encode(self, prompt):
         return make_conditioning(prompt=prompt).text
 
@@ -113,13 +123,13 @@ def test_nothing_to_go_on_from_before_the_first_scale(tiny, brightness, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--plan", "best"], "No plan 'best'; write one of raw, best-of-n"),
+        (["--plan", "best"], "--plan: no plan 'best'; write one of raw, best-of-n"),
         (["--reward", "beauty"], "No reward 'beauty'; write one of scenes, image-reward=FILE"),
         (["--reward", "hps"], "No reward 'hps'"),
         (["--reward", "aesthetic=tower"], "No reward 'aesthetic=tower'.*TOWER,HEAD"),
         (["--extractor", "latent-pool=0"], "No extractor 'latent-pool=0'"),
         (["--extractor", "dinov2-pca=nowhere.pth"], "nowhere.pth"),
-        (["--schedule", "8,8"], "survivors for 2 scales"),
+        (["--schedule", "8,8"], "--schedule lists survivors for 2 scales and the model runs 7"),
         (["--max-cache-mib", "0.001"], "capped at 0.00 MiB"),
     ],
 )
@@ -133,6 +143,68 @@ def test_a_prompt_the_verifier_cannot_judge_is_refused_before_anything_loads(mon
     monkeypatch.setattr(generate, "load_models", lambda args: pytest.fail("loaded"))
     assert main(["generate", "a castle at dawn", "--out", str(tmp_path)]) == 1
     assert "a photo of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plan", "best"], "--plan: no plan 'best'"),
+        (["--plan", "tts-var", "--n", "0"], "n is 0"),
+        (["--schedule", "8,8,9,6,6,4,2,2,2,1,1,1,1"], "would keep 9"),
+        (["--lambda", "-1"], "lambda is -1"),
+        (["--target-ess", "2"], "target_ess is 2"),
+        ([], "no reward was given; name one with --reward"),
+    ],
+)
+def test_what_the_options_alone_can_tell_is_refused_before_anything_loads(monkeypatch, tmp_path, capsys, options, message):
+    for name in ("load_models", "load_extractor"):
+        monkeypatch.setattr(generate, name, lambda *_: pytest.fail("loaded"))
+    assert go(tmp_path, "--model", "mine.safetensors", *options) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--potential", "--scheme", "--blend", "--pixel-budget"])
+def test_a_mistyped_choice_is_named_with_its_option(tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        go(tmp_path, option, "mistyped")
+    assert f"argument {option}: invalid choice: 'mistyped'" in capsys.readouterr().err
+
+
+def test_the_choices_are_those_of_the_library():
+    assert (generate.POTENTIALS, generate.SCHEMES) == (POTENTIALS, SCHEMES)
+    assert set(generate.BLENDS) == set(RANGES) and set(generate.PIXEL_BUDGETS) == set(_SCALES_IN_BUDGET)
+
+
+def test_the_text_encoder_leaves_the_device_before_the_search(tiny, brightness, tmp_path, monkeypatch):
+    encoder, order = Encoder(), []
+
+    def sampled(*_):
+        order.append("sampled")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encoder.model, "to", order.append)
+    monkeypatch.setattr(generate, "load_models", lambda args: (tiny, encoder))
+    monkeypatch.setattr(tiny.transformer, "forward_scale", sampled)
+    assert go(tmp_path) == 130
+    assert order == ["cpu", "sampled"]
+
+
+def test_the_text_encoder_computes_in_the_type_asked_for(monkeypatch):
+    parser, bundled = argparse.ArgumentParser(), Path(choices.__file__).parent.parent / "bundled"
+    choices.add_model_arguments(parser)
+    files = [f"--model={bundled / 'scenes64.transformer.safetensors'}", f"--tokenizer={bundled / 'scenes64.vae.safetensors'}"]
+    _, encoder = choices.load_models(parser.parse_args([*files, f"--text-encoder={bundled / 'scenes64.t5'}", "--dtype=bfloat16"]))
+    assert encoder.model.dtype == torch.bfloat16
+
+
+def test_extractors_are_named_as_the_experiment_command_names_them(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(dinov2, "load_dinov2", lambda path, reducer: loaded.append(reducer) or torch.nn.Identity())
+    for name in ("dinov2-PCA", "dinov2-pca", "DINOv2-PCA-shared"):
+        choices.load_extractor(f"{name}=weights.pth", "cpu")
+    assert loaded == ["PCA", "PCA", "PCA-shared"]
+    spelled = [experiment._spelled(name) for name in ("dinov2-pca=A.pth", "Tokenizer-pca-shared", "latent-pool")]
+    assert spelled == ["dinov2-PCA=A.pth", "tokenizer-PCA-shared", "latent-pool"]
 
 
 def test_a_model_of_ones_own_needs_its_files_and_a_reward(tiny, tmp_path, capsys, monkeypatch):

@@ -24,7 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer (VAE) file that belongs to --model")
     group.add_argument("--text-encoder", type=Path, metavar="FOLDER", help="T5 folder that belongs to --model")
     group.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
-    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the transformer")
+    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of transformer and encoder")
     group.add_argument("--float8-weights", action="store_true", help="store the blocks' weights in one byte per number")
     group.add_argument("--compile", action="store_true", help="compile the blocks; gains nothing on a CPU, see docs/memory.md")
 
@@ -47,7 +47,7 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
         raise ValueError("--model needs the files that belong to it: name them with --tokenizer and --text-encoder.")
     else:
         model = load_model(args.model, args.tokenizer, dtype=dtype, device=args.device)
-        encoder = load_text_encoder(args.text_encoder, device=args.device)
+        encoder = load_text_encoder(args.text_encoder, dtype=dtype, device=args.device)
     model = store_blocks_in_float8(model) if args.float8_weights else model
     return (compile_blocks(model) if args.compile else model), encoder
 
@@ -87,6 +87,7 @@ def load_extractor(spec: str, device: str) -> Any:
     from ..search.features import LatentPool
 
     name, _, value = spec.partition("=")
+    name = name.lower()  # the experiment command writes dinov2-PCA
     if name == "latent-pool" and (not value or (value.isdigit() and int(value) > 0)):
         return LatentPool(int(value)) if value else LatentPool()
     if name in _REDUCERS and value:

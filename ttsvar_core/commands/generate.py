@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SUMMARY = "search for the image that answers a prompt best"
 PLAN_NAMES = ("raw", "best-of-n", "importance-sampling", "tts-var")
+POTENTIALS = ("value", "diff", "max", "sum")
+SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
+BLENDS = ("softmax", "z-score", "rank")
+PIXEL_BUDGETS = ("0.06M", "0.25M", "0.60M", "1M")
 STATE_FILE = "state.safetensors"
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -39,12 +43,12 @@ def _add_search_arguments(group: Any) -> None:
     group.add_argument("--n", type=int, default=1, help="samples left at the end; tts-var starts with 8 n (default: %(default)s)")
     group.add_argument("--schedule", type=_whole_numbers, metavar="N,N,...", help="survivors of every scale, instead of the plan's")
     group.add_argument("--lambda", dest="lam", type=float, help="how strongly scores decide (default: the plan's, 10)")
-    group.add_argument("--potential", help="value, diff, max or sum (default: the plan's)")
-    group.add_argument("--scheme", help="multinomial, systematic, stratified, residual or top-k (default: the plan's)")
+    group.add_argument("--potential", choices=POTENTIALS, help="what of the scores counts (default: the plan's)")
+    group.add_argument("--scheme", choices=SCHEMES, help="how survivors are drawn (default: the plan's)")
     group.add_argument("--target-ess", type=float, help="choose lambda so that this share of the samples stays effective")
     group.add_argument("--ess-threshold", type=float, help="resample only below this share of effective samples")
     group.add_argument("--reward", action="append", metavar="NAME", help=f"{', '.join(REWARDS)}; repeat to blend")
-    group.add_argument("--blend", default="softmax", help="softmax, z-score or rank, for several rewards (default: %(default)s)")
+    group.add_argument("--blend", choices=BLENDS, default="softmax", help="how several rewards become one (default: %(default)s)")
     group.add_argument("--extractor", default="latent-pool", metavar="NAME", help=", ".join(EXTRACTORS))
 
 
@@ -52,7 +56,7 @@ def _add_sampling_arguments(group: Any) -> None:
     for name, what in (("guidance", "guidance strength"), ("tau", "temperature"), ("top-p", "nucleus")):
         said = f"{what}, for all scales or for each (default: the model's)"
         group.add_argument(f"--{name}", type=_numbers, metavar="X[,X...]", help=said)
-    group.add_argument("--pixel-budget", default="1M", help="0.06M, 0.25M, 0.60M or 1M (default: %(default)s)")
+    group.add_argument("--pixel-budget", choices=PIXEL_BUDGETS, default="1M", help="size of the picture (default: %(default)s)")
     group.add_argument("--aspect-ratio", type=float, default=1.0, help="height / width (default: %(default)s)")
     group.add_argument("--look-shrink", type=int, default=1, help="show unfinished samples this many times smaller (default: 1)")
     group.add_argument("--tiled-decode", type=int, default=0, metavar="PIXELS", help="decode in tiles of this side, to save memory")
@@ -79,15 +83,17 @@ def _generate(args: argparse.Namespace) -> int:
     from ..search.run import run
     from ..search.save import load_state
 
+    _check_reward(args, _plan(args))
     reward = load_reward(_reward_names(args), args.blend, args.device)
     _check_prompt(args.prompt, reward)
     extractor = load_extractor(args.extractor, args.device)
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
+    encoder.model.to("cpu")  # it is not needed again, and the search needs its room
     state = load_state(args.resume, model, conditioning) if args.resume else None
     seed = args.seed if args.seed is not None else state.seed if state else 0
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
-    plan = _plan(args, schedule)
+    plan = _plan(args, len(schedule))
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
     args.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(plan, schedule, args.out / STATE_FILE)
@@ -185,21 +191,33 @@ def _check_prompt(prompt: str, reward: Any) -> None:
         parse_prompt(prompt)
 
 
-def _plan(args: argparse.Namespace, schedule: ScaleSchedule) -> Plan:
-    """The plan named or in a file, with the settings given in its place. Raises ValueError for one that cannot run."""
-    from ..search.plan import PLANS, check, load_plan, with_potential
+def _check_reward(args: argparse.Namespace, plan: Plan) -> None:
+    """Raise ValueError before anything is loaded, if the plan needs a reward and there is none."""
+    scored = [scale for scale in range(len(plan.survivors)) if plan.scores(scale)]
+    if not _reward_names(args) and (len(scored) > 1 or plan.survivors[-1] > 1):
+        raise ValueError(f"plan {plan.name} scores samples and no reward was given; name one with --reward: {', '.join(REWARDS)}")
+
+
+def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
+    """The plan named or in a file, with the settings given in its place. Raises ValueError for one that cannot run.
+
+    scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass.
+    """
+    from ..search.plan import OFFICIAL_SCALES, PLANS, check, load_plan, with_potential
 
     if args.plan in PLANS:
-        plan = PLANS[args.plan](args.n, len(schedule))
+        plan = PLANS[args.plan](args.n, scales or OFFICIAL_SCALES)
     elif Path(args.plan).is_file():
         plan = load_plan(args.plan)
     else:
-        raise ValueError(f"No plan {args.plan!r}; write one of {', '.join(PLANS)} or the name of a JSON file.")
-    if args.schedule:
+        raise ValueError(f"--plan: no plan {args.plan!r}; write one of {', '.join(PLANS)} or the name of a JSON file.")
+    if args.schedule and scales and len(args.schedule) != scales:
+        raise ValueError(f"--schedule lists survivors for {len(args.schedule)} scales and the model runs {scales}; one for each")
+    if args.schedule and (scales or len(args.schedule) == len(plan.survivors)):
         plan = replace(plan, samples=args.schedule[0], survivors=args.schedule)
     names = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
     plan = with_potential(plan, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
-    check(plan, schedule)
+    check(plan, range(scales or len(plan.survivors)))
     return plan
 
 
