@@ -123,6 +123,20 @@ def test_every_node_has_a_help_page(pack):
             assert f"**{one.display_name or one.id}**" in text, f"{path.name} does not mention {one.id}"
 
 
+def test_the_loaders_help_pages_say_where_files_are_published(pack):
+    rewards = sys.modules[pack.nodes["TTSVAR_RewardLoader"].__module__]
+    pages = {
+        name: (ROOT / "web" / "docs" / f"TTSVAR_{name}Loader.md").read_text(encoding="utf-8")
+        for name in ("Infinity", "TextEncoder", "Reward", "Extractor")
+    }
+    for kind, usual in rewards.USUAL.items():
+        text = pages["Extractor" if kind in ("DINOv2", "Inception") else "Reward"]
+        assert usual.names[0] in text and usual.page.removesuffix(" (the whole folder)") in text, kind
+    assert all(kind in pages["Reward"] for kind in rewards.REWARDS if kind != rewards.SCENES)
+    assert "https://huggingface.co/FoundationVision/Infinity" in pages["Infinity"]
+    assert "https://huggingface.co/google/flan-t5-xl" in pages["TextEncoder"]
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_locales_cover_every_node_input_and_output(schemas, language):
     told = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
