@@ -1,7 +1,9 @@
 """Compiled blocks: the same logits, few programs whatever the lengths, and words where nothing can be compiled."""
 
 import argparse
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -46,6 +48,19 @@ def test_compiled_blocks_give_the_same_logits_from_two_programs(programs):
     assert last_logits(replay(kept.without_cache())) == pytest.approx(last_logits(kept), abs=1e-4)
     assert last_logits(kept.select(torch.tensor([2, 2, 0]))) == pytest.approx(last_logits(kept)[[2, 2, 0]], abs=1e-4)
     assert programs() - trial <= 2
+
+
+def test_a_compiled_model_goes_with_its_last_reference(monkeypatch):
+    """At once: weights that wait for the garbage collector keep the next model out of the card."""
+    monkeypatch.setattr(compiled, "check_compiler", lambda device: None)
+    model = compile_blocks(make_tiny_model())
+    left = [weakref.ref(parameter) for parameter in model.transformer.parameters()]
+    gc.disable()
+    try:
+        del model
+        assert all(parameter() is None for parameter in left)
+    finally:
+        gc.enable()
 
 
 def last_logits(state):

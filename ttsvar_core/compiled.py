@@ -6,7 +6,7 @@ Off unless asked for. The first pictures wait for the compiler; whether the late
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,10 +26,34 @@ def compile_blocks(model: ImageModel, device: torch.device | str | None = None) 
     programs: one for several samples, one for a single sample. Raises RuntimeError where nothing can be compiled.
     """
     check_compiler(torch.device(device or model.transformer.device))
-    compiled = torch.compile(Block.forward, dynamic=True)
     for block in model.transformer.layers:
-        block.forward = partial(_forward, compiled, block)
+        block.__class__ = CompiledBlock
     return model
+
+
+class CompiledBlock(Block):
+    """``Block`` with its forward pass compiled. What a block becomes, rather than something it holds: a block that refers to
+    itself would stay in memory after its model is gone.
+
+    Keys and values of earlier scales go in as one tensor each, so that the number of scales is no part of the program. The first
+    two scales (of one token and a few) and whole sequences run as they are.
+    """
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, text: tuple[Tensor, Tensor, Tensor | None], turn: Rotation, past: Past,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if sum(part.shape[3] for part in past[0]) < FEWEST_CACHED:
+            return super().forward(x, modulation, text, turn, past, mask)
+        joined = tuple((torch.cat([part.to(text[0].dtype) for part in side], dim=3),) for side in past)
+        with _lengths_apart():
+            return _program()(self, x, modulation, text, turn, joined, mask)
+
+
+@cache
+def _program() -> Callable[..., Any]:
+    """The compiled forward pass, the same for all blocks of all models."""
+    return torch.compile(Block.forward, dynamic=True)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -40,24 +64,9 @@ def check_compiler(device: torch.device) -> None:
         needed = "Triton (pip install triton) and a C compiler" if device.type == "cuda" else "a C++ compiler and Python's headers"
         raise RuntimeError(
             f"The transformer cannot be compiled here ({_first_line(error)}). On {device.type} that takes {needed}: install them "
-            "(Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are the same."
+            "(Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are the same to "
+            "rounding."
         ) from error
-
-
-def _forward(
-    compiled: Callable[..., Any], block: Block, x: Tensor, modulation: Tensor, text: tuple[Tensor, Tensor, Tensor | None],
-    turn: Rotation, past: Past, mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``Block.forward``, compiled.
-
-    Keys and values of earlier scales go in as one tensor each, so that the number of scales is no part of the program. The first
-    two scales (of one token and a few) and whole sequences run as they are.
-    """
-    if sum(part.shape[3] for part in past[0]) < FEWEST_CACHED:
-        return Block.forward(block, x, modulation, text, turn, past, mask)
-    joined = tuple((torch.cat([part.to(text[0].dtype) for part in side], dim=3),) for side in past)
-    with _lengths_apart():
-        return compiled(block, x, modulation, text, turn, joined, mask)
 
 
 def _lengths_apart() -> Any:
