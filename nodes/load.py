@@ -37,7 +37,8 @@ class InfinityLoader(io.ComfyNode):
                 io.Boolean.Input(
                     "compile", default=False, optional=True, advanced=True,
                     tooltip="Compile the transformer's blocks (torch.compile). The first pictures wait a minute or more for the "
-                    "compiler, the later ones are the same as without to rounding. On a processor it gains nothing.",
+                    "compiler, the later ones are the same as without to rounding. On a processor it gains nothing. Needs a C++ "
+                    "compiler, on a graphics card Triton.",
                 ),
             ],
             outputs=[Model.Output("model", tooltip="The image model, for Start State or TTS-VAR Generate.")],

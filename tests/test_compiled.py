@@ -86,6 +86,12 @@ def test_without_a_compiler_it_says_what_to_do(no_compiler):
         compiled.check_compiler(torch.device("cpu"))
 
 
+def test_triton_goes_by_another_name_on_windows():
+    card, processor = torch.device("cuda"), torch.device("cpu")
+    assert "pip install triton-windows)" in compiled._needed(card, windows=True)
+    assert "pip install triton)" in compiled._needed(card, windows=False) and "Triton" not in compiled._needed(processor)
+
+
 def test_the_command_line_and_the_benchmark_say_so_too(no_compiler, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ttsvar_core.checkpoint.load_bundled", None)  # it comes before anything is loaded
     assert main(["generate", "a photo of a red circle", "--compile", "--out", str(tmp_path)]) == 1

@@ -5,6 +5,7 @@ Off unless asked for. The first pictures wait for the compiler; whether the late
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -61,12 +62,17 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:  # the compiler's own errors have no common class
-        needed = "Triton (pip install triton) and a C compiler" if device.type == "cuda" else "a C++ compiler and Python's headers"
         raise RuntimeError(
-            f"The transformer cannot be compiled here ({_first_line(error)}). On {device.type} that takes {needed}: install them "
-            "(Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are the same to "
-            "rounding."
+            f"The transformer cannot be compiled here ({_first_line(error)}). On {device.type} that takes {_needed(device)}: "
+            "install them (Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are the "
+            "same to rounding."
         ) from error
+
+
+def _needed(device: torch.device, windows: bool = os.name == "nt") -> str:
+    if device.type != "cuda":
+        return "a C++ compiler and Python's headers"
+    return f"Triton (pip install {'triton-windows' if windows else 'triton'}) and a C compiler"
 
 
 def _lengths_apart() -> Any:
