@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ttsvar_core.experiments.detectors import TransformersDetector, load_detector
 from ttsvar_core.experiments.geneval import Found, judge, judge_folder, relations, summary
-from ttsvar_core.experiments.layout import Layout
+from ttsvar_core.experiments.layout import Layout, write_atomically
 from ttsvar_core.experiments.prompts import Prompt
 
 
@@ -136,6 +137,18 @@ def test_t2i_compbench_names_carry_the_prompt_and_sort_by_number(tmp_path):
     assert [int(path.name.split("_")[-1].split(".")[0]) for path in paths] == [0, 1, 3000]
     with pytest.raises(ValueError, match="cannot be one"):
         layout.save("raw", 0, 0, Prompt("a_b"), torch.rand(4, 4, 3))
+
+
+def test_workers_of_one_number_on_two_machines_do_not_share_a_file(tmp_path, monkeypatch):
+    """Two pictures in one folder, each written as a file of its own until it is whole; names may have any allowed length."""
+    layout, partial = Layout(str(tmp_path), "t2i-compbench"), []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (partial.append(str(source)), replace(source, target)))
+    monkeypatch.setattr(os, "getpid", lambda: 4321)
+    for number in range(2):
+        layout.save("raw", 0, number, Prompt("x" * 240), torch.rand(4, 4, 3))
+        write_atomically(tmp_path / "one.json", "{}")
+    assert len(set(partial)) == 4
 
 
 def test_saved_pixels_are_the_images(tmp_path):

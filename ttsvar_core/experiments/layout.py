@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,15 +50,21 @@ class Layout(NamedTuple):
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that at any moment it is there whole or as it was before."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = _partial(path)
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written before it takes its place: a name no other worker on any machine has, and a short one, because a
+    prompt may fill the file's own."""
+    return path.with_name(f".{uuid.uuid4().hex}.part")
 
 
 def _write_png(path: Path, image: Tensor) -> None:
     from PIL import Image
 
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    partial = path.with_name(f".{os.getpid()}.part")
+    partial = _partial(path)
     Image.fromarray(pixels).save(partial, format="PNG")
     os.replace(partial, path)
