@@ -78,6 +78,18 @@ def test_rows_that_all_scales_share_are_saved(tiny_model, conditioning, tmp_path
     assert torch.equal(on.bits[-1], expected.bits[-1])
 
 
+def test_a_loaded_state_no_longer_needs_its_file(grown, tiny_model, conditioning, tmp_path):
+    """What is written over the file does not reach the scores, keys and values: nothing of it is mapped."""
+    path = tmp_path / "kept"
+    save_state(grown, path, with_cache=True)
+    loaded = load_state(path, tiny_model, conditioning)
+    before = [tensor.clone() for tensor in (loaded.scores, *loaded.cache.chunks[2].keys)]
+    with path.open("r+b") as file:
+        file.write(b"\x7f" * path.stat().st_size)
+    after = [loaded.scores, *loaded.cache.chunks[2].keys]
+    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(after, before, strict=True))
+
+
 def test_going_on_from_bits_alone_uses_the_same_draws(grown, tiny_model, conditioning, tmp_path):
     save_state(grown, tmp_path / "bits")
     on = sample(load_state(tmp_path / "bits", tiny_model, conditioning), 4)
