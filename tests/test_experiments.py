@@ -23,7 +23,7 @@ from ttsvar_core.experiments.engines import WorkerDied, one_thread, opened
 from ttsvar_core.experiments.flops import decode_flops, plan_cost, scale_flops
 from ttsvar_core.experiments.runner import OtherExperiment, Where, run_experiment, setting_of
 from ttsvar_core.experiments.walk import walk
-from ttsvar_core.search.plan import best_of_n, check, tts_var
+from ttsvar_core.search.plan import best_of_n, check, importance_sampling, tts_var
 from ttsvar_core.search.run import run
 
 OFFICIAL_TOKENS = (1, 4, 16, 36, 64, 144, 256, 400, 576, 1024, 1600, 2304, 4096)
@@ -52,6 +52,19 @@ def test_every_experiment_fits_its_schedule_and_compares_only_what_it_runs(name,
         check(arm.plan, tokens)
     for table in experiment.tables:
         assert {name for pair in table.pairs for name in (pair.arm, pair.baseline)} <= set(names)
+
+
+@pytest.mark.parametrize("scales", [5, 7, 10, 13])
+def test_ablations_place_selectors_where_the_plans_have_them(scales):
+    """Parts of the search sit at the scales of the whole one; a schedule of the published length has the published scales."""
+    arms = {arm.name: arm.plan for arm in build("ablations", Setting((1,) * scales, EXTRACTORS, REWARDS), n=(2,)).arms}
+    places = {name: [scale for scale, _ in plan.selectors] for name, plan in arms.items() if plan.selectors}
+    assert places["resampling-2"] == [scale for scale, _ in importance_sampling(2, scales).selectors]
+    often = [name for name in places if name.startswith("resampling-2-at-")]
+    assert [len(places[name]) for name in often] == [3, 6] if scales > 6 else [3]
+    if scales == 13:
+        assert places["resampling-2"] == [6, 9] and places["clustering-2"] == [2, 5]
+        assert [places[name] for name in often] == [[6, 8, 10], [6, 7, 8, 9, 10, 11]]
 
 
 def test_best_of_n_is_given_no_less_compute_than_tts_var():

@@ -5,16 +5,16 @@ Where the paper does not say how many samples run when a part is left out, our r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ..search.plan import (
     CLUSTER_SCALES,
-    OFFICIAL_SCALES,
     POTENTIAL_SCALES,
     ClusterSelector,
     Plan,
     PotentialSelector,
     Selector,
+    stretched,
     tts_var,
     with_potential,
 )
@@ -70,12 +70,6 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     return Experiment("ablations", unique(arms), tuple(tables))
 
 
-def moved(official: Iterable[int], scales: int) -> tuple[int, ...]:
-    """Scales of the 13-scale schedule at the same share of another one, distinct and before the last."""
-    shares = (round(scale * (scales - 1) / (OFFICIAL_SCALES - 1)) for scale in official)
-    return tuple(sorted({min(share, scales - 2) for share in shares}))
-
-
 def cut(name: str, samples: int, cuts: Mapping[int, tuple[Selector, int]], scales: int, score_at=()) -> Plan:
     """A plan that starts with ``samples`` and at each scale of ``cuts`` selects and keeps that many."""
     survivors, left = [], samples
@@ -106,8 +100,8 @@ def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     scales, full = setting.scales, tts_var(n, setting.scales)
     base = best(n, scales)
     potentials = {s: (one, full.survivors[s]) for s, one in full.selectors if isinstance(one, PotentialSelector)}
-    clustering = Arm(f"clustering-{n}", clustered(n, moved(CLUSTER_SCALES, scales), scales))
-    resampling = Arm(f"resampling-{n}", resampled(n, moved(POTENTIAL_SCALES, scales), scales))
+    clustering = Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales), scales))
+    resampling = Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales), scales))
     adaptive = Arm(f"adaptive-resampling-{n}", cut("adaptive-resampling", full.samples, potentials, scales))
     both = Arm(f"tts-var-{n}", full)
     blind = [Arm(f"tts-var-chance-{n}", full, "chance")] if "chance" in setting.extractors else []
@@ -127,7 +121,7 @@ def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 def _cluster_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     base, arms, pairs = best(n, setting.scales), [], []
     for where, published in _CLUSTER_SCALES.items():
-        here = moved(where, setting.scales)
+        here = stretched(where, setting.scales)
         arm = Arm(f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}", clustered(n, here, setting.scales))
         arms.append(arm)
         pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
@@ -136,7 +130,7 @@ def _cluster_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 
 def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     base, arms, pairs = best(n, setting.scales), [], []
-    plan = clustered(n, moved(CLUSTER_SCALES, setting.scales), setting.scales)
+    plan = clustered(n, stretched(CLUSTER_SCALES, setting.scales), setting.scales)
     for position, name in enumerate(setting.extractors):
         arm = Arm(f"clustering-{n}" + (f"-{name}" if position else ""), plan, name if position else "")
         arms.append(arm)
@@ -149,7 +143,9 @@ def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 def _resample_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     base, arms, pairs = best(n, setting.scales), [], []
     for where, published in _RESAMPLE_SCALES.items():
-        here = moved(where, setting.scales)
+        if len(where) >= setting.scales:
+            continue  # a short schedule has no scale for each of them
+        here = stretched(where, setting.scales)
         name = f"resampling-{n}" if len(where) == 2 else f"resampling-{n}-at-" + "-".join(map(str, here))
         arm = Arm(name, resampled(n, here, setting.scales))
         arms.append(arm)
@@ -158,7 +154,7 @@ def _resample_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 
 
 def _potentials(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    where, scales = moved(POTENTIAL_SCALES, setting.scales), setting.scales
+    where, scales = stretched(POTENTIAL_SCALES, setting.scales), setting.scales
     base, arms, pairs = best(n, scales), [], []
     for kind, published in _POTENTIALS.items():
         plan = resampled(n, where, scales, kind != "value", potential=kind)

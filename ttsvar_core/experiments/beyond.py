@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..search.plan import ClusterSelector, PotentialSelector, tts_var, with_potential
+from ..search.plan import ClusterSelector, PotentialSelector, stretched, tts_var, with_potential
 from ..search.resample import SCHEMES
-from .ablations import cut, moved
+from .ablations import cut
 from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, unique
 
 LATER = (8, 11)
@@ -51,8 +51,8 @@ def _later(setting: Setting, base: Arm, n: int) -> tuple[list[Arm], Table]:
     scales, found = setting.scales, dict(base.plan.selectors)
     clusters = {scale: (one, base.plan.survivors[scale]) for scale, one in found.items() if isinstance(one, ClusterSelector)}
     kept = [base.plan.survivors[scale] for scale, one in found.items() if isinstance(one, PotentialSelector)]
-    places = moved(LATER, scales)
-    if len(places) < len(kept) or min(places) <= max(clusters):
+    places = stretched(LATER, scales)
+    if min(places) <= max(clusters):
         return [], Table(f"Later resampling, N = {n}", ())
     cuts = {**clusters, **{scale: (PotentialSelector(), left) for scale, left in zip(places, kept, strict=True)}}
     late = Arm(f"{base.name}-later", cut("tts-var-later", base.plan.samples, cuts, scales))

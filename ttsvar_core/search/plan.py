@@ -108,7 +108,7 @@ def best_of_n(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
 
 def importance_sampling(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     """`n` samples throughout, resampled by VALUE at the paper's scales {6, 9} (of 13; otherwise as in `tts_var`)."""
-    where = _stretched(POTENTIAL_SCALES, scales)
+    where = stretched(POTENTIAL_SCALES, scales)
     return Plan("importance-sampling", _at_least_one(n), (n,) * scales, tuple((s, PotentialSelector()) for s in where))
 
 
@@ -120,7 +120,7 @@ def tts_var(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     that does not fit.
     """
     official = CLUSTER_SCALES + POTENTIAL_SCALES
-    where = _stretched(official, scales)
+    where = stretched(official, scales)
     survivors = [_at_least_one(n) * TTS_VAR_SURVIVORS[0]] * scales
     for scale, source in zip(where, official, strict=True):
         survivors[scale:] = [n * TTS_VAR_SURVIVORS[source]] * (scales - scale)
@@ -145,8 +145,11 @@ def with_potential(plan: Plan, **settings) -> Plan:
     return replace(plan, selectors=selectors)
 
 
-def _stretched(official: tuple[int, ...], scales: int) -> tuple[int, ...]:
-    """Scales of the 13-scale schedule moved into `scales`: at the same share of the way, distinct, before the last."""
+def stretched(official: tuple[int, ...], scales: int) -> tuple[int, ...]:
+    """Scales of the 13-scale schedule moved into `scales`: at the same share of the way, distinct, before the last.
+
+    Raises ValueError where `scales` are too few for that.
+    """
     if scales < len(official) + 1:
         raise ValueError(
             f"{len(official)} selectors need a schedule of at least {len(official) + 1} scales, this one has {scales}; "
