@@ -145,15 +145,27 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 
 
 def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedule, preview):
-    """``search.run`` with the networks in place, progress, preview and interrupt."""
+    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
     from ..ttsvar_core.search.report import Hooks
     from ..ttsvar_core.search.run import run
 
+    room, show = host.plan_memory(model, plan, schedule, sampling.guides()), previewer(model, len(schedule), preview)
+
+    def sampled(state) -> None:
+        scale = state.last_scale
+        looked_at = plan.scores(scale) or (plan.clusters(scale) and extractor.looks_at == "images")
+        if looked_at and state.samples == plan.running(scale):  # not for a group of samples, while others still wait
+            host.load_tokenizer(model, host.decoding_memory(state))
+        show(state)
+
+    def selected(record, state) -> None:
+        if plan.stops(record["scale"]) and not state.finished:
+            host.load_transformer(model, room)
+
     host.load_tokenizer(model)
-    with host.running(reward, extractor):
-        host.load_transformer(model, host.plan_memory(model, plan, schedule, sampling.guides()))
-        hooks = Hooks(on_state=previewer(model, len(schedule), preview))
-        return run(model, conditioning, plan, seed, reward, extractor, sampling, schedule, hooks)
+    host.load_transformer(model, room)
+    seen_by, judged_by = host.InTurn(extractor), None if reward is None else host.InTurn(reward)
+    return run(model, conditioning, plan, seed, judged_by, seen_by, sampling, schedule, Hooks(selected, sampled))
 
 
 def _best_first(result) -> list[int]:

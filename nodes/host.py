@@ -245,6 +245,26 @@ def running(*things: Any, memory: float = 0.0) -> Iterator[None]:
             hook.remove()
 
 
+class InTurn:
+    """A hosted reward or extractor that comes to its device whenever it looks, from wherever it was moved meanwhile."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def score(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        """As the reward's own."""
+        with running(self._inner, memory=looking_memory(images)):
+            return self._inner.score(images, prompt)
+
+    def describe(self, seen: torch.Tensor) -> torch.Tensor:
+        """As the extractor's own."""
+        with running(self._inner, memory=looking_memory(seen)):
+            return self._inner.describe(seen)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 def _settle(module: torch.nn.Module, device: torch.device) -> None:
     """Move bare parameters along; ComfyUI streams the weights of its own layers but may leave these behind. Buffers stay: only
     float8 layers have any, which are most of the model and take them to the device call by call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -380,3 +381,42 @@ def test_dinov2_maps_are_drawn(pack, sketch, tiny_networks):
     plain, with_dino = (pack.run("TTSVAR_InspectState", state=sketch, extractor=one)[3] for one in (None, dino))
     assert plain.shape == with_dino.shape and not torch.equal(plain, with_dino)
     assert pack.run("TTSVAR_ClusterSelector", state=sketch, extractor=dino, keep=2)[0].samples == 2
+
+
+class Brightness:
+    """A reward with a network of its own."""
+
+    name, range = "brightness", (0.0, 1.0)
+
+    def __init__(self):
+        self.network = torch.nn.Identity()
+
+    def score(self, images, prompt):
+        return self.network(images).mean((1, 2, 3))
+
+
+def test_networks_take_turns_where_the_card_holds_only_one_of_them(pack, parts, tiny_networks, monkeypatch):
+    """Whatever TTS-VAR Generate runs was the last thing loaded: with room for one, ComfyUI would have moved all else away."""
+    host = sys.modules[f"{pack.nodes['TTSVAR_Generate'].__module__.rpartition('.')[0]}.host"]
+    judge, model, ran = Brightness(), parts["model"], []
+    reward = host.host(judge, [judge.network])
+    (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA", file="dinov2_reg_tiny.safetensors")
+
+    def watch(thing, method, name, patcher):
+        whole = getattr(thing, method)
+
+        def checked(*arguments, **keywords):
+            assert pack.host.loaded[-1] is patcher, name
+            ran.append(name)
+            return whole(*arguments, **keywords)
+
+        monkeypatch.setattr(thing, method, checked)
+
+    watch(model.transformer, "forward_scale", "transformer", model.patcher)
+    watch(model.tokenizer, "decode", "tokenizer", model.tokenizer_patcher)
+    watch(dino.inner.model, "forward", "extractor", *dino.patchers)
+    watch(judge.network, "forward", "reward", *reward.patchers)
+    pack.run("TTSVAR_Generate", prompt=PROMPT, model=model, reward=reward, extractor=dino, preview="off")
+    turns = [name for name, _ in itertools.groupby(ran)]
+    by_cluster, by_score = ["transformer", "tokenizer", "extractor"], ["transformer", "tokenizer", "reward"]
+    assert turns == [*by_cluster, *by_cluster, *by_score, *by_score, *by_score]

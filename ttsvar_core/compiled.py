@@ -64,8 +64,8 @@ def check_compiler(device: torch.device) -> None:
     except Exception as error:  # the compiler's own errors have no common class
         raise RuntimeError(
             f"The transformer cannot be compiled here ({_first_line(error)}). On {device.type} that takes {_needed(device)}: "
-            "install them (Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are the "
-            "same to rounding."
+            "install them (Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are "
+            "the same to rounding."
         ) from error
 
 
