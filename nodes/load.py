@@ -52,7 +52,12 @@ class InfinityLoader(io.ComfyNode):
 def load(
     transformer: str = host.BUNDLED, tokenizer: str = host.BUNDLED, precision: str = "auto", compiled: bool = False
 ) -> host.HostedModel:
-    """The model of two names as the loader offers them. Raises ValueError if only one of them is the bundled one."""
+    """The model of two names as the loader offers them. Raises ValueError if only one of them is the bundled one, and for float8
+    where the device has none."""
+    from ..ttsvar_core.low_memory import check_float8
+
+    if precision == host.FLOAT8:
+        check_float8(host.torch_device())
     if (transformer == host.BUNDLED) != (tokenizer == host.BUNDLED):
         raise ValueError(
             f"The transformer is {transformer!r} and the tokenizer {tokenizer!r}, but the bundled ones only fit each other. "

@@ -42,6 +42,14 @@ def _beside(stored: Tensor, x: Tensor) -> Tensor:
     return stored.to(x.device).to(x.dtype)
 
 
+def check_float8(device: torch.device) -> None:
+    """Raise ValueError for a device that has no such numbers."""
+    if device.type == "mps":
+        raise ValueError(
+            "Apple's GPUs have no float8 numbers: take weights in bfloat16 or float32, and keep, offload or drop keys and values."
+        )
+
+
 def store_blocks_in_float8(model: ImageModel) -> ImageModel:
     """Replace the linear layers of the transformer's blocks (97% of the 2B weights) by ``Float8Linear``, one at a time.
 

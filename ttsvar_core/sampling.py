@@ -17,6 +17,7 @@ from .bsq.bits import empty_features, fuse
 from .config import Sampling, StepSampling
 from .image_model import ImageModel
 from .infinity.cache import Chunk, KVCache, merge
+from .low_memory import check_float8
 from .rng import uniforms
 from .scales import Grid
 from .search.state import SearchState
@@ -54,11 +55,13 @@ def sample(
     are, all in one byte per number, all moved to the CPU, or none. ``group_size`` runs the samples in groups of that size, with
     the same draws; ``slots`` are the rows whose draws the samples use (their own rows by default; needed where a part of a
     larger state runs alone). ``on_scale`` is called with the state after every scale and may raise to stop.
-    Raises ValueError for a scale that is already sampled or does not exist.
+    Raises ValueError for a scale that is already sampled or does not exist, and for float8 where the device has none.
     """
     sampling = sampling or state.model.config.sampling
     _check_through(state, through)
     _check_policy(cache_policy)
+    if cache_policy == "float8":
+        check_float8(state.model.transformer.device)
     steps = [sampling.at(scale) for scale in range(state.next_scale, through + 1)]
     branches = max(branches_needed(state, sampling), state.cache.branches if state.cache else 0)
     with torch.inference_mode():

@@ -74,11 +74,18 @@ def encode_bits(
     accumulated = torch.zeros_like(features)
     all_bits = []
     for scale, grid in enumerate(schedule.grids[:scales]):
-        residual = F.interpolate(features - accumulated, size=cell_grid(grid, patchify), mode="area")
+        residual = average(features - accumulated, cell_grid(grid, patchify))
         bits = codes_to_bits(map_to_tokens(residual, patchify))
         accumulated = fuse(accumulated, bits, scale, schedule, patchify)
         all_bits.append(bits)
     return tuple(all_bits), accumulated
+
+
+def average(cells: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Cells averaged over the areas of a coarser grid; on the CPU for Apple's GPUs, which refuse sides that do not divide."""
+    if cells.device.type == "mps":
+        return F.interpolate(cells.cpu(), size=grid, mode="area").to(cells)
+    return F.interpolate(cells, size=grid, mode="area")
 
 
 def _resize(cells: torch.Tensor, grid: Grid) -> torch.Tensor:

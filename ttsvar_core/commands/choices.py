@@ -36,10 +36,12 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
     from ..checkpoint import load_bundled, load_model
     from ..compiled import check_compiler, compile_blocks
     from ..infinity.text import load_text_encoder
-    from ..low_memory import store_blocks_in_float8
+    from ..low_memory import check_float8, store_blocks_in_float8
 
     if args.compile:
         check_compiler(torch.device(args.device))
+    if args.float8_weights:
+        check_float8(torch.device(args.device))
     dtype = getattr(torch, args.dtype)
     if args.model == BUNDLED:
         model, encoder = load_bundled(dtype=dtype, device=args.device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from .canvas import BACKGROUND, to_pictures
@@ -25,6 +24,7 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     """
     from PIL import Image
 
+    from ..bsq.bits import average
     from ..sampling import decode_features
 
     shown = features[:samples]
@@ -32,8 +32,8 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     cells = max(1, _SIDE // columns // model.config.tokenizer.patch_size)
     longest = max(shown.shape[-2:])
     if longest > cells:
-        size = [max(1, round(side * cells / longest)) for side in shown.shape[-2:]]
-        shown = torch.nn.functional.interpolate(shown, size=size, mode="area")
+        size = tuple(max(1, round(side * cells / longest)) for side in shown.shape[-2:])
+        shown = average(shown, size)
     pictures = to_pictures(decode_features(model, shown))
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)

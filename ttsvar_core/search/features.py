@@ -35,10 +35,10 @@ class LatentPool(NamedTuple):
     looks_at: str = "features"
 
     def describe(self, x: Tensor) -> Tensor:
-        """(B, Cd * grid * grid) float32 from accumulated features (B, Cd, h, w)."""
+        """(B, Cd * grid * grid) float32 on the CPU from accumulated features (B, Cd, h, w)."""
         if x.ndim != 4:
             raise ValueError(f"latent-pool describes features of shape (B, Cd, h, w), got {tuple(x.shape)}")
-        return torch.nn.functional.adaptive_avg_pool2d(x.float(), self.grid).flatten(1)
+        return torch.nn.functional.adaptive_avg_pool2d(x.float().cpu(), self.grid).flatten(1)  # not every GPU can
 
 
 def describe_state(state: SearchState, extractor: FeatureExtractor, images: Tensor | None = None) -> Tensor:
