@@ -120,6 +120,14 @@ def test_a_second_run_is_fully_cached_and_a_changed_lambda_runs_only_what_follow
     assert cached(server.run(prompt)) == set(prompt) - downstream(prompt, last)
 
 
+def test_a_state_loaded_by_wire_stays_cached_though_a_newer_one_is_on_disk(server):
+    prompt = with_seed(quiet(server.prompt_of("resume_from_disk")), 9)
+    server.run(prompt)
+    saved = max((server.base / "output").glob("ttsvar/resume_*"), key=lambda path: path.stat().st_mtime_ns)
+    (saved.parent / "newer.state.safetensors").write_bytes(saved.read_bytes())
+    assert cached(server.run(prompt)) == set(prompt)
+
+
 def test_graph_one_node_and_library_agree_to_the_last_bit(server, tmp_path):
     prompt = saving_the_state(quiet(with_seed(server.prompt_of("full_search"), 4)), "parity/wired")
     wired = answer(server, server.run(prompt), prompt)
