@@ -92,7 +92,7 @@ def _files(args: argparse.Namespace):
     from ..experiments.world import BUNDLED_EXTRACTORS, BUNDLED_REWARDS, WorldFiles
 
     return WorldFiles(
-        tuple(str(Path(file).resolve()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
+        tuple(str(Path(file).absolute()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
         tuple(map(_spelled, args.extractor or BUNDLED_EXTRACTORS)), pixel_budget=args.pixel_budget, device=args.device,
     )
 
