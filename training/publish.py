@@ -1,4 +1,4 @@
-"""Copy a trained model folder into the package: `python -m training.publish --model DIR --guidance 3 --tau 0.7`."""
+"""Copy a trained model folder into the package: `python -m training.publish --model DIR --guidance 3 --tau 1`."""
 
 from __future__ import annotations
 
