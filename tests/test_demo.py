@@ -22,7 +22,7 @@ def test_demo_writes_the_pictures_it_names(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["plan"]["name"] == "tts-var" and report["seed"] == 3
     assert "python quickstart.py comfyui" in said[-1]
-    assert f"{sys.executable} -m ttsvar_core --help" in said[-1]
+    assert f"{demo._this_python()} -m ttsvar_core --help" in said[-1]
 
 
 def test_the_next_command_is_named_with_the_python_that_can_run_it(monkeypatch, tmp_path):
