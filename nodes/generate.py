@@ -153,8 +153,8 @@ def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedu
 
     def sampled(state) -> None:
         scale = state.last_scale
-        looked_at = plan.scores(scale) or (plan.clusters(scale) and extractor.looks_at == "images")
-        if looked_at and state.samples == plan.running(scale):  # not for a group of samples, while others still wait
+        together = state.samples == plan.running(scale)  # or else a group of samples, while others still wait
+        if together and plan.looks(scale, extractor):
             host.load_tokenizer(model, host.decoding_memory(state))
         show(state)
 

@@ -88,7 +88,7 @@ class ScaleStepSampler(io.ComfyNode):
             host.load_tokenizer(state.model, host.decoding_memory(state))
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
-        state = sample_within(state, through, drawn, float8_cache=cache_policy == "float8", on_scale=watch)
+        state = sample_within([state], through, drawn, float8_cache=cache_policy == "float8", on_scale=watch)
         return io.NodeOutput(host.put_cache(state, cache_policy))
 
 

@@ -357,9 +357,9 @@ def test_a_float8_cache_peaks_at_a_quarter(tiny_model, conditioning, capped):
 def test_a_scale_that_does_not_exist_is_refused_before_sampling(tiny_model, conditioning):
     state = start(tiny_model, conditioning, 2, 5)
     with pytest.raises(ValueError, match="Cannot sample through scale 5"):
-        memory.sample_within(state, 5, on_scale=lambda _: pytest.fail("sampled"))
+        memory.sample_within([state], 5, on_scale=lambda _: pytest.fail("sampled"))
     with pytest.raises(ValueError, match="All 5 scales are sampled"):
-        memory.sample_within(sample(state, 4), 4)
+        memory.sample_within([sample(state, 4)], 4)
 
 
 def test_unguided_runs_hold_half(tiny_model, conditioning):

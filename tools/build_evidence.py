@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from ttsvar_core.experiments import plots  # noqa: E402
 from ttsvar_core.experiments.definitions import build  # noqa: E402
 from ttsvar_core.experiments.layout import write_atomically  # noqa: E402
+from ttsvar_core.experiments.report import markdown_table  # noqa: E402
 from ttsvar_core.experiments.runner import setting_of  # noqa: E402
 from ttsvar_core.experiments.stats import Interval  # noqa: E402
 from ttsvar_core.experiments.tables import agreement, arm_row, consistency, pair_row, watched_arms  # noqa: E402
@@ -101,9 +102,8 @@ def fill(page: str) -> str:
     stored = {name: read_results(name) for name in {match[3] for match in MARK.finditer(page)}}
 
     def table(match: re.Match) -> str:
-        header, *body = TABLES[match[2]](stored[match[3]], match[4] or "")
-        lines = (header, tuple("---" for _ in header), *body)
-        return match[1] + "\n" + "".join("| " + " | ".join(line) + " |\n" for line in lines)
+        rows = TABLES[match[2]](stored[match[3]], match[4] or "")
+        return f"{match[1]}\n{markdown_table(rows)}\n"
 
     return MARK.sub(table, page)
 

@@ -193,8 +193,7 @@ def _check_prompt(prompt: str, reward: Any) -> None:
 
 def _check_reward(args: argparse.Namespace, plan: Plan) -> None:
     """Raise ValueError before anything is loaded, if the plan needs a reward and there is none."""
-    scored = [scale for scale in range(len(plan.survivors)) if plan.scores(scale)]
-    if not _reward_names(args) and (len(scored) > 1 or plan.survivors[-1] > 1):
+    if plan.needs_reward and not _reward_names(args):
         raise ValueError(f"plan {plan.name} scores samples and no reward was given; name one with --reward: {', '.join(REWARDS)}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,6 +156,12 @@ def _comparison(one: Comparison) -> list[str]:
     ]
 
 
+def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of cells, the first one the header, as a Markdown table."""
+    header, *body = rows
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, tuple("---" for _ in header), *body))
+
+
 def _markdown(title: str, sections: list[Section], plot_folder: Path) -> str:
     parts = [f"# {title}"]
     for number, section in enumerate(sections):
@@ -168,9 +175,7 @@ def _markdown(title: str, sections: list[Section], plot_folder: Path) -> str:
             (plot_folder / name).write_bytes(section.figure)
             parts.append(f"![{section.title}]({plot_folder.name}/{name})")
         if section.rows:
-            header, *body = section.rows
-            lines = [header, tuple("---" for _ in header), *body]
-            parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+            parts.append(markdown_table(section.rows))
     return "\n\n".join(parts) + "\n"
 
 

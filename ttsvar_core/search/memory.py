@@ -59,7 +59,7 @@ def fits_cap(
 
 
 def sample_within(
-    state: SearchState,
+    held: list[SearchState],
     through: int,
     sampling: Sampling | None = None,
     *,
@@ -68,30 +68,16 @@ def sample_within(
     group_size: int | None = None,
     on_scale: Callable[[SearchState], None] | None = None,
 ) -> SearchState:
-    """`sampling.sample` through scale `through`, in as many pieces as memory asks for.
+    """`sampling.sample` through scale `through` of the one state in `held`, in as many pieces as memory asks for.
 
     First all samples (or groups of `group_size`) share one cache; on running out of memory the groups are halved down to
     single samples. When those do not fit either, or the whole cache would pass `max_cache_bytes`, groups run one after
     another through all the scales asked for, each with keys and values of its own (replayed first, dropped after); the
-    state returned then has no cache. The cache of the state given stays taken for as long as the caller holds that state;
-    one who need not hold it calls `sample_taken`.
+    state returned then has no cache. `held` is emptied: where nobody else holds that state, its cache is freed before groups
+    run one after another.
     float8_cache: store keys and values in one byte per number. on_scale: called with the state, or with a group's state,
     after every scale. Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
     """
-    return sample_taken([state], through, sampling, max_cache_bytes, float8_cache, group_size, on_scale)
-
-
-def sample_taken(
-    held: list[SearchState],
-    through: int,
-    sampling: Sampling | None = None,
-    max_cache_bytes: int | None = None,
-    float8_cache: bool = False,
-    group_size: int | None = None,
-    on_scale: Callable[[SearchState], None] | None = None,
-) -> SearchState:
-    """`sample_within` for the one state in `held`, which is emptied: where nobody else holds that state, its cache is freed
-    before groups run one after another."""
     state = held.pop()
     sampling = sampling or state.model.config.sampling
     if not state.next_scale <= through < len(state.schedule):

@@ -3,14 +3,20 @@
 Raw generation, Best-of-N, Importance Sampling and TTS-VAR are values of one type; `run.run` carries out any of them.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Sized
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .potential import NEEDS_EARLIER_SCORES, POTENTIALS
 from .resample import SCHEMES, WITHOUT_REPLACEMENT
+
+if TYPE_CHECKING:
+    from .features import FeatureExtractor
 
 # TTS-VAR paper, section 4: survivors of each of 13 scales at N = 1, and where which selector sits.
 TTS_VAR_SURVIVORS = (8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1, 1)
@@ -75,6 +81,15 @@ class Plan:
     def clusters(self, scale: int) -> bool:
         """Whether the extractor looks at the samples after `scale` (not if all of them are kept)."""
         return isinstance(self.selector(scale), ClusterSelector) and self.survivors[scale] < self.running(scale)
+
+    def looks(self, scale: int, extractor: FeatureExtractor | None) -> bool:
+        """Whether anything looks at the images of the samples after `scale`."""
+        return self.scores(scale) or (self.clusters(scale) and extractor.looks_at == "images")
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether scores decide anything: not for a single sample that nothing is selected from on the way."""
+        return self.survivors[-1] > 1 or any(self.scores(scale) for scale in range(len(self.survivors) - 1))
 
     def stops(self, scale: int) -> bool:
         """Whether anything happens to the samples after `scale` besides sampling on."""

@@ -13,7 +13,7 @@ from ..low_memory import tile_cells
 from ..sampling import check_shrink, decode
 from ..scales import ScaleSchedule
 from .features import FeatureExtractor
-from .memory import check_cap, fits_cap, sample_taken
+from .memory import check_cap, fits_cap, sample_within
 from .plan import Plan, PotentialSelector, check
 from .report import Hooks, Recorder, answer
 from .select import best, cluster_select, potential_select, score
@@ -82,7 +82,9 @@ def run(
         if not fits_cap(state, scale, sampling, max_cache_bytes, float8_cache):
             state = state.without_cache()
         held, state = [state], None  # nothing but the list holds the cache, so that it can be freed when memory runs out
-        state = sample_taken(held, scale, sampling, max_cache_bytes, float8_cache, on_scale=record.ran)
+        state = sample_within(
+            held, scale, sampling, max_cache_bytes=max_cache_bytes, float8_cache=float8_cache, on_scale=record.ran
+        )
         images = _look(state, plan, extractor, record, 1 if state.finished else look_shrink, decode_tile)
         state = _score(state, plan, reward, images, record)
         state, images = _select(state, plan, extractor, images, record)
@@ -102,9 +104,9 @@ def _check(model, plan, schedule, sampling, reward, extractor) -> None:
     clusters = [scale for scale in range(len(schedule)) if plan.clusters(scale)]
     if extractor is None and clusters:
         raise ValueError(f"plan {plan.name} clusters at scale {clusters[0]} and no extractor was given; give one")
-    scored = [scale for scale in range(len(schedule)) if plan.scores(scale)]
-    if reward is None and (len(scored) > 1 or plan.survivors[-1] > 1):
-        raise ValueError(f"plan {plan.name} scores samples at scale {scored[0]} and no reward was given; give one")
+    if reward is None and plan.needs_reward:
+        scored = next(scale for scale in range(len(schedule)) if plan.scores(scale))
+        raise ValueError(f"plan {plan.name} scores samples at scale {scored} and no reward was given; give one")
 
 
 def _resumable(state: SearchState | None, plan: Plan, seed: int) -> SearchState | None:
@@ -135,7 +137,7 @@ def _resumable(state: SearchState | None, plan: Plan, seed: int) -> SearchState 
 def _look(state: SearchState, plan: Plan, extractor, record: Recorder, shrink: int, tile: int) -> Tensor | None:
     """The images of the samples if anything looks at them after this scale, decoded once for all that do."""
     scale = state.last_scale
-    if not (plan.scores(scale) or (plan.clusters(scale) and extractor.looks_at == "images")):
+    if not plan.looks(scale, extractor):
         return None
     with record.stage(scale, "decode"):
         images = decode(state, shrink=shrink, tile=tile)
