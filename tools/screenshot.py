@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,12 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "host"))
 from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings  # noqa: E402
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-MINUTE = 60_000  # milliseconds
 MARGIN = 44  # pixels
 PANELS = (70, 80)  # pixels left and above that the page's own panels cover
-OPEN = "async name => window.app.loadGraphData(await (await fetch(`/api/workflow_templates/ttsvar/${name}.json`)).json())"
 FIT = """([width, height, panelLeft, panelTop, margin]) => {
     const boxes = window.app.graph._nodes.filter(n => n.type !== 'MarkdownNote').map(n => n.getBounding());
     const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
@@ -40,15 +36,10 @@ def photograph(address: str, name: str, width: int, height: int) -> bytes:
     """PNG of the graph `name` after a run, fitted into `width` x `height` pixels and cropped to its nodes."""
     from playwright.sync_api import sync_playwright
 
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(MINUTE)
-        page.goto(address, timeout=2 * MINUTE)
-        page.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types.TTSVAR_Generate)")
-        page.evaluate(OPEN, name)
-        page.wait_for_function("window.app.graph._nodes.some(node => node.type === 'MarkdownNote')")
+        browser = launch(driver)
+        page = open_editor(browser, address, width, height)
+        open_graph(page, name)
         page.evaluate("""() => { window.ended = null;
             for (const event of ['execution_success', 'execution_error'])
                 window.app.api.addEventListener(event, () => { window.ended = event; }); }""")
@@ -74,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if find_comfyui() is None:
         raise SystemExit(HOW_TO_GET_ONE)
+    if CHROMIUM is None:
+        raise SystemExit(NO_CHROMIUM)
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as base:
-        settings = Path(base) / "user" / "default" / "comfy.settings.json"
-        settings.parent.mkdir(parents=True)
-        settings.write_text('{"Comfy.TutorialCompleted": true, "Comfy.Minimap.Visible": false, "Comfy.Graph.CanvasInfo": false}')
+        write_settings(Path(base))
         server = Server(Path(base))
         try:
             raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,17 +9,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
 from comfyui_server import HOW_TO_GET_ONE, ROOT, Server, find_comfyui
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-MINUTE = 60_000  # milliseconds
 
 pytestmark = [
     pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: install the package chromium, or set CHROMIUM to a browser"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
 ]
 
 
@@ -29,9 +23,7 @@ pytestmark = [
 def server(tmp_path_factory):
     pytest.importorskip("playwright", reason="no playwright: pip install playwright (it drives the browser, none is downloaded)")
     base = tmp_path_factory.mktemp("comfyui")
-    settings = base / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"Comfy.TutorialCompleted": true}')  # a new user is greeted by the template browser otherwise
+    write_settings(base)
     running = Server(base)
     yield running
     running.stop()
@@ -42,7 +34,7 @@ def browser(server):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = launch(driver)
         yield opened
         opened.close()
 
@@ -50,20 +42,9 @@ def browser(server):
 @pytest.fixture(scope="module")
 def page(browser, server):
     """A page with the editor ready; opening it is dear, so the tests share one."""
-    opened = browser.new_page(viewport={"width": 1600, "height": 1000})
-    opened.set_default_timeout(MINUTE)
-    opened.goto(server.address, timeout=2 * MINUTE)
-    opened.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types.TTSVAR_Generate)")
+    opened = open_editor(browser, server.address, 1600, 1000)
     yield opened
     opened.close()
-
-
-def open_graph(page, name: str) -> None:
-    """Load a graph the way the template browser does: fetched from the server, handed to the editor."""
-    page.evaluate(
-        "async name => window.app.loadGraphData(await (await fetch(`/api/workflow_templates/ttsvar/${name}.json`)).json())", name
-    )
-    page.wait_for_function("window.app.graph._nodes.some(node => node.type === 'MarkdownNote')")
 
 
 def test_the_template_browser_lists_our_graphs_and_opens_one(page):

@@ -1,0 +1,45 @@
+"""ComfyUI's page in a headless browser: what the screenshot tool and the browser tests share. Needs playwright and a Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+NO_CHROMIUM = "no Chromium found: install the package chromium, or set CHROMIUM to a browser"
+MINUTE = 60_000  # milliseconds
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+_READY = "!!(window.app?.graph && window.LiteGraph?.registered_node_types.TTSVAR_Generate)"
+_OPEN = "async name => window.app.loadGraphData(await (await fetch(`/api/workflow_templates/ttsvar/${name}.json`)).json())"
+_SETTINGS = '{"Comfy.TutorialCompleted": true, "Comfy.Minimap.Visible": false, "Comfy.Graph.CanvasInfo": false}'
+
+
+def write_settings(base: Path) -> None:
+    """Settings of a server's base directory: no template browser to greet a new user, nothing drawn over the graph."""
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(_SETTINGS, encoding="utf-8")
+
+
+def launch(driver: Any) -> Any:
+    """The installed Chromium, driven by playwright."""
+    return driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+
+
+def open_editor(browser: Any, address: str, width: int, height: int) -> Any:
+    """A page of that many pixels with the editor ready and the pack's nodes known."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(MINUTE)
+    page.goto(address, timeout=2 * MINUTE)
+    page.wait_for_function(_READY)
+    return page
+
+
+def open_graph(page: Any, name: str) -> None:
+    """Load a graph the way the template browser does: fetched from the server, handed to the editor."""
+    page.evaluate(_OPEN, name)
+    page.wait_for_function("window.app.graph._nodes.some(node => node.type === 'MarkdownNote')")
