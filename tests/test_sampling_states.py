@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
+from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.cache import Chunk, KVCache, compact, merge
-from ttsvar_core.sampling import decode, replay, sample
+from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.state import start
 
 LAST = 4
