@@ -5,6 +5,9 @@ It trades exactness for memory, is off unless asked for, and the tests state the
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,32 +15,43 @@ from torch import Tensor, nn
 from .image_model import ImageModel
 
 FLOAT8 = torch.float8_e4m3fn
-FLOAT8_MAX = torch.finfo(FLOAT8).max
+LARGEST = 16.0  # stored numbers; of e4m3's 18 powers of two ten lie below, and products in float16 stay far from its end
 
 
-class Float8Linear(nn.Module):
-    """A linear layer whose weight (out, in) is stored in e4m3 with one scale per output channel.
+class Float8:
+    """What a linear layer becomes whose weight (out, in) is stored in e4m3, as a part of its new class.
 
-    The weight is widened at every call, so the products run in the precision of the input: memory is saved, not time. It is
-    taken to the input's device, too: a host short of memory may leave it elsewhere.
+    The weight holds multiples of ``step``, a power of two, by which the input is multiplied instead: that is exact and leaves the
+    weight and the bias to the layer's own class, so that a host's layer is moved, paged and widened by its host.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        largest = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        self.register_buffer("weight_scale", largest / FLOAT8_MAX)
-        self.register_buffer("weight", (weight.float() / self.weight_scale).to(FLOAT8))
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+    step: float
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = _beside(self.weight, x) * _beside(self.weight_scale, x)
-        return F.linear(x, weight, None if self.bias is None else _beside(self.bias, x))
+        return super().forward(x * self.step)
 
 
-def _beside(stored: Tensor, x: Tensor) -> Tensor:
-    """A stored tensor where and how ``x`` lives; moved first, while it is small."""
-    return stored.to(x.device).to(x.dtype)
+class WideningLinear(nn.Linear):
+    """PyTorch's linear layer, its weight taken to where and how the input is at every call: memory is saved, not time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.device).to(x.dtype)  # moved first, while it is small
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x))
+
+
+@cache
+def _float8(kind: type) -> type:
+    """The class that a linear layer of class ``kind`` becomes. One that is not PyTorch's own widens its weight itself."""
+    return type(f"Float8{kind.__name__}", (Float8, WideningLinear if kind is nn.Linear else kind), {})
+
+
+def store_in_float8(linear: nn.Linear) -> None:
+    """Store a linear layer's weight in one byte per number, in place."""
+    weight = linear.weight.detach().float()
+    largest = max(float(weight.abs().max()), torch.finfo(torch.float16).tiny)
+    linear.step = 2.0 ** math.ceil(math.log2(largest / LARGEST))
+    linear.weight = nn.Parameter((weight / linear.step).to(FLOAT8), requires_grad=False)
+    linear.__class__ = _float8(type(linear))
 
 
 def check_float8(device: torch.device) -> None:
@@ -49,12 +63,11 @@ def check_float8(device: torch.device) -> None:
 
 
 def store_blocks_in_float8(model: ImageModel) -> ImageModel:
-    """Replace the linear layers of the transformer's blocks (97% of the 2B weights) by ``Float8Linear``, one at a time.
+    """Store the linear layers of the transformer's blocks (97% of the 2B weights) in one byte per number, one at a time.
 
     Changes the transformer in place and returns the model; norms, embeddings and the head keep their precision.
     """
     for block in model.transformer.layers:
-        for name, linear in [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]:
-            parent, _, leaf = name.rpartition(".")
-            setattr(block.get_submodule(parent), leaf, Float8Linear(linear))
+        for linear in [part for part in block.modules() if isinstance(part, nn.Linear)]:
+            store_in_float8(linear)
     return model

@@ -21,6 +21,7 @@ from .rng import uniforms
 from .search.state import SearchState
 
 CachePolicy = Literal["keep", "float8", "cpu", "drop"]
+_REMEDY = "Are the transformer's weights sound?", "Take another precision than float16, whose range may be too small here."
 CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "float8", "cpu", "drop")
 
 
@@ -59,13 +60,13 @@ def sample(
     _check_policy(cache_policy)
     if cache_policy == "float8":
         check_float8(state.model.transformer.device)
-    steps = [sampling.at(scale) for scale in range(state.next_scale, through + 1)]
+    sampling.check(state.model.config.transformer.depth, range(state.next_scale, through + 1))
     branches = max(branches_needed(state, sampling), state.cache.branches if state.cache else 0)
     with torch.inference_mode():
         float8 = cache_policy == "float8"
         state = with_cache(state, branches, group_size, float8)
-        for step in steps:
-            state = _sample_scale(state, step, branches, group_size, slots, float8)
+        for scale in range(state.next_scale, through + 1):
+            state = _sample_scale(state, sampling.at(scale), branches, group_size, slots, float8)
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
@@ -121,8 +122,8 @@ def _sample_scale(
 ) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
-    _check_finite(logits, f"The logits of scale {scale} are not finite. Are the transformer's weights sound?")
-    draws = uniforms(state.seed, scale, slots or range(state.samples), tuple(logits.shape[1:-1]))
+    draws = uniforms(state.seed, scale, slots or range(state.samples), tuple(logits.shape[1:-1]))  # while a card computes
+    _check_finite(logits, f"The logits of scale {scale} are not finite. {_REMEDY[state.model.transformer.dtype == torch.float16]}")
     bits = draw_bits(logits, draws, step.top_p)
     last = scale == len(schedule) - 1
     return state._replace(

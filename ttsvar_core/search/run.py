@@ -98,8 +98,7 @@ def run(
 
 def _check(model, plan, schedule, sampling, reward, extractor) -> None:
     check(plan, schedule)
-    for scale in range(len(schedule)):
-        sampling.at(scale)
+    sampling.check(model.config.transformer.depth, range(len(schedule)))
     clusters = [scale for scale in range(len(schedule)) if plan.clusters(scale)]
     if extractor is None and clusters:
         raise ValueError(f"plan {plan.name} clusters at scale {clusters[0]} and no extractor was given; give one")
