@@ -97,10 +97,10 @@ def working_bytes(config: ModelConfig, pixels: str, running: Sequence[int], dtyp
     """
     schedule, size = official(1.0, pixels), replace(config.transformer, depth=2, block_chunks=1)
     with torch.device("meta"):
-        model = Infinity(size).to(dtype).requires_grad_(False)
+        model = Infinity(size).in_precision(dtype).requires_grad_(False)
         heads = (size.num_heads, size.head_dim)
         sides = tuple(torch.empty(2, heads[0], TEXT_TOKENS, heads[1], dtype=dtype) for _ in range(size.depth))
-        pooled, modulation = torch.empty(2, size.embed_dim, dtype=dtype), torch.empty(2, 1, 1, 6, size.embed_dim)
+        pooled, modulation = torch.empty(2, size.embed_dim), torch.empty(2, 1, 1, 6, size.embed_dim)
     text, most = TextContext(pooled, modulation, sides, sides, None), 0
     for scale, samples in enumerate(running):
         chunks = tuple(_chunk(size.depth, (2, samples, heads[0], tokens, heads[1]), dtype) for tokens in schedule.tokens[:scale])

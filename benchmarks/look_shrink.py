@@ -11,9 +11,10 @@ import argparse
 import torch
 
 from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
-from ttsvar_core.sampling import decode, sample
+from ttsvar_core.sampling import sample
 from ttsvar_core.scenes.grammar import benchmark_prompts
 from ttsvar_core.search.state import start
 

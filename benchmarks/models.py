@@ -45,7 +45,7 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     """An untrained model of these sizes, on the device in the precision asked for (the tokenizer in float32)."""
     with torch.device("meta"):
         transformer, tokenizer = Infinity(config.transformer), Tokenizer(config.tokenizer)
-    transformer = transformer.to(dtype).to_empty(device=device)
+    transformer = transformer.in_precision(dtype).to_empty(device=device)
     tokenizer = tokenizer.to_empty(device=device)
     for module in (transformer, tokenizer):
         module.requires_grad_(False).eval()

@@ -186,7 +186,7 @@ def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bo
     """Load a transformer and tokenizer (paths) built of ComfyUI's own layers, so that it can offload them piece by piece."""
     from ..ttsvar_core.checkpoint import load_model
     from ..ttsvar_core.compiled import check_compiler, compile_blocks
-    from ..ttsvar_core.low_memory import store_blocks_in_float8
+    from ..ttsvar_core.quantize import store_blocks_in_float8
 
     if compiled:
         check_compiler(torch_device())

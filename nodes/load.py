@@ -54,7 +54,7 @@ def load(
 ) -> host.HostedModel:
     """The model of two names as the loader offers them. Raises ValueError if only one of them is the bundled one, and for float8
     where the device has none."""
-    from ..ttsvar_core.low_memory import check_float8
+    from ..ttsvar_core.quantize import check_float8
 
     if precision == host.FLOAT8:
         check_float8(host.torch_device())

@@ -142,7 +142,7 @@ class DecodeState(io.ComfyNode):
 
 def decoded(state, tile: int = 0):
     """The images (P, H, W, 3) of a state, in the host's place; decoded in tiles of that many pixels a side, or whole."""
-    from ..ttsvar_core.sampling import decode
+    from ..ttsvar_core.decoding import decode
 
     host.check_interrupt()
     host.load_tokenizer(state.model, host.decoding_memory(state, tile))

@@ -12,6 +12,7 @@ from ttsvar_core.bsq.bits import empty_features, encode_bits, fuse, next_scale_i
 from ttsvar_core.config import PRESETS, ModelConfig, Sampling, TokenizerConfig
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.infinity.model import Infinity, scale_causal_mask
+from ttsvar_core.infinity.rope import rotation
 from ttsvar_core.infinity.text import Conditioning
 
 REFERENCES = ["infinity_tiny_2b_style", "infinity_tiny_8b_style"]
@@ -79,7 +80,7 @@ def test_full_size_models_have_the_published_names_and_shapes(listing, build):
 
 def run_scales(model, texts, bits, sampling, samples=2, dtype=torch.float32):
     """Teacher-forced logits of all scales, one scale at a time."""
-    transformer = model.transformer.to(dtype)
+    transformer = model.transformer.in_precision(dtype)
     schedule = model.schedule()
     context = transformer.project_text(texts)
     features, cache, all_logits = empty_features(samples, 8, schedule, model.patchify), KVCache(), []
@@ -168,6 +169,41 @@ def test_bfloat16_follows_float32():
     assert half.dtype == torch.float32
     relative = (half - full).norm() / full.norm()
     assert 0 < relative < 0.03
+
+
+@torch.inference_mode()
+def test_float16_follows_float32_where_the_residual_passes_what_it_can_hold():
+    """One channel of the residual at 200,000, as trained transformers have them; the last layer's part alone would not fit."""
+    logits = []
+    for dtype in (torch.float32, torch.float16):
+        model = make_tiny_model(schedule="1 2")
+        for layer in model.transformer.layers:
+            layer.ffn.fc2.bias[5], layer.ada_gss[..., 1, :] = 60_000, 2
+        bits, texts = random_bits(model), [make_conditioning().text]
+        logits.append(run_scales(model, texts, bits, Sampling(guidance=1.0, tau=1.0), dtype=dtype))
+    assert (logits[1] - logits[0]).norm() / logits[0].norm() < 0.01
+
+
+@torch.inference_mode()
+def test_what_a_layer_adds_is_held_at_the_largest_float16():
+    block = make_tiny_model().transformer.layers[0].half()
+    block.ca_norm.float()
+    block.ffn.fc2.bias[5] = float("inf")
+    text = (torch.zeros(1, 2, 3, 32, dtype=torch.float16),) * 2
+    turn = rotation((1, 1), (1, 1), 32)
+    x, _, _ = block(torch.zeros(1, 1, 1, 64), torch.zeros(1, 1, 1, 6, 64), (*text, None), turn, ((), ()))
+    assert x.isfinite().all() and x.abs().max() > 1000
+
+
+@torch.inference_mode()
+def test_head_and_modulation_stay_in_float32():
+    """Nothing of a prompt's modulation or of a finished residual is rounded to the precision of the blocks."""
+    model, exact = make_tiny_model(), make_tiny_model()
+    half = model.transformer.in_precision(torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    x, pooled = torch.randn(1, 1, 3, 64), torch.randn(1, 64)
+    assert torch.equal(half.head(half.head_nm(x, pooled)), exact.transformer.head(exact.transformer.head_nm(x, pooled)))
+    assert torch.equal(half.shared_ada_lin(pooled), exact.transformer.shared_ada_lin(pooled))
 
 
 def test_an_empty_prompt_is_the_unconditional_text():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
+from ttsvar_core.decoding import decode
 from ttsvar_core.inspect.canvas import fitted, to_pictures, to_tensor
 from ttsvar_core.inspect.family import generations, latest_scores
 from ttsvar_core.inspect.maps import feature_maps, principal_colours
@@ -17,7 +18,7 @@ from ttsvar_core.inspect.sheet import _columns as sheet_columns
 from ttsvar_core.inspect.sheet import contact_sheet
 from ttsvar_core.inspect.tree import family_tree
 from ttsvar_core.inspect.words import describe
-from ttsvar_core.sampling import decode, sample
+from ttsvar_core.sampling import sample
 from ttsvar_core.search.state import start
 
 

@@ -88,6 +88,7 @@ def test_extreme_logits_give_certain_bits():
         ({"top_p": 1.5}, "top_p"),
         ({"guidance": float("nan")}, "guidance"),
         ({"guidance_layers": (3,)}, "layers"),
+        ({"guidance_layers": ()}, "no layer is guided: name one"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
+from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.cache import Chunk, KVCache, compact, merge
-from ttsvar_core.sampling import decode, replay, sample
+from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.state import start
 
 LAST = 4
@@ -236,3 +237,10 @@ def test_merged_groups_are_one_chunk():
     merged = merge(parts)
     assert merged.stored == 3 and torch.equal(merged.keys[1][:, 2:], parts[1].keys[1])
     assert merge(parts[:1]) is parts[0]
+
+
+def test_guidance_that_would_be_paid_for_and_do_nothing_is_refused_before_anything_runs():
+    state = start(make_tiny_model(), make_conditioning(), 2, 0)
+    with pytest.raises(ValueError, match=r"\(-3,\), but the transformer has 2 layers: take 0 .* -1 .* to -2"):
+        sample(state, 1, Sampling(guidance=3.0, guidance_layers=(-3,)), on_scale=lambda _: pytest.fail("ran"))
+    assert sample(state, 0, Sampling(guidance=3.0, guidance_layers=(-2,))).steps[0].guidance_layers == (-2,)

@@ -9,7 +9,8 @@ import torch
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
-from ttsvar_core.sampling import decode, sample
+from ttsvar_core.decoding import decode
+from ttsvar_core.sampling import sample
 from ttsvar_core.search import memory
 from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.plan import (
@@ -67,7 +68,7 @@ def count_decodes(monkeypatch):
         return decode(state, **how)
 
     monkeypatch.setattr("ttsvar_core.search.run.decode", counted)
-    monkeypatch.setattr("ttsvar_core.sampling.decode", lambda state: pytest.fail("decoded a second time"))
+    monkeypatch.setattr("ttsvar_core.decoding.decode", lambda state: pytest.fail("decoded a second time"))
     return calls
 
 

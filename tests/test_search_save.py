@@ -11,8 +11,9 @@ from tiny_models import make_conditioning, make_tiny_model
 from training.common import export
 from training.publish import halve
 from ttsvar_core.config import Sampling
+from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import Conditioning
-from ttsvar_core.sampling import decode, sample
+from ttsvar_core.sampling import sample
 from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.save import describe_file, load_state, save_state
 from ttsvar_core.search.select import cluster_select

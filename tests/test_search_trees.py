@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core.sampling import decode, replay, sample
+from ttsvar_core.decoding import decode
+from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.save import load_state, save_state
 from ttsvar_core.search.select import best, cluster_select, potential_select, score

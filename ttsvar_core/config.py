@@ -89,7 +89,7 @@ class Sampling:
     """How bits are drawn. ``guidance``, ``tau`` and ``top_p`` are one value, or one value per scale.
 
     ``guidance_layers``: 0 guides the logits; -k guides the output of the k-th layer from the end.
-    Raises ValueError for tau <= 0, top_p outside (0, 1], or a guidance that is not finite.
+    Raises ValueError for tau <= 0, top_p outside (0, 1], a guidance that is not finite, or guidance that applies nowhere.
     """
 
     guidance: PerScale = 3.0
@@ -107,6 +107,8 @@ class Sampling:
         object.__setattr__(self, "guidance_layers", tuple(int(layer) for layer in self.guidance_layers))
         if any(layer > 0 for layer in self.guidance_layers):
             raise ValueError(f"Guidance layers are 0 (the logits) or negative (inner layers); got {self.guidance_layers}.")
+        if self.guides() and not self.guidance_layers:
+            raise ValueError(f"Guidance is {self.guidance}, but no layer is guided: name one (0: the logits), or take guidance 1.")
 
     def at(self, scale: int) -> StepSampling:
         """The settings of one scale; raises ValueError if a per-scale list is too short."""
@@ -114,6 +116,16 @@ class Sampling:
             _pick("guidance", self.guidance, scale), _pick("tau", self.tau, scale), _pick("top_p", self.top_p, scale),
             self.guidance_layers,
         )
+
+    def check(self, depth: int, scales: range) -> None:
+        """Raise ValueError for a layer that a transformer of ``depth`` layers lacks, or a scale without a value of its own."""
+        if min(self.guidance_layers, default=0) < -depth:
+            raise ValueError(
+                f"Guidance layers {self.guidance_layers}, but the transformer has {depth} layers: take 0 (the logits), or -1 "
+                f"(the last layer) to -{depth} (the first)."
+            )
+        for scale in scales:
+            self.at(scale)
 
     def guides(self) -> bool:
         """Whether any scale needs the unconditional branch."""
@@ -157,6 +169,7 @@ class ModelConfig:
                 f"The transformer of {self.name} predicts {self.transformer.codebook_dim} bits per cell, "
                 f"its tokenizer has {self.tokenizer.codebook_dim}; they do not belong together."
             )
+        self.sampling.check(self.transformer.depth, range(0))
 
     def schedule(self, height_over_width: float = 1.0, pixel_budget: str = "1M") -> ScaleSchedule:
         """The schedule for an aspect ratio and pixel budget; a model with a schedule of its own always uses that one."""

@@ -1,4 +1,4 @@
-"""Sampling: draw the bits of one scale after another, replay a state without its cache, decode what is there.
+"""Sampling: draw the bits of one scale after another, replay a state without its cache.
 
 Bits are drawn in closed form from uniforms keyed by (seed, scale, row); see rng.py. The same operations in the same shapes give
 the same bits; another grouping of the batch uses the same draws, so only a bit whose probability lies within rounding of its
@@ -15,16 +15,14 @@ from torch import Tensor
 
 from .bsq.bits import empty_features, fuse
 from .config import Sampling, StepSampling
-from .image_model import ImageModel
 from .infinity.cache import Chunk, KVCache, merge
-from .low_memory import check_float8
+from .quantize import check_float8
 from .rng import uniforms
-from .scales import Grid
 from .search.state import SearchState
 
 CachePolicy = Literal["keep", "float8", "cpu", "drop"]
+_REMEDY = "Are the transformer's weights sound?", "Take another precision than float16, whose range may be too small here."
 CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "float8", "cpu", "drop")
-DECODE_CHUNK = 1  # one by one, an image has the same pixels whatever else is decoded; larger chunks gain nothing here
 
 
 def draw_bits(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
@@ -62,13 +60,13 @@ def sample(
     _check_policy(cache_policy)
     if cache_policy == "float8":
         check_float8(state.model.transformer.device)
-    steps = [sampling.at(scale) for scale in range(state.next_scale, through + 1)]
+    sampling.check(state.model.config.transformer.depth, range(state.next_scale, through + 1))
     branches = max(branches_needed(state, sampling), state.cache.branches if state.cache else 0)
     with torch.inference_mode():
         float8 = cache_policy == "float8"
         state = with_cache(state, branches, group_size, float8)
-        for step in steps:
-            state = _sample_scale(state, step, branches, group_size, slots, float8)
+        for scale in range(state.next_scale, through + 1):
+            state = _sample_scale(state, sampling.at(scale), branches, group_size, slots, float8)
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
@@ -114,50 +112,6 @@ def replay(
     return state._replace(cache=cache)
 
 
-def decode(state: SearchState, chunk: int = DECODE_CHUNK, shrink: int = 1, tile: int = 0) -> Tensor:
-    """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales.
-
-    ``chunk`` and ``shrink`` as in `decode_features`; ``tile`` is the side in pixels of the tiles to decode in, which takes less
-    memory and changes the picture slightly (0: whole).
-    """
-    if not tile:
-        return decode_features(state.model, state.features, chunk, shrink)
-    from .low_memory import decode_tiled, tile_cells
-
-    return decode_tiled(state.model, _shrunk(state.features, shrink), *tile_cells(state.model, tile))
-
-
-def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
-    """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
-
-    At most ``chunk`` images are decoded at a time. ``shrink`` averages squares of that many cells first, for a picture of
-    1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway, but not the same picture.
-    Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
-    """
-    features = _shrunk(features, shrink)
-    device = next(model.tokenizer.parameters()).device
-    with torch.inference_mode():
-        parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
-        images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
-        _check_finite(images, "The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
-    return images.contiguous()
-
-
-def _shrunk(features: Tensor, shrink: int) -> Tensor:
-    if shrink == 1:
-        return features
-    check_shrink(tuple(features.shape[-2:]), shrink)
-    return torch.nn.functional.avg_pool2d(features, shrink)
-
-
-def check_shrink(cells: Grid, shrink: int) -> None:
-    """Raise ValueError for a grid of cells that cannot be looked at ``shrink`` times smaller."""
-    if shrink < 1 or cells[0] % shrink or cells[1] % shrink:
-        raise ValueError(
-            f"A grid of {cells[0]}x{cells[1]} cells cannot be looked at {shrink} times smaller; take a divisor of both sides."
-        )
-
-
 def _sample_scale(
     state: SearchState,
     step: StepSampling,
@@ -168,8 +122,8 @@ def _sample_scale(
 ) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
-    _check_finite(logits, f"The logits of scale {scale} are not finite. Are the transformer's weights sound?")
-    draws = uniforms(state.seed, scale, slots or range(state.samples), tuple(logits.shape[1:-1]))
+    draws = uniforms(state.seed, scale, slots or range(state.samples), tuple(logits.shape[1:-1]))  # while a card computes
+    _check_finite(logits, f"The logits of scale {scale} are not finite. {_REMEDY[state.model.transformer.dtype == torch.float16]}")
     bits = draw_bits(logits, draws, step.top_p)
     last = scale == len(schedule) - 1
     return state._replace(

@@ -7,7 +7,7 @@ are then put in place one by one. Nothing is ever left at a random initial value
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,22 +44,25 @@ def load_model(
     """Load a transformer and the tokenizer that belongs to it.
 
     Takes every published layout (see ``files``). Sizes come from ``config``, else from a JSON file beside the transformer, else
-    from metadata our converter wrote, else from the tensors' shapes. ``dtype`` and ``device`` are the transformer's; the
-    tokenizer always runs in float32 (0.4 GB). ``operations`` provides the layers, ``reader`` opens a file.
+    from metadata our converter wrote, else from the tensors' shapes. ``dtype`` is that of the transformer's
+    blocks (see ``precision_of``), ``device`` its place; the tokenizer always runs in float32 (0.4 GB). ``operations`` provides
+    the layers, ``reader`` opens a file.
 
     Raises CheckpointError, before any weight is read, for files that are unusable or do not belong together, and for weights
     that are not finite. Tensors no module has are a UserWarning that names them.
     """
     raw = reader(Path(transformer_path)), reader(Path(tokenizer_path))
     tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
+    from ..infinity.model import precision_of
+
     config, origin = _resolve(raw, tensors, config)
     config = _fit_unconditional(config, tensors[0])
     transformer, tokenizer = _build(config, operations)
     for module, part, file, kind in zip(_build(config, nn), tensors, raw, ("transformer", "tokenizer"), strict=True):
         _check_names(module, part, f"{file.path.name} (sizes from {origin})", kind)
     fingerprint = Fingerprint()
-    _fill(transformer, tensors[0], raw[0], dtype, device, fingerprint)
-    _fill(tokenizer, tensors[1], raw[1], torch.float32, device, fingerprint)
+    _fill(transformer, tensors[0], raw[0], lambda name: precision_of(name, dtype), device, fingerprint)
+    _fill(tokenizer, tensors[1], raw[1], lambda name: torch.float32, device, fingerprint)
     tokenizer.to(memory_format=torch.channels_last)  # convolutions run a fifth to a half faster on the processor
     return ImageModel(config, transformer, tokenizer, fingerprint.hexdigest())
 
@@ -147,15 +150,18 @@ def _listed(items: list[str]) -> str:
 
 
 def _fill(
-    module: nn.Module, tensors: Mapping[str, Tensor], raw: RawCheckpoint, dtype: torch.dtype,
+    module: nn.Module, tensors: Mapping[str, Tensor], raw: RawCheckpoint, dtype: Callable[[str], torch.dtype],
     device: str | torch.device, fingerprint: Fingerprint,
 ) -> None:
-    """Put the tensors into a module built without storage, converting one at a time. Raises CheckpointError."""
+    """Put the tensors into a module built without storage, converting one at a time to the ``dtype`` of its name.
+
+    Raises CheckpointError.
+    """
     placed = {}
     for name in sorted(tensors):
         source = tensors[name].detach()
         fingerprint.add(name, source)
-        tensor = source.to(device=device, dtype=dtype)
+        tensor = source.to(device=device, dtype=dtype(name))
         check_finite(tensor, source, name, raw.path.name)
         if tensor is not source and raw.mapped:
             release(source)

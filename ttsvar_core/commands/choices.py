@@ -36,7 +36,7 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
     from ..checkpoint import load_bundled, load_model
     from ..compiled import check_compiler, compile_blocks
     from ..infinity.text import load_text_encoder
-    from ..low_memory import check_float8, store_blocks_in_float8
+    from ..quantize import check_float8, store_blocks_in_float8
 
     if args.compile:
         check_compiler(torch.device(args.device))

@@ -92,13 +92,13 @@ def _this_python() -> str:
 
 def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Any, Image.Image]:
     """The finished search, and its story: sketches after the first cuts, finished samples, family tree, charts."""
+    from ..decoding import decode
     from ..infinity.text import encode_prompt
     from ..inspect.canvas import stacked
     from ..inspect.plots import charts
     from ..inspect.sheet import contact_sheet
     from ..inspect.tree import family_tree
     from ..rewards.scenes import SceneReward
-    from ..sampling import decode
     from ..search.features import LatentPool
     from ..search.plan import tts_var
     from ..search.report import Hooks

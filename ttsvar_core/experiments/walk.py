@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from ..decoding import decode
 from ..infinity.cache import compact
-from ..sampling import decode, sample
+from ..sampling import sample
 from ..search.plan import Plan, PotentialSelector, Selector
 from ..search.select import cluster_select, potential_select, score
 from ..search.state import SearchState, start

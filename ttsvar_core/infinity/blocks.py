@@ -1,6 +1,7 @@
 """The transformer block: adaptive norms around self-attention, cross-attention and a feed-forward layer.
 
-The residual stream is float32; matrix products run in the precision of their weights.
+The residual stream and the norms are float32, whatever the precision of the matrix products: activations of the residual may
+pass what float16 can hold.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .attention import CrossAttention, SelfAttention, on
 from .rope import Rotation
 
 NORM_EPS = 1e-6  # published models
+FLOAT16_MAX = torch.finfo(torch.float16).max
 
 Past = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -22,6 +24,11 @@ Past = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 def modulate(x: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
     """Layer norm without weights, then scale and shift from the prompt; x (..., C) float32."""
     return (F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift).to(dtype)
+
+
+def widened(x: Tensor) -> Tensor:
+    """What a layer adds to the residual, as float32. Where float16 ran over it is held at the largest such number."""
+    return x.float().clamp(-FLOAT16_MAX, FLOAT16_MAX) if x.dtype == torch.float16 else x.float()
 
 
 class RMSNorm(nn.Module):
@@ -75,9 +82,9 @@ class Block(nn.Module):
         dtype = text[0].dtype
         gate_sa, gate_ffn, scale_sa, scale_ffn, shift_sa, shift_ffn = (on(self.ada_gss, x) + modulation).unbind(-2)
         attended, keys, values = self.sa(modulate(x, scale_sa, shift_sa, dtype), turn, past, mask)
-        x = x + attended.float() * gate_sa
-        x = x + self.ca(self.ca_norm(x.to(dtype)), *text).float()
-        x = x + self.ffn(modulate(x, scale_ffn, shift_ffn, dtype)).float() * gate_ffn
+        x = x + widened(attended) * gate_sa
+        x = x + widened(self.ca(self.ca_norm(x).to(dtype), *text))
+        x = x + widened(self.ffn(modulate(x, scale_ffn, shift_ffn, dtype))) * gate_ffn
         return x, keys, values
 
 
@@ -90,13 +97,13 @@ class BlockChunk(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """The adaptive norm before the head."""
+    """The adaptive norm before the head, in float32 as the head is."""
 
     def __init__(self, width: int, operations: Any = nn) -> None:
         super().__init__()
         self.ada_lin = nn.Sequential(nn.SiLU(), operations.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
-        """x (G, P, L, C) float32 and the pooled prompt (G, C) -> (G, P, L, C) in the precision of the weights."""
-        scale, shift = self.ada_lin(pooled).float()[:, None, None].chunk(2, dim=-1)
-        return modulate(x, scale, shift, pooled.dtype)
+        """x (G, P, L, C) and the pooled prompt (G, C) -> (G, P, L, C)."""
+        scale, shift = self.ada_lin(pooled)[:, None, None].chunk(2, dim=-1)
+        return modulate(x, scale, shift, x.dtype)

@@ -35,11 +35,10 @@ class Chunk(NamedTuple):
         keys, values = self.keys[index], self.values[index]
         if self.rows is None:
             return keys, values
-        rows = self.rows.to(keys.device)
-        return _take(keys, rows), _take(values, rows)
+        return _take(keys, self.rows), _take(values, self.rows)
 
     def select(self, ancestors: Tensor) -> Chunk:
-        """The same storage read by other samples."""
+        """The same storage read by other samples; ``ancestors`` lie where keys and values do, so that no layer moves them."""
         return self._replace(rows=ancestors if self.rows is None else self.rows[ancestors])
 
     def compacted(self) -> Chunk:
@@ -49,7 +48,6 @@ class Chunk(NamedTuple):
         used, rows = torch.unique(self.rows, return_inverse=True)
         if len(used) == self.stored:
             return self._identity_if_plain()
-        used = used.to(self.keys[0].device)
         keys, values = (tuple(_take(t, used) for t in side) for side in (self.keys, self.values))
         return Chunk(keys, values, rows)._identity_if_plain()
 
@@ -58,7 +56,8 @@ class Chunk(NamedTuple):
         if self.keys[0].device == torch.device(device):
             return self
         used = self.compacted()
-        return used._replace(keys=tuple(k.to(device) for k in used.keys), values=tuple(v.to(device) for v in used.values))
+        keys, values = (tuple(t.to(device) for t in side) for side in (used.keys, used.values))
+        return Chunk(keys, values, None if used.rows is None else used.rows.to(device))
 
     def in_float8(self) -> Chunk:
         """The chunk in one byte per number (e4m3: 4 bits of exponent, 3 of fraction). Keys are unit vectors, so no scale is
@@ -72,7 +71,7 @@ class Chunk(NamedTuple):
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
     def _identity_if_plain(self) -> Chunk:
-        plain = self.rows is not None and torch.equal(self.rows, torch.arange(self.stored))
+        plain = self.rows is not None and self.rows.tolist() == list(range(self.stored))
         return self._replace(rows=None) if plain else self
 
     def __repr__(self) -> str:
@@ -96,6 +95,9 @@ class KVCache(NamedTuple):
 
     def select(self, ancestors: Tensor) -> KVCache:
         """The cache of the samples that descend from ``ancestors`` (P',); copies no keys or values."""
+        if not self.chunks:
+            return self
+        ancestors = ancestors.to(self.chunks[0].keys[0].device)
         return KVCache(tuple(chunk.select(ancestors) for chunk in self.chunks))
 
     def layer(self, index: int) -> tuple[Tensor, ...]:

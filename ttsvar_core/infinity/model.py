@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from .text import Conditioning
 
 LEVELS = 15  # rows of the level embedding in the published files
+# Computed in float32 whatever the precision of the rest, as in the published code; with these the norms of the blocks.
+_FLOAT32 = ("cfg_uncond", "text_norm.", "pos_start", "lvl_embed.", "shared_ada_lin.", "head_nm.", "head.")
 
 
 class TextContext(NamedTuple):
     """What the transformer needs of the prompt, projected once: G rows, the conditional one first.
 
-    ``pooled`` (G, C), ``modulation`` (G, 1, 1, 6, C) float32, ``keys`` and ``values`` per layer (G, H, T, D), ``mask``
-    (G, 1, 1, T), False on padding (None if there is none).
+    ``pooled`` (G, C) and ``modulation`` (G, 1, 1, 6, C) float32, ``keys`` and ``values`` per layer (G, H, T, D) in the precision
+    of the blocks, ``mask`` (G, 1, 1, T), False on padding (None if there is none).
     """
 
     pooled: Tensor
@@ -62,7 +64,12 @@ class SharedModulation(nn.Sequential):
         super().__init__(nn.SiLU(), operations.Linear(width, 6 * width))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return super().forward(pooled).float().unflatten(-1, (1, 1, 6, -1))
+        return super().forward(pooled).unflatten(-1, (1, 1, 6, -1))
+
+
+def precision_of(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The precision of a transformer's parameter where the matrix products of its blocks run in ``dtype``."""
+    return torch.float32 if name.startswith(_FLOAT32) or ".ca_norm." in name else dtype
 
 
 class Infinity(nn.Module):
@@ -105,13 +112,19 @@ class Infinity(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
+        """Precision of the blocks; some weights are float32 in any case, see `precision_of`."""
         return self.word_embed.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the transformer computes: where its bare parameters live."""
         return self.pos_start.device
+
+    def in_precision(self, dtype: torch.dtype) -> Infinity:
+        """Turn the weights, in place, into what `precision_of` says; returns the transformer."""
+        for name, parameter in self.named_parameters():
+            parameter.data = parameter.data.to(precision_of(name, dtype))
+        return self
 
     # The prompt ------------------------------------------------------------------------------------------------------
 
@@ -142,7 +155,7 @@ class Infinity(nn.Module):
                 )
         padded, mask = _pad([text.to(self.device, torch.float32) for text in texts])
         normed = self.text_norm(padded).to(self.dtype)
-        pooled = self.text_proj_for_sos(normed, mask)
+        pooled = self.text_proj_for_sos(normed, mask).float()
         projected = self.text_proj_for_ca(normed)
         pairs = [layer.ca.project_text(projected) for layer in self.layers]
         keys, values = tuple(k for k, _ in pairs), tuple(v for _, v in pairs)
@@ -161,7 +174,7 @@ class Infinity(nn.Module):
         the last scale, whose keys and values nothing reads).
         """
         x = self._embed(features.to(self.device), scale, schedule, text)
-        turn = rotation(schedule.grids[scale], schedule.rope_grid, self.config.head_dim).to(self.device)
+        turn = rotation(schedule.grids[scale], schedule.rope_grid, self.config.head_dim, self.device)
         keys, values = [], []
         read_later = scale < len(schedule) - 1
         for index, layer in enumerate(self.layers):
@@ -184,15 +197,15 @@ class Infinity(nn.Module):
 
     def _start(self, text: TextContext) -> Tensor:
         """The first token, made of the pooled prompt: (G, 1, 1, C) float32."""
-        return text.pooled.float()[:, None, None] + on(self.pos_start, text.modulation)[None]
+        return text.pooled[:, None, None] + on(self.pos_start, text.pooled)[None]
 
     def _level(self, scale: int, x: Tensor) -> Tensor:
-        return self.lvl_embed(torch.tensor(scale, device=x.device)).float()
+        return self.lvl_embed(torch.full((), scale, device=x.device)).float()
 
     def _logits(self, x: Tensor, text: TextContext, step: StepSampling) -> Tensor:
         guided = 0 in step.guidance_layers and step.guidance != 1 and len(x) > 1
         x = x if guided else x[:1]
-        logits = self.head(self.head_nm(x, text.pooled[: len(x)])).float() / step.tau
+        logits = self.head(self.head_nm(x, text.pooled[: len(x)])) / step.tau
         return _guide(logits, step.guidance).squeeze(0).unflatten(-1, (-1, 2))
 
     # All scales at once ----------------------------------------------------------------------------------------------
@@ -205,12 +218,12 @@ class Infinity(nn.Module):
         x = [self._start(text).squeeze(1)]
         x += [self.word_embed(tokens.to(self.dtype)).float() for tokens in inputs]
         x = torch.cat([part + self._level(scale, part) for scale, part in enumerate(x)], dim=1)[:, None]
-        turns = [rotation(grid, schedule.rope_grid, self.config.head_dim) for grid in schedule.grids]
-        turn = Rotation(*(torch.cat(side) for side in zip(*turns, strict=True))).to(self.device)
+        turns = [rotation(grid, schedule.rope_grid, self.config.head_dim, self.device) for grid in schedule.grids]
+        turn = Rotation(*(torch.cat(side) for side in zip(*turns, strict=True)))
         mask = scale_causal_mask(schedule).to(self.device)
         for index, layer in enumerate(self.layers):
             x, _, _ = layer(x, text.modulation, _layer_text(text, index), turn, ((), ()), mask)
-        return self.head(self.head_nm(x, text.pooled)).float().squeeze(1).unflatten(-1, (-1, 2))
+        return self.head(self.head_nm(x, text.pooled)).squeeze(1).unflatten(-1, (-1, 2))
 
     def __repr__(self) -> str:
         return f"Infinity(depth={self.config.depth}, width={self.config.embed_dim}, heads={self.config.num_heads})"

@@ -22,14 +22,16 @@ class Rotation(NamedTuple):
     cos: Tensor
     sin: Tensor
 
-    def to(self, device: torch.device) -> Rotation:
-        return Rotation(self.cos.to(device), self.sin.to(device))
 
+def rotation(grid: Grid, reference: Grid, head_dim: int, device: torch.device | None = None) -> Rotation:
+    """The rotations of a grid's tokens (row by row), positions stretched onto ``reference`` and rounded to whole cells.
 
-def rotation(grid: Grid, reference: Grid, head_dim: int) -> Rotation:
-    """The rotations of a grid's tokens (row by row), positions stretched onto ``reference`` and rounded to whole cells."""
-    frequencies = 1.0 / (BASE ** (torch.arange(0, head_dim // 2, 2).float() / (head_dim // 2)))
-    rows, columns = (torch.round(torch.arange(n) * (full / n)) for n, full in zip(grid, reference, strict=True))
+    Computed on ``device``, which takes a few small kernels there and no copy of a table to it.
+    """
+    frequencies = 1.0 / (BASE ** (torch.arange(0, head_dim // 2, 2, device=device).float() / (head_dim // 2)))
+    rows, columns = (
+        torch.round(torch.arange(n, device=device) * (full / n)) for n, full in zip(grid, reference, strict=True)
+    )
     row_angles = torch.outer(rows, frequencies)[:, None].expand(-1, grid[1], -1)
     column_angles = torch.outer(columns, frequencies)[None].expand(grid[0], -1, -1)
     angles = torch.cat((row_angles, column_angles), dim=-1).flatten(0, 1)

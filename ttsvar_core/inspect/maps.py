@@ -35,7 +35,7 @@ def principal_colours(features: Tensor) -> Tensor:
     positive). Features that do not vary come out grey. Needs at least three channels, else the missing ones stay grey.
     """
     samples, channels, height, width = features.shape
-    vectors = features.detach().double().cpu().movedim(1, -1).reshape(-1, channels)
+    vectors = features.detach().cpu().double().movedim(1, -1).reshape(-1, channels)
     centred = vectors - vectors.mean(0)
     _, directions = torch.linalg.eigh(centred.T @ centred)
     directions = directions.flip(1)[:, :3]

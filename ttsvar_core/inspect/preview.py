@@ -25,7 +25,7 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     from PIL import Image
 
     from ..bsq.bits import average
-    from ..sampling import decode_features
+    from ..decoding import decode_features
 
     shown = features[:samples]
     columns = _columns(len(shown))

@@ -62,6 +62,6 @@ def _view(state: SearchState, extractor: FeatureExtractor, images: Tensor | None
         raise ValueError(f"extractor {extractor.name} looks at {extractor.looks_at!r}; expected 'images' or 'features'")
     if images is not None:
         return images
-    from ..sampling import decode
+    from ..decoding import decode
 
     return decode(state)

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from ..bsq.bits import cell_grid
 from ..config import Sampling
+from ..decoding import check_shrink, decode, tile_cells
 from ..infinity.cache import compact
-from ..low_memory import tile_cells
-from ..sampling import check_shrink, decode
 from ..scales import ScaleSchedule
 from .features import FeatureExtractor
 from .memory import check_cap, fits_cap, sample_within
@@ -61,8 +60,8 @@ def run(
     reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is
     clustered. sampling, schedule: the model's own by default. max_cache_bytes, float8_cache: cap on keys and values,
     and one byte for each number of them, see `memory`. look_shrink: show unfinished samples this many times smaller, see
-    `sampling.decode_features`; the finished ones are always scored at full size. decode_tile: decode all of them in tiles
-    of this many pixels a side, see `sampling.decode` (0: whole).
+    `decoding.decode_features`; the finished ones are always scored at full size. decode_tile: decode all of them in tiles
+    of this many pixels a side, see `decoding.decode` (0: whole).
     state: go on from this state of an interrupted run of the same plan, with its seed and schedule.
     Raises ValueError before anything runs where plan, models and schedule do not fit together, and as the steps do.
     """
@@ -99,8 +98,7 @@ def run(
 
 def _check(model, plan, schedule, sampling, reward, extractor) -> None:
     check(plan, schedule)
-    for scale in range(len(schedule)):
-        sampling.at(scale)
+    sampling.check(model.config.transformer.depth, range(len(schedule)))
     clusters = [scale for scale in range(len(schedule)) if plan.clusters(scale)]
     if extractor is None and clusters:
         raise ValueError(f"plan {plan.name} clusters at scale {clusters[0]} and no extractor was given; give one")

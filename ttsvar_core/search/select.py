@@ -32,7 +32,7 @@ def score(state: SearchState, reward: Reward, images: Tensor | None = None) -> t
     """
     scale = _last_scale(state, "score")
     if images is None:
-        from ..sampling import decode
+        from ..decoding import decode
 
         images = decode(state)
     scores = torch.as_tensor(reward.score(images, state.conditioning.prompt)).detach().float().cpu()

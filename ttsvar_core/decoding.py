@@ -1,65 +1,63 @@
-"""Running on small cards: transformer weights in one byte per number, and pictures decoded tile by tile.
+"""Show a state: the pictures of its accumulated features, whole, smaller or tile by tile.
 
-Both trade exactness for memory, both are off unless asked for, and the tests state the error they make.
+Tiles trade exactness for memory; the tests state the error they make.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .image_model import ImageModel
+from .scales import Grid
+from .search.state import SearchState
 
-FLOAT8 = torch.float8_e4m3fn
-FLOAT8_MAX = torch.finfo(FLOAT8).max
+DECODE_CHUNK = 1  # one by one, an image has the same pixels whatever else is decoded; larger chunks gain nothing here
 OVERLAP = 8  # cells of neighbouring tiles
 SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
 
 
-class Float8Linear(nn.Module):
-    """A linear layer whose weight (out, in) is stored in e4m3 with one scale per output channel.
+def decode(state: SearchState, chunk: int = DECODE_CHUNK, shrink: int = 1, tile: int = 0) -> Tensor:
+    """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales.
 
-    The weight is widened at every call, so the products run in the precision of the input: memory is saved, not time. It is
-    taken to the input's device, too: a host short of memory may leave it elsewhere.
+    ``chunk`` and ``shrink`` as in `decode_features`; ``tile`` is the side in pixels of the tiles to decode in, which takes less
+    memory and changes the picture slightly (0: whole).
     """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        largest = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        self.register_buffer("weight_scale", largest / FLOAT8_MAX)
-        self.register_buffer("weight", (weight.float() / self.weight_scale).to(FLOAT8))
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = _beside(self.weight, x) * _beside(self.weight_scale, x)
-        return F.linear(x, weight, None if self.bias is None else _beside(self.bias, x))
+    if not tile:
+        return decode_features(state.model, state.features, chunk, shrink)
+    return decode_tiled(state.model, _shrunk(state.features, shrink), *tile_cells(state.model, tile))
 
 
-def _beside(stored: Tensor, x: Tensor) -> Tensor:
-    """A stored tensor where and how ``x`` lives; moved first, while it is small."""
-    return stored.to(x.device).to(x.dtype)
+def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
+    """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
+
+    At most ``chunk`` images are decoded at a time. ``shrink`` averages squares of that many cells first, for a picture of
+    1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway, but not the same picture.
+    Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
+    """
+    features = _shrunk(features, shrink)
+    device = next(model.tokenizer.parameters()).device
+    with torch.inference_mode():
+        parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
+        images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
+        if not bool(torch.isfinite(images).all()):
+            raise FloatingPointError("The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
+    return images.contiguous()
 
 
-def check_float8(device: torch.device) -> None:
-    """Raise ValueError for a device that has no such numbers."""
-    if device.type == "mps":
+def _shrunk(features: Tensor, shrink: int) -> Tensor:
+    if shrink == 1:
+        return features
+    check_shrink(tuple(features.shape[-2:]), shrink)
+    return torch.nn.functional.avg_pool2d(features, shrink)
+
+
+def check_shrink(cells: Grid, shrink: int) -> None:
+    """Raise ValueError for a grid of cells that cannot be looked at ``shrink`` times smaller."""
+    if shrink < 1 or cells[0] % shrink or cells[1] % shrink:
         raise ValueError(
-            "Apple's GPUs have no float8 numbers: take weights in bfloat16 or float32, and keep, offload or drop keys and values."
+            f"A grid of {cells[0]}x{cells[1]} cells cannot be looked at {shrink} times smaller; take a divisor of both sides."
         )
-
-
-def store_blocks_in_float8(model: ImageModel) -> ImageModel:
-    """Replace the linear layers of the transformer's blocks (97% of the 2B weights) by ``Float8Linear``, one at a time.
-
-    Changes the transformer in place and returns the model; norms, embeddings and the head keep their precision.
-    """
-    for block in model.transformer.layers:
-        for name, linear in [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]:
-            parent, _, leaf = name.rpartition(".")
-            setattr(block.get_submodule(parent), leaf, Float8Linear(linear))
-    return model
 
 
 def tile_cells(model: ImageModel, pixels: int) -> tuple[int, int]:
@@ -87,8 +85,6 @@ def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = 
     """
     if tile <= 2 * overlap:
         raise ValueError(f"Tiles of {tile} cells with an overlap of {overlap}; a tile must be larger than twice the overlap.")
-    from .sampling import decode_features
-
     height, width = features.shape[-2:]
     if height <= tile and width <= tile:
         return decode_features(model, features)
@@ -97,8 +93,6 @@ def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = 
 
 def _decode_one(model: ImageModel, features: Tensor, tile: int, overlap: int) -> Tensor:
     """The image (1, H, W, 3) of one sample, tile by tile."""
-    from .sampling import decode_features
-
     height, width = features.shape[-2:]
     stride = model.config.tokenizer.patch_size
     picture = torch.zeros(1, height * stride, width * stride, 3)
