@@ -139,7 +139,8 @@ def resumed(plan, scale: int) -> dict:
 
 def stretches(policy: str) -> dict:
     """Four samples in stretches of scales, their cache treated by a policy in between, one selection on the way."""
-    from ttsvar_core.sampling import decode, sample
+    from ttsvar_core.decoding import decode
+    from ttsvar_core.sampling import sample
     from ttsvar_core.search.state import start
 
     model, conditioning, _, _ = world()
