@@ -10,7 +10,7 @@ from ttsvar_core.config import TokenizerConfig, TransformerConfig
 from ttsvar_core.scales import ScaleSchedule
 
 if TYPE_CHECKING:
-    from ttsvar_core.search.state import LineageStep
+    from ttsvar_core.state import LineageStep
 
 
 def transformer_flops(

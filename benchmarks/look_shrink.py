@@ -16,7 +16,7 @@ from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.sampling import sample
 from ttsvar_core.scenes.grammar import benchmark_prompts
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 
 def rank_agreement(whole: torch.Tensor, shrunk: torch.Tensor) -> tuple[float, bool]:

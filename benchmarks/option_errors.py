@@ -14,7 +14,7 @@ from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.quantize import store_blocks_in_float8
 from ttsvar_core.sampling import replay, sample
-from ttsvar_core.search.state import SearchState, start
+from ttsvar_core.state import SearchState, start
 
 PROMPT = "a photo of a red circle left of a blue square"
 SAMPLES = 16

@@ -19,7 +19,7 @@ from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search import run as search
 from ttsvar_core.search.cluster import cluster
 from ttsvar_core.search.plan import Plan, raw
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 from . import count
 from .clock import Stages, copy_bandwidth, machine, matmul_ceiling, peak_memory

@@ -16,12 +16,12 @@ BUNDLED_MODEL, SCENES = "scenes64", "scenes"  # names of the bundled model and o
 METHODS = {"TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw"}
 _PLAN_EXAMPLE = """{
   "name": "mine", "samples": 8,
-  "survivors": [8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1, 1],
-  "selectors": {
-    "2": {"kind": "cluster"}, "5": {"kind": "cluster"},
-    "6": {"kind": "potential", "potential": "value", "lambda": 10},
-    "9": {"kind": "potential", "potential": "value", "lambda": 10}
-  }
+  "stages": [
+    {"kind": "cluster", "scale": 2, "keep": 6},
+    {"kind": "cluster", "scale": 5, "keep": 4},
+    {"kind": "resample", "scale": 6, "keep": 2, "potential": "value", "lambda": 10},
+    {"kind": "resample", "scale": 9, "keep": 1, "potential": "value", "lambda": 10}
+  ]
 }"""
 
 
@@ -51,6 +51,8 @@ class Generate(io.ComfyNode):
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
     ) -> io.NodeOutput:
+        from ..ttsvar_core.state import start
+
         if reward is None and (model is None or model.name == BUNDLED_MODEL):
             reward = load_reward()
         _check_reward(method, prompt, reward)
@@ -59,7 +61,8 @@ class Generate(io.ComfyNode):
         chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
         conditioning = encode(text_encoder, prompt, negative)
         drawn = sampling_of(model, guidance, tau, top_p)
-        result = _search(model, conditioning, chosen, seed, reward, extractor, drawn, schedule, preview)
+        host.load_transformer(model)
+        result = _search(start(model, conditioning, chosen.samples, seed, schedule), chosen, reward, extractor, drawn, preview)
         order = _best_first(result)
         images = host.to_image(result.images)
         return io.NodeOutput(
@@ -104,7 +107,7 @@ def _inputs() -> list:
         ),
         io.String.Input(
             "plan", multiline=True, default=_PLAN_EXAMPLE, advanced=True,
-            tooltip="For method 'own plan': survivors per scale, and a cluster or potential selector wherever samples are cut.",
+            tooltip="For method 'own plan': how many samples start, and at which scales how many go on, by cluster or resample.",
         ),
         io.Combo.Input(
             "preview", options=PREVIEWS, default="all samples", advanced=True,
@@ -134,38 +137,38 @@ def _check_reward(method: str, prompt: str, reward) -> None:
 
 def _plan(method: str, n: int, scales: int, own: str, settings: dict):
     """The plan of a method by name, or the one written in JSON. Raises ValueError for JSON that is no plan."""
-    from ..ttsvar_core.search import plan
+    from ..ttsvar_core.search import plan, plan_file
 
     if method != OWN_PLAN:
         return plan.with_potential(plan.PLANS[METHODS[method]](n, scales), **settings)
     try:
-        return plan.from_json(json.loads(own))
+        return plan_file.from_json(json.loads(own))
     except json.JSONDecodeError as error:
         raise ValueError(f"The plan is not JSON: {error}. The widget's default shows one.") from error
 
 
-def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedule, preview):
+def _search(state, plan, reward, extractor, sampling, preview):
     """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
-    from ..ttsvar_core.search.report import Hooks
+    from ..ttsvar_core.decoding import decode
+    from ..ttsvar_core.search.memory import Sampler
     from ..ttsvar_core.search.run import run
 
-    room, show = host.plan_memory(model, plan, schedule, sampling.guides()), previewer(model, len(schedule), preview)
+    model, schedule = state.model, state.schedule
+    room = host.plan_memory(model, plan, schedule, sampling.guides())
 
-    def sampled(state) -> None:
-        scale = state.last_scale
-        together = state.samples == plan.running(scale)  # or else a group of samples, while others still wait
-        if together and plan.looks(scale, extractor):
-            host.load_tokenizer(model, host.decoding_memory(state))
-        show(state)
+    def decoded(state):
+        host.load_tokenizer(model, host.decoding_memory(state))
+        return decode(state)
 
-    def selected(record, state) -> None:
-        if plan.stops(record["scale"]) and not state.finished:
+    def acted(step) -> None:
+        if not step.state.finished:
             host.load_transformer(model, room)
 
     host.load_tokenizer(model)
     host.load_transformer(model, room)
     seen_by, judged_by = host.InTurn(extractor), None if reward is None else host.InTurn(reward)
-    return run(model, conditioning, plan, seed, judged_by, seen_by, sampling, schedule, Hooks(selected, sampled))
+    sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview))
+    return run(state, plan, judged_by, seen_by, sampler, decoded, acted)
 
 
 def _best_first(result) -> list[int]:

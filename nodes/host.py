@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..ttsvar_core.scales import ScaleSchedule
     from ..ttsvar_core.search.plan import Plan
-    from ..ttsvar_core.search.state import SearchState
+    from ..ttsvar_core.state import SearchState
 
 BUNDLED = "scenes64 (bundled)"
 FLOAT8 = "float8"
@@ -287,8 +287,7 @@ def sampling_memory(state: SearchState, through: int, guided: bool) -> float:
 
 def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, guided: bool) -> float:
     """Bytes that the dearest scale of a plan needs beside the weights."""
-    scales = range(min(len(schedule), len(plan.survivors)))
-    return max(_scale_memory(model, schedule, scale, plan.running(scale), guided) for scale in scales)
+    return max(_scale_memory(model, schedule, scale, plan.running(scale), guided) for scale in range(len(schedule)))
 
 
 def _scale_memory(model: HostedModel, schedule: ScaleSchedule, scale: int, samples: int, guided: bool) -> float:

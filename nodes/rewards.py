@@ -195,7 +195,7 @@ class ExtractorLoader(io.ComfyNode):
 def load_extractor(kind: str = LATENT_POOL, file: str = AUTO, precision: str = "auto", grid: int = 4) -> host.Hosted:
     """A feature extractor by the name the loader offers."""
     from ..ttsvar_core.extractors import dinov2, inception
-    from ..ttsvar_core.search.features import LatentPool
+    from ..ttsvar_core.extractors.latent_pool import LatentPool
 
     if kind == LATENT_POOL:
         return host.host(LatentPool(grid), ())

@@ -38,7 +38,7 @@ class StartState(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, conditioning, aspect_ratio, pixel_budget, samples, seed) -> io.NodeOutput:
-        from ..ttsvar_core.search.state import start
+        from ..ttsvar_core.state import start
 
         host.load_transformer(model)
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
@@ -79,7 +79,7 @@ class ScaleStepSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, through_scale, guidance, tau, top_p, cache_policy, preview) -> io.NodeOutput:
-        from ..ttsvar_core.search.memory import sample_within
+        from ..ttsvar_core.search.memory import Sampler
 
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
@@ -88,7 +88,7 @@ class ScaleStepSampler(io.ComfyNode):
             host.load_tokenizer(state.model, host.decoding_memory(state))
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
-        state = sample_within([state], through, drawn, float8_cache=cache_policy == "float8", on_scale=watch)
+        state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         return io.NodeOutput(host.put_cache(state, cache_policy))
 
 

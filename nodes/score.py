@@ -33,12 +33,13 @@ class RewardScorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, reward) -> io.NodeOutput:
-        from ..ttsvar_core.search.select import score
+        from ..ttsvar_core.search.score import Score
+        from ..ttsvar_core.search.view import act
 
         images = decoded(state)
         with host.running(reward, memory=host.looking_memory(images)):
-            state, scores = score(state, reward, images)
-        return io.NodeOutput(state, scores.tolist())
+            state, _ = act(state, Score(state.last_scale), reward, images=images)
+        return io.NodeOutput(state, list(state.scores_at(state.last_scale)))
 
 
 class AttachScores(io.ComfyNode):

@@ -42,12 +42,14 @@ class ClusterSelector(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, extractor, keep) -> io.NodeOutput:
-        from ..ttsvar_core.search.select import cluster_select
+        from ..ttsvar_core.search.cluster import Cluster
+        from ..ttsvar_core.search.view import act
 
-        looks = extractor.looks_at == "images" and keep < state.samples
+        stage = Cluster(state.last_scale, keep)
+        looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
         images = decoded(state) if looks else None
         with host.running(extractor, memory=host.looking_memory(images)):
-            state, selection = cluster_select(state, extractor, keep, images)
+            state, selection = act(state, stage, extractor=extractor, images=images)
         return io.NodeOutput(state, selection.reason)
 
 
@@ -96,11 +98,11 @@ class PotentialResampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, keep, potential, lambda_, scheme, target_ess, ess_threshold) -> io.NodeOutput:
-        from ..ttsvar_core.search.select import potential_select
+        from ..ttsvar_core.search.resample import Resample
+        from ..ttsvar_core.search.view import act
 
-        state, selection = potential_select(
-            state, keep, potential, lambda_, scheme, ess_threshold=ess_threshold or None, target_ess=target_ess or None
-        )
+        settings = {"ess_threshold": ess_threshold or None, "target_ess": target_ess or None}
+        state, selection = act(state, Resample(state.last_scale, keep, potential, lambda_, scheme, **settings))
         return io.NodeOutput(state, selection.reason)
 
 
@@ -122,10 +124,10 @@ class SelectBest(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, keep) -> io.NodeOutput:
-        from ..ttsvar_core.search.select import best
+        from ..ttsvar_core.search.score import best
 
-        state, selection = best(state, keep)
-        return io.NodeOutput(state, selection.reason)
+        selection = best(state, keep)
+        return io.NodeOutput(state.select(selection), selection.reason)
 
 
 class SelectByHand(io.ComfyNode):
@@ -153,7 +155,7 @@ class SelectByHand(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, numbers) -> io.NodeOutput:
-        from ..ttsvar_core.search.selection import choose
+        from ..ttsvar_core.selection import choose
 
         selection = choose(rows(numbers), state.samples)
         return io.NodeOutput(state.select(selection), selection.reason)

@@ -11,8 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -56,34 +55,36 @@ def told(state, images=None, scores=None) -> dict:
 def world():
     """The bundled model with the conditioning of one prompt, its reward and the latent pool."""
     from ttsvar_core.checkpoint import load_bundled
+    from ttsvar_core.extractors.latent_pool import LatentPool
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.rewards.scenes import SceneReward
-    from ttsvar_core.search.features import LatentPool
 
     model, encoder = load_bundled()
     return model, encode_prompt(encoder, PROMPT), SceneReward(), LatentPool()
 
 
-def searched(plan, extractor=None, **how) -> dict:
-    """One run of the bundled model."""
+def searched(plan, extractor=None, state=None, show=None, **memory) -> dict:
+    """One run of the bundled model, from its beginning or from a state."""
+    from ttsvar_core.decoding import decode
+    from ttsvar_core.search.memory import Sampler
     from ttsvar_core.search.run import run
+    from ttsvar_core.state import start
 
     model, conditioning, reward, pool = world()
-    result = run(model, conditioning, plan, SEED, reward, extractor or pool, **how)
+    state = state or start(model, conditioning, plan.samples, SEED)
+    result = run(state, plan, reward, extractor or pool, Sampler(**memory), show or decode)
     return told(result.state, result.images, result.scores)
 
 
 def plans() -> Iterator[tuple[str, Callable[[], dict]]]:
     """Every plan by name at N 1 and 2, and the settings of the potential selector."""
-    from dataclasses import replace
-
-    from ttsvar_core.search.plan import PLANS, with_potential
+    from ttsvar_core.search.plan import PLANS, scored_at, with_potential
 
     scales = len(world()[0].schedule())
     for name, make in PLANS.items():
         for n in (1, 2):
             yield f"{name} {n}", lambda make=make, n=n: searched(make(n, scales))
-    everywhere = replace(PLANS["tts-var"](1, scales), score_at=tuple(range(scales - 1)))
+    everywhere = scored_at(PLANS["tts-var"](1, scales), range(scales - 1))
     for settings in (
         {"potential": "diff"}, {"potential": "max"}, {"potential": "sum", "lam": 2.0}, {"scheme": "systematic"},
         {"scheme": "stratified"}, {"scheme": "residual"}, {"scheme": "top-k"}, {"target_ess": 0.5}, {"ess_threshold": 0.4},
@@ -95,6 +96,7 @@ def plans() -> Iterator[tuple[str, Callable[[], dict]]]:
 def memory() -> Iterator[tuple[str, Callable[[], dict]]]:
     """Resumed in mid-run, capped and float8 cache, tiled decode, dropped cache, another schedule of sampling."""
     from ttsvar_core.config import Sampling
+    from ttsvar_core.decoding import decode
     from ttsvar_core.search.memory import cache_bytes
     from ttsvar_core.search.plan import tts_var
 
@@ -109,7 +111,7 @@ def memory() -> Iterator[tuple[str, Callable[[], dict]]]:
     yield "capped float8 cache", lambda: searched(
         plan, float8_cache=True, max_cache_bytes=2 * cache_bytes(model, schedule, len(schedule) - 1, float8=True)
     )
-    yield "tiles of 48 pixels", lambda: searched(plan, decode_tile=48)
+    yield "tiles of 48 pixels", lambda: searched(plan, show=partial(decode, tile=48))
     yield "no guidance", lambda: searched(plan, sampling=Sampling(1.0, 1.0, 0.97))
     yield "guidance inside", lambda: searched(plan, sampling=Sampling(2.0, 1.0, 0.97, (-2,)))
     for policy in ("keep", "drop", "float8", "cpu"):
@@ -118,21 +120,22 @@ def memory() -> Iterator[tuple[str, Callable[[], dict]]]:
 
 def resumed(plan, scale: int) -> dict:
     """A run that was saved without its cache after a scale, loaded, and went on."""
-    from ttsvar_core.search.report import Hooks
-    from ttsvar_core.search.run import run
+    from ttsvar_core.search.memory import Sampler
+    from ttsvar_core.search.run import search
     from ttsvar_core.search.save import load_state, save_state
+    from ttsvar_core.state import start
 
     model, conditioning, reward, pool = world()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
 
-        def stop(record, state):
-            if record["scale"] == scale:
+        def keep(state) -> None:
+            if state.last_scale == scale and not plan.at(scale):
                 save_state(state.without_cache(), path)
-                raise KeyboardInterrupt
 
-        with suppress(KeyboardInterrupt):
-            run(model, conditioning, plan, SEED, reward, pool, hooks=Hooks(on_scale=stop))
+        for step in search(start(model, conditioning, plan.samples, SEED), plan, reward, pool, Sampler(on_scale=keep)):
+            if step.state.last_scale == scale:
+                save_state(step.state, path)
         state = load_state(path, model, conditioning)
     return searched(plan, state=state)
 
@@ -141,7 +144,7 @@ def stretches(policy: str) -> dict:
     """Four samples in stretches of scales, their cache treated by a policy in between, one selection on the way."""
     from ttsvar_core.decoding import decode
     from ttsvar_core.sampling import sample
-    from ttsvar_core.search.state import start
+    from ttsvar_core.state import start
 
     model, conditioning, _, _ = world()
     state = sample(start(model, conditioning, 4, SEED), 4, cache_policy=policy)

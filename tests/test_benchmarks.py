@@ -16,7 +16,7 @@ from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.sampling import sample
 from ttsvar_core.scales import official, parse_schedule
 from ttsvar_core.search.plan import tts_var
-from ttsvar_core.search.state import LineageStep, start
+from ttsvar_core.state import LineageStep, start
 
 WORDS, BERT_WORDS = "blip.text_encoder.embeddings.word_embeddings.weight", 30524
 

@@ -137,7 +137,7 @@ def test_hosts_bring_layers_and_readers(plain):
 def test_bundled_model_draws():
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.sampling import sample
-    from ttsvar_core.search.state import start
+    from ttsvar_core.state import start
 
     model, encoder = load_bundled()
     state = sample(start(model, encode_prompt(encoder, "a photo of a red circle"), 2, seed=1), through=2)

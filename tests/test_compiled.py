@@ -16,7 +16,7 @@ from ttsvar_core.commands import choices
 from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.sampling import replay, sample
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="compiling on the CPU takes a C++ compiler"

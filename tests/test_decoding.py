@@ -5,7 +5,7 @@ import torch
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.decoding import decode, decode_features, decode_tiled, tile_cells
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 
 @pytest.fixture

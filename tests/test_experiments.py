@@ -288,7 +288,7 @@ def test_operations_agree_with_a_count_while_running(world):
     from torch.utils.flop_counter import FlopCounterMode
 
     from ttsvar_core.sampling import sample
-    from ttsvar_core.search.state import start
+    from ttsvar_core.state import start
 
     conditioning = world.encode("a prompt")
     state = start(world.model, conditioning, 1, 0)

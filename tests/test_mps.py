@@ -15,7 +15,7 @@ from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.inspect.preview import preview
 from ttsvar_core.sampling import sample
 from ttsvar_core.search.features import LatentPool
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 MPS = torch.device("mps")
 NO_FLOAT8 = "Apple's GPUs have no float8 numbers: take weights in bfloat16"

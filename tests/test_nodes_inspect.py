@@ -19,7 +19,7 @@ from ttsvar_core.inspect.sheet import contact_sheet
 from ttsvar_core.inspect.tree import family_tree
 from ttsvar_core.inspect.words import describe
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 
 @pytest.fixture(scope="module")

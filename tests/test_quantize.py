@@ -8,7 +8,7 @@ from torch import nn
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.quantize import store_blocks_in_float8, store_in_float8
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 
 def in_float8(linear):

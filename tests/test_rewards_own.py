@@ -47,7 +47,7 @@ def test_example_is_a_reward_that_needs_nothing_of_ours(example):
 def test_example_scores_a_search(example, tiny_model, conditioning):
     from ttsvar_core.sampling import sample
     from ttsvar_core.search.select import best, score
-    from ttsvar_core.search.state import start
+    from ttsvar_core.state import start
 
     state = sample(start(tiny_model, conditioning, 3, seed=0), 4)
     state, scores = score(state, example.Colourfulness(1.0))

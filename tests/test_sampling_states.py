@@ -10,7 +10,7 @@ from ttsvar_core.config import Sampling
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.cache import Chunk, KVCache, compact, merge
 from ttsvar_core.sampling import replay, sample
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 LAST = 4
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ttsvar_core.search.potential import exponents, log_potential, solve_lambda
-from ttsvar_core.search.selection import effective_sample_size
+from ttsvar_core.selection import effective_sample_size
 
 NAN = math.nan
 HISTORY = torch.tensor([[NAN, 0.3, NAN, 0.1, 0.9], [NAN, -0.5, NAN, 0.2, 0.9]])  # scale 4 lies in the future

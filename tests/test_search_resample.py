@@ -6,7 +6,7 @@ import torch
 
 from ttsvar_core.rng import selection_generator
 from ttsvar_core.search.resample import SCHEMES, draw_without_replacement, resample
-from ttsvar_core.search.selection import choose, effective_sample_size, normalised_weights
+from ttsvar_core.selection import choose, effective_sample_size, normalised_weights
 
 UNBIASED = [scheme for scheme in SCHEMES if scheme != "top-k"]
 WEIGHTS = np.array([0.05, 0.4, 0.25, 0.0, 0.17, 0.13])

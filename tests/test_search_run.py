@@ -26,7 +26,7 @@ from ttsvar_core.search.report import Hooks
 from ttsvar_core.search.run import run
 from ttsvar_core.search.save import load_state, save_state
 from ttsvar_core.search.select import best, cluster_select, potential_select, score
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 SCALES = 5
 TOKENS = [1, 4, 9, 16, 36]

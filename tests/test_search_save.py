@@ -17,7 +17,7 @@ from ttsvar_core.sampling import sample
 from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.save import describe_file, load_state, save_state
 from ttsvar_core.search.select import cluster_select
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.save import load_state, save_state
 from ttsvar_core.search.select import best, cluster_select, potential_select, score
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 MODEL = make_tiny_model(schedule="1 2 2 3 4")
 CONDITIONING = make_conditioning()

@@ -55,7 +55,7 @@ def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling:
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.rewards.scenes import judge_images
     from ttsvar_core.sampling import sample
-    from ttsvar_core.search.state import start
+    from ttsvar_core.state import start
 
     state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
     images = decode(sample(state, len(model.schedule()) - 1, sampling))

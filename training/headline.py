@@ -25,8 +25,8 @@ def world():
     import torch
 
     from ttsvar_core.checkpoint import load_bundled
+    from ttsvar_core.extractors.latent_pool import LatentPool
     from ttsvar_core.rewards.scenes import SceneReward
-    from ttsvar_core.search.features import LatentPool
 
     torch.set_num_threads(1)
     return (*load_bundled(), SceneReward(), LatentPool())
@@ -39,12 +39,13 @@ def measure(text: str, seed: int) -> dict:
     from ttsvar_core.scenes.grammar import parse_prompt
     from ttsvar_core.search.plan import best_of_n, tts_var
     from ttsvar_core.search.run import run
+    from ttsvar_core.state import start
 
     model, encoder, reward, extractor = world()
     conditioning, prompt = encode_prompt(encoder, text), parse_prompt(text)
     row = {"prompt": text, "category": prompt.category, "seed": seed}
     for name, plan in (("best-of-2", best_of_n(2)), ("tts-var-1", tts_var(1)), ("tts-var-2", tts_var(2))):
-        result = run(model, conditioning, plan, seed, reward, extractor)
+        result = run(start(model, conditioning, plan.samples, seed), plan, reward, extractor)
         judged = judge_images(result.images, prompt)
         row[name] = [int(judged[result.best].correct), judged[result.best].score]
         if name == "best-of-2":

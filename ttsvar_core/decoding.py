@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .image_model import ImageModel
 from .scales import Grid
-from .search.state import SearchState
+from .state import SearchState
 
 DECODE_CHUNK = 1  # one by one, an image has the same pixels whatever else is decoded; larger chunks gain nothing here
 OVERLAP = 8  # cells of neighbouring tiles

@@ -30,6 +30,6 @@ def uniforms(seed: int, scale: int, slots: Sequence[int], shape: tuple[int, ...]
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty((0, *shape))
 
 
-def selection_generator(seed: int, scale: int) -> np.random.Generator:
-    """The generator of the selection made at ``scale``; independent of the uniforms that bits are drawn with."""
-    return _generator(seed, _SELECTION_STREAM, scale, 0)
+def selection_generator(seed: int, scale: int, earlier: int = 0) -> np.random.Generator:
+    """The generator of a selection made at ``scale`` after ``earlier`` others there; independent of the uniforms of bits."""
+    return _generator(seed, _SELECTION_STREAM, scale, earlier)

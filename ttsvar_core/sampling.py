@@ -18,7 +18,7 @@ from .config import Sampling, StepSampling
 from .infinity.cache import Chunk, KVCache, merge
 from .quantize import check_float8
 from .rng import uniforms
-from .search.state import SearchState
+from .state import SearchState
 
 CachePolicy = Literal["keep", "float8", "cpu", "drop"]
 _REMEDY = "Are the transformer's weights sound?", "Take another precision than float16, whose range may be too small here."

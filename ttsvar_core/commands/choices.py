@@ -86,7 +86,7 @@ def _reward(spec: str, device: str) -> Any:
 
 def load_extractor(spec: str, device: str) -> Any:
     """The feature extractor that `spec` names. Raises ValueError for an unknown name."""
-    from ..search.features import LatentPool
+    from ..extractors.latent_pool import LatentPool
 
     name, _, value = spec.partition("=")
     name = name.lower()  # the experiment command writes dinov2-PCA

@@ -93,39 +93,42 @@ def _this_python() -> str:
 def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Any, Image.Image]:
     """The finished search, and its story: sketches after the first cuts, finished samples, family tree, charts."""
     from ..decoding import decode
+    from ..extractors.latent_pool import LatentPool
     from ..infinity.text import encode_prompt
     from ..inspect.canvas import stacked
     from ..inspect.plots import charts
     from ..inspect.sheet import contact_sheet
     from ..inspect.tree import family_tree
     from ..rewards.scenes import SceneReward
-    from ..search.features import LatentPool
     from ..search.plan import tts_var
-    from ..search.report import Hooks
     from ..search.run import run
+    from ..state import start
 
     model, encoder = models
     plan, states = tts_var(n, len(model.schedule())), {}
-    hooks = Hooks(on_scale=lambda record, state: states.setdefault(record["scale"], state.without_cache()))
-    result = run(model, encode_prompt(encoder, prompt), plan, seed, SceneReward(), LatentPool(), hooks=hooks)
-    sketches = states[plan.selectors[2][0]]
+    begin = start(model, encode_prompt(encoder, prompt), plan.samples, seed)
+    result = run(
+        begin, plan, SceneReward(), LatentPool(), on_step=lambda step: states.update({step.state.last_scale: step.state})
+    )
+    sketches = states[plan.stages[2].scale]
     sheets = [contact_sheet(sketches, decode(sketches), 128), contact_sheet(result.state, result.images, 128)]
     return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)])
 
 
 def _pair(models: Any, prompt: str, seed: int, n: int) -> tuple[Answer, Answer]:
     """One prompt by raw generation and by TTS-VAR."""
+    from ..extractors.latent_pool import LatentPool
     from ..infinity.text import encode_prompt
     from ..rewards.scenes import SceneReward
-    from ..search.features import LatentPool
     from ..search.plan import raw, tts_var
     from ..search.run import run
+    from ..state import start
 
     model, encoder = models
     conditioning, scales = encode_prompt(encoder, prompt), len(model.schedule())
     answers = []
-    for plan in (raw(scales), tts_var(n, scales)):
-        result = run(model, conditioning, plan, seed, SceneReward(), LatentPool())
+    for plan in (raw(), tts_var(n, scales)):
+        result = run(start(model, conditioning, plan.samples, seed), plan, SceneReward(), LatentPool())
         image = result.images[result.best][None]
         answers.append(Answer(prompt, image, _judge(image, prompt)))
     return answers[0], answers[1]

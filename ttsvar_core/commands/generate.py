@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _generate(args: argparse.Namespace) -> int:
     from ..infinity.text import encode_prompt
+    from ..search.memory import Sampler
     from ..search.run import run
     from ..search.save import load_state
+    from ..state import start
 
     _check_reward(args, _plan(args))
     reward = load_reward(_reward_names(args), args.blend, args.device)
@@ -91,18 +94,17 @@ def _generate(args: argparse.Namespace) -> int:
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
     encoder.model.to("cpu")  # it is not needed again, and the search needs its room
     state = load_state(args.resume, model, conditioning) if args.resume else None
-    seed = args.seed if args.seed is not None else state.seed if state else 0
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
     plan = _plan(args, len(schedule))
+    if state and args.seed not in (None, state.seed):
+        raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
+    state = state or start(model, conditioning, plan.samples, args.seed or 0, schedule)
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
     args.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(plan, schedule, args.out / STATE_FILE)
     try:
-        result = run(
-            model, conditioning, plan, seed, reward, extractor, _sampling(args, model), schedule, progress.hooks,
-            max_cache_bytes=cap, float8_cache=args.float8_cache, look_shrink=args.look_shrink,
-            decode_tile=args.tiled_decode, state=state,
-        )
+        sampler = Sampler(_sampling(args, model), cap, args.float8_cache, progress.on_scale)
+        result = run(state, plan, reward, extractor, sampler, _decode(args, model, schedule), progress.on_step)
     except KeyboardInterrupt:
         print(progress.saved(), file=sys.stderr)
         return INTERRUPTED
@@ -118,18 +120,21 @@ class Progress:
     def __init__(self, plan: Plan, schedule: ScaleSchedule, path: Path):
         from tqdm import tqdm
 
-        from ..search.report import Hooks
-
         total = sum(plan.running(scale) * tokens for scale, tokens in enumerate(schedule.tokens))
         self._bar = tqdm(total=total, unit="tok", desc=plan.name, disable=None)
-        self._path, self._state = path, None
-        self.hooks = Hooks(on_scale=self._on_scale)
+        self._plan, self._path, self._state = plan, path, None
 
-    def _on_scale(self, record: dict, state: Any) -> None:
-        self._state = state.without_cache()
-        self._bar.update(record["token_forwards"])
-        if record["scores"]:
-            self._bar.set_postfix_str(f"scale {record['scale']}, best {max(record['scores']):.3f}")
+    def on_scale(self, part: Any) -> None:
+        """A scale was sampled, for all samples or for a group of them."""
+        self._bar.update(part.samples * part.schedule.tokens[part.last_scale])
+        if part.samples == self._plan.running(part.last_scale) and not self._plan.at(part.last_scale):
+            self._state = part.without_cache()
+
+    def on_step(self, step: Any) -> None:
+        """The search came to a stage."""
+        self._state = step.state
+        if step.before[0] == step.before[0]:  # a number, not NaN
+            self._bar.set_postfix_str(f"scale {step.state.last_scale}, best {max(step.before):.3f}")
 
     def saved(self) -> str:
         """Save the latest state and say so."""
@@ -202,7 +207,8 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
 
     scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass.
     """
-    from ..search.plan import OFFICIAL_SCALES, PLANS, check, load_plan, with_potential
+    from ..search.plan import OFFICIAL_SCALES, PLANS, with_potential, with_survivors
+    from ..search.plan_file import load_plan
 
     if args.plan in PLANS:
         plan = PLANS[args.plan](args.n, scales or OFFICIAL_SCALES)
@@ -212,12 +218,23 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
         raise ValueError(f"--plan: no plan {args.plan!r}; write one of {', '.join(PLANS)} or the name of a JSON file.")
     if args.schedule and scales and len(args.schedule) != scales:
         raise ValueError(f"--schedule lists survivors for {len(args.schedule)} scales and the model runs {scales}; one for each")
-    if args.schedule and (scales or len(args.schedule) == len(plan.survivors)):
-        plan = replace(plan, samples=args.schedule[0], survivors=args.schedule)
+    if args.schedule and (scales or len(args.schedule) == OFFICIAL_SCALES):
+        plan = with_survivors(plan, args.schedule)
     names = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
     plan = with_potential(plan, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
-    check(plan, range(scales or len(plan.survivors)))
+    plan.check(scales or max([OFFICIAL_SCALES, *(stage.scale + 1 for stage in plan.stages)]))
     return plan
+
+
+def _decode(args: argparse.Namespace, model: Any, schedule: ScaleSchedule) -> Callable:
+    """How states are shown: unfinished ones smaller, all in tiles, where asked for. Raises ValueError for sizes that fail."""
+    from ..bsq.bits import cell_grid
+    from ..decoding import check_shrink, decode, tile_cells
+
+    check_shrink(cell_grid(schedule.final, model.patchify), args.look_shrink)
+    if args.tiled_decode:
+        tile_cells(model, args.tiled_decode)
+    return lambda state: decode(state, shrink=1 if state.finished else args.look_shrink, tile=args.tiled_decode)
 
 
 def _sampling(args: argparse.Namespace, model: Any) -> Any:

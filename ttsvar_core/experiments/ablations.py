@@ -5,19 +5,10 @@ Where the paper does not say how many samples run when a part is left out, our r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from ..search.plan import (
-    CLUSTER_SCALES,
-    POTENTIAL_SCALES,
-    ClusterSelector,
-    Plan,
-    PotentialSelector,
-    Selector,
-    stretched,
-    tts_var,
-    with_potential,
-)
+from ..search.cluster import Cluster
+from ..search.plan import CLUSTER_SCALES, POTENTIAL_SCALES, Plan, scored_at, stretched, tts_var, with_potential
+from ..search.potential import NEEDS_EARLIER_SCORES
+from ..search.resample import Resample
 from .arms import Arm, Experiment, Pair, Published, Setting, Table, best, unique
 
 # GenEval / ImageReward at N = 2 and 4.
@@ -70,39 +61,26 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     return Experiment("ablations", unique(arms), tuple(tables))
 
 
-def cut(name: str, samples: int, cuts: Mapping[int, tuple[Selector, int]], scales: int, score_at=()) -> Plan:
-    """A plan that starts with ``samples`` and at each scale of ``cuts`` selects and keeps that many."""
-    survivors, left = [], samples
-    for scale in range(scales):
-        left = cuts[scale][1] if scale in cuts else left
-        survivors.append(left)
-    selectors = tuple((scale, cuts[scale][0]) for scale in sorted(cuts))
-    return Plan(name, samples, tuple(survivors), selectors, tuple(score_at))
+def resampled(n: int, where: tuple[int, ...], **settings) -> Plan:
+    """``n`` samples throughout, resampled at the scales ``where``; every scale up to the last of them is scored where the
+    potential looks back."""
+    plan = Plan("resampled", n, tuple(Resample(scale, n, **settings) for scale in where))
+    return scored_at(plan, range(max(where) + 1)) if settings.get("potential") in NEEDS_EARLIER_SCORES else plan
 
 
-def resampled(n: int, where: tuple[int, ...], scales: int, look_back: bool = False, **settings) -> Plan:
-    """``n`` samples throughout, resampled at the scales ``where``.
-
-    look_back: every scale up to the last of them is scored, as potentials over the history need.
-    """
-    cuts = {scale: (PotentialSelector(**settings), n) for scale in where}
-    return cut("resampled", n, cuts, scales, range(max(where) + 1) if look_back else ())
-
-
-def clustered(n: int, where: tuple[int, ...], scales: int) -> Plan:
+def clustered(n: int, where: tuple[int, ...]) -> Plan:
     """8n samples at first, 6n after clustering unless it is the last time, n after that; nothing resampled."""
     keep = [6 * n] * (len(where) - 1) + [n]
-    cuts = {scale: (ClusterSelector(), left) for scale, left in zip(where, keep, strict=True)}
-    return cut("clustered", 8 * n, cuts, scales)
+    return Plan("clustered", 8 * n, tuple(Cluster(scale, left) for scale, left in zip(where, keep, strict=True)))
 
 
 def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     scales, full = setting.scales, tts_var(n, setting.scales)
-    base = best(n, scales)
-    potentials = {s: (one, full.survivors[s]) for s, one in full.selectors if isinstance(one, PotentialSelector)}
-    clustering = Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales), scales))
-    resampling = Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales), scales))
-    adaptive = Arm(f"adaptive-resampling-{n}", cut("adaptive-resampling", full.samples, potentials, scales))
+    base = best(n)
+    potentials = tuple(stage for stage in full.stages if stage.kind == Resample.kind)
+    clustering = Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales)))
+    resampling = Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales)))
+    adaptive = Arm(f"adaptive-resampling-{n}", Plan("adaptive-resampling", full.samples, potentials))
     both = Arm(f"tts-var-{n}", full)
     blind = [Arm(f"tts-var-chance-{n}", full, "chance")] if "chance" in setting.extractors else []
     published = {
@@ -119,18 +97,18 @@ def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 
 
 def _cluster_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, arms, pairs = best(n, setting.scales), [], []
+    base, arms, pairs = best(n), [], []
     for where, published in _CLUSTER_SCALES.items():
         here = stretched(where, setting.scales)
-        arm = Arm(f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}", clustered(n, here, setting.scales))
+        arm = Arm(f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}", clustered(n, here))
         arms.append(arm)
         pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
     return [base, *arms], Table(f"Clustering scales without resampling, N = {n}", tuple(pairs))
 
 
 def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, arms, pairs = best(n, setting.scales), [], []
-    plan = clustered(n, stretched(CLUSTER_SCALES, setting.scales), setting.scales)
+    base, arms, pairs = best(n), [], []
+    plan = clustered(n, stretched(CLUSTER_SCALES, setting.scales))
     for position, name in enumerate(setting.extractors):
         arm = Arm(f"clustering-{n}" + (f"-{name}" if position else ""), plan, name if position else "")
         arms.append(arm)
@@ -141,23 +119,23 @@ def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 
 
 def _resample_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, arms, pairs = best(n, setting.scales), [], []
+    base, arms, pairs = best(n), [], []
     for where, published in _RESAMPLE_SCALES.items():
         if len(where) >= setting.scales:
             continue  # a short schedule has no scale for each of them
         here = stretched(where, setting.scales)
         name = f"resampling-{n}" if len(where) == 2 else f"resampling-{n}-at-" + "-".join(map(str, here))
-        arm = Arm(name, resampled(n, here, setting.scales))
+        arm = Arm(name, resampled(n, here))
         arms.append(arm)
         pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
     return [base, *arms], Table(f"Resampling scales without clustering, N = {n}", tuple(pairs))
 
 
 def _potentials(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    where, scales = stretched(POTENTIAL_SCALES, setting.scales), setting.scales
-    base, arms, pairs = best(n, scales), [], []
+    where = stretched(POTENTIAL_SCALES, setting.scales)
+    base, arms, pairs = best(n), [], []
     for kind, published in _POTENTIALS.items():
-        plan = resampled(n, where, scales, kind != "value", potential=kind)
+        plan = resampled(n, where, potential=kind)
         arm = Arm(f"resampling-{n}" + ("" if kind == "value" else f"-{kind}"), plan)
         arms.append(arm)
         pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))

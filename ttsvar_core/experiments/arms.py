@@ -62,9 +62,9 @@ def best_name(n: int) -> str:
     return f"best-of-{n}"
 
 
-def best(n: int, scales: int) -> Arm:
+def best(n: int) -> Arm:
     """The Best-of-N arm."""
-    return Arm(best_name(n), best_of_n(n, scales))
+    return Arm(best_name(n), best_of_n(n))
 
 
 def images_paid_for(setting: Setting, plan: Plan) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..search.plan import ClusterSelector, PotentialSelector, stretched, tts_var, with_potential
-from ..search.resample import SCHEMES
-from .ablations import cut
+from dataclasses import replace
+
+from ..search.plan import stretched, tts_var, with_potential
+from ..search.resample import SCHEMES, Resample
 from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, unique
 
 LATER = (8, 11)
@@ -48,15 +49,14 @@ def _variants(setting: Setting, base: Arm) -> list[tuple[str, list[Arm]]]:
 
 def _later(setting: Setting, base: Arm, n: int) -> tuple[list[Arm], Table]:
     """The paper's cuts by potential moved to later scales, where a small model's sketches say more; this costs more."""
-    scales, found = setting.scales, dict(base.plan.selectors)
-    clusters = {scale: (one, base.plan.survivors[scale]) for scale, one in found.items() if isinstance(one, ClusterSelector)}
-    kept = [base.plan.survivors[scale] for scale, one in found.items() if isinstance(one, PotentialSelector)]
-    places = stretched(LATER, scales)
-    if min(places) <= max(clusters):
+    places = iter(stretched(LATER, setting.scales))
+    stages = tuple(replace(stage, scale=next(places)) if stage.kind == Resample.kind else stage for stage in base.plan.stages)
+    where = [stage.scale for stage in stages]
+    if where != sorted(set(where)):
         return [], Table(f"Later resampling, N = {n}", ())
-    cuts = {**clusters, **{scale: (PotentialSelector(), left) for scale, left in zip(places, kept, strict=True)}}
-    late = Arm(f"{base.name}-later", cut("tts-var-later", base.plan.samples, cuts, scales))
-    costs = [best(images_paid_for(setting, arm.plan), scales) for arm in (base, late)]
+    late = Arm(f"{base.name}-later", replace(base.plan, name="tts-var-later", stages=stages))
+    costs = [best(images_paid_for(setting, arm.plan)) for arm in (base, late)]
     pairs = (Pair(late.name, base.name), Pair(base.name, costs[0].name), Pair(late.name, costs[1].name))
-    note = f"Resampling at scales {' and '.join(map(str, places))}. Last two rows: Best-of-N at no fewer token-forwards."
+    later = " and ".join(map(str, where[-len(LATER) :]))
+    note = f"Resampling at scales {later}. Last two rows: Best-of-N at no fewer token-forwards."
     return [late, *costs], Table(f"Later resampling, N = {n}", pairs, note)

@@ -6,9 +6,8 @@ Source of all published figures: TTS-VAR, arXiv 2507.18537, tables (GenEval / Im
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from ..search.plan import best_of_n, importance_sampling, tts_var
+from ..search.plan import best_of_n, importance_sampling, scored_at, tts_var
 from . import ablations, beyond
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for
 
@@ -37,7 +36,7 @@ def n_curve(setting: Setting, n: tuple[int, ...]) -> Experiment:
     scales = setting.scales
     largest = images_paid_for(setting, tts_var(max(n), scales))
     curves: dict[str, tuple[str, ...]] = {}
-    arms = [best(count, scales) for count in range(1, max(largest, *n) + 1)]
+    arms = [best(count) for count in range(1, max(largest, *n) + 1)]
     curves["Best-of-N"] = tuple(arm.name for arm in arms)
     for label, make, least in (("Importance Sampling", importance_sampling, 2), ("TTS-VAR", tts_var, 1)):
         family = "tts-var" if make is tts_var else "importance"
@@ -77,9 +76,9 @@ def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """What resampling by VALUE does at one single scale, scale by scale, against not resampling (Figure 5a)."""
     scales, arms, tables = setting.scales, [], []
     for count in n:
-        base = best(count, scales)
+        base = best(count)
         family = [
-            Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,), scales)) for scale in range(scales - 1)
+            Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)
         ]
         arms += [base, *family]
         pairs = tuple(Pair(arm.name, base.name) for arm in family)
@@ -91,7 +90,7 @@ def consistency(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """How often the best sample of an intermediate scale is also the best in the end, per potential (Figures 5b, 6)."""
     scales = setting.scales
     everywhere = tuple(range(scales - 1))
-    arms = tuple(Arm(f"watched-{count}", replace(best_of_n(count, scales), score_at=everywhere)) for count in n)
+    arms = tuple(Arm(f"watched-{count}", scored_at(best_of_n(count), everywhere)) for count in n)
     return Experiment("consistency", arms, ())
 
 

@@ -34,10 +34,10 @@ def plan_cost(
         branches = 1 if not sampling.guides() else 2
         flops += samples * scale_flops(config, schedule, scale, text_tokens, branches)
         forwards += samples * schedule.tokens[scale]
-        clusters = plan.clusters(scale)
-        scored += samples * plan.scores(scale)
-        described += samples * clusters
-        decodes += samples * (plan.scores(scale) or (clusters and on_images))
+        seen = plan.sees(scale, len(schedule))
+        scored += samples * ("scores" in seen)
+        described += samples * ("vectors" in seen)
+        decodes += samples * ("scores" in seen or ("vectors" in seen and on_images))
     return Cost(flops + decodes * decode_flops(config, schedule), forwards, decodes, scored, described)
 
 

@@ -73,14 +73,14 @@ def loaded(factory: Callable[[], World]) -> World:
 def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured: dict) -> dict[str, Any]:
     scores = finished.scores.tolist()
     best = max(range(len(scores)), key=lambda row: scores[row])  # ties: the lowest row, as `select.best`
-    place = (finished.batch, best)
+    place = (id(finished.images), best)
     if place not in measured:
         measured[place] = _measure(world, prompt.text, finished.images[best : best + 1])
     record = {"scores": scores, "best": best, "answer": measured[place]}
-    if arm.plan.selectors:
+    if finished.state.lineage:
         lineage = [{"scale": s.scale, "ancestors": list(s.ancestors), "ess": s.ess} for s in finished.state.lineage]
         record["lineage"] = lineage
-    if arm.plan.score_at:
+    if any(stage.kind == "score" for stage in arm.plan.stages):
         history = finished.state.scores.tolist()
         record["history"] = [[None if math.isnan(value) else value for value in row] for row in history]
     return record

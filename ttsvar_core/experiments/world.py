@@ -15,9 +15,9 @@ from ..search.save import sketch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..extractors.base import FeatureExtractor
     from ..infinity.text import Conditioning
     from ..rewards.base import Reward
-    from ..search.features import FeatureExtractor
 
 VERDICT = "correct"
 PROBE = "a photo of a red circle"  # the text features of these words tell encoders apart; every bundled part knows them
@@ -117,8 +117,8 @@ class WorldFiles:
         return _load_reward(name, files).to(self.device)
 
     def _extractor(self, model: ImageModel, name: str, files: tuple[str, ...]) -> FeatureExtractor:
+        from ..extractors.latent_pool import LatentPool
         from ..extractors.reduce import REDUCERS
-        from ..search.features import LatentPool
         from .controls import Chance, TokenizerExtractor
 
         kind, _, reducer = name.partition("-")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ..search.state import SearchState
+    from ..state import SearchState
 
 
 class Generation(NamedTuple):

@@ -12,8 +12,8 @@ from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted, font, to_pictures
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..search.features import FeatureExtractor
-    from ..search.state import SearchState
+    from ..extractors.base import FeatureExtractor
+    from ..state import SearchState
 
 _HEADER = 44
 

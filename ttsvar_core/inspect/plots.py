@@ -12,7 +12,7 @@ from .family import Generation, generations
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-    from ..search.state import SearchState
+    from ..state import SearchState
 
 _LEFT, _TOP, _BOTTOM = 64, 44, 34
 

@@ -26,7 +26,7 @@ from .family import generations, latest_scores
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-    from ..search.state import SearchState
+    from ..state import SearchState
 
 _CAPTION = 54
 _HEADER = 58

@@ -12,7 +12,7 @@ from .family import Generation, generations, latest_scores
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-    from ..search.state import SearchState
+    from ..state import SearchState
 
 _HEADER = 62
 _FADED = (66, 70, 80)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .family import generations
 
 if TYPE_CHECKING:
-    from ..search.state import SearchState
+    from ..state import SearchState
 
 
 def describe(state: SearchState) -> str:

@@ -1,18 +1,57 @@
 """Clustering-based diversity selection (TTS-VAR paper, section 3.2): keep samples that differ."""
 
+from __future__ import annotations
+
 import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..rng import selection_generator
-from .selection import Selection, unweighted
+from ..selection import Selection, unweighted
+
+if TYPE_CHECKING:
+    from .view import View
 
 N_INIT = 10  # restarts of K-Means++; pinned, because scikit-learn's default has changed between versions
 
 
-def cluster(vectors: Tensor, keep: int, seed: int, scale: int) -> Selection:
+@dataclass(frozen=True)
+class Cluster:
+    """Keep `keep` samples that differ, by the extractor's vectors. All are kept unseen where there are no more than that."""
+
+    kind: ClassVar[str] = "cluster"
+    scale: int
+    keep: int
+
+    def sees(self, samples: int) -> str:
+        """The extractor's vectors; nothing where all samples are kept."""
+        return "nothing" if self.keep == samples else "vectors"
+
+    def check(self, samples: int, scored: bool) -> None:
+        """It can act on any samples."""
+
+    def select(self, view: View) -> Selection:
+        """See `cluster`. Raises ValueError where it does."""
+        state, keep = view.state, self.keep
+        if keep == state.samples:
+            return unweighted(range(keep), keep, f"all {keep} samples kept, nothing to cluster")
+        check_keep(keep, state.samples)
+        generator = selection_generator(state.seed, state.last_scale, state.selections_here)
+        selection = cluster(view.vectors(), keep, generator)
+        return selection._replace(reason=f"{selection.reason} ({view.extractor.name})")
+
+
+def check_keep(keep: int, samples: int) -> None:
+    """Raise ValueError unless clustering can keep that many."""
+    if not 1 <= keep <= samples:
+        raise ValueError(f"clustering cannot keep {keep} of {samples} samples; keep 1 to {samples}")
+
+
+def cluster(vectors: Tensor, keep: int, generator: np.random.Generator) -> Selection:
     """Keep `keep` of P samples: the one nearest (L2) to each centre of a K-Means++ clustering.
 
     vectors: (P, F), one feature vector per sample. The ancestors are distinct and in rising order; when there are fewer
@@ -21,13 +60,12 @@ def cluster(vectors: Tensor, keep: int, seed: int, scale: int) -> Selection:
     """
     points = _checked(vectors)
     samples = len(points)
-    if not 1 <= keep <= samples:
-        raise ValueError(f"clustering cannot keep {keep} of {samples} samples; keep 1 to {samples}")
+    check_keep(keep, samples)
     if keep == samples:
         return unweighted(np.arange(samples), samples, f"all {samples} samples kept, nothing to cluster")
     points = _unit_range(points)
     centres = min(keep, len(np.unique(points, axis=0)))
-    labels, distances = _k_means(points, centres, selection_generator(seed, scale))
+    labels, distances = _k_means(points, centres, generator)
     chosen, sizes = _nearest_to_each_centre(labels, distances)
     reason = f"K-Means++ over {samples} vectors, {len(sizes)} clusters of {min(sizes)} to {max(sizes)}"
     if len(chosen) < keep:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..bsq.bits import encode_bits
 from ..scales import ScaleSchedule
-from .state import SearchState, start
+from ..state import SearchState, start
 
 
 def state_from_image(

@@ -8,15 +8,16 @@ did, in groups of 1, 2, 3 or 4 instead of 8, or after replaying the cache).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from ..config import Sampling
 from ..image_model import ImageModel
 from ..out_of_memory import empty_cache, is_out_of_memory
-from ..sampling import CachePolicy, branches_needed, sample
+from ..sampling import branches_needed, sample
 from ..scales import ScaleSchedule
-from .state import SearchState
+from ..state import SearchState
 
 MEBI = 2**20
 
@@ -38,78 +39,106 @@ def cache_bytes(
     return 2 * config.depth * branches * tokens * config.embed_dim * (1 if float8 else model.transformer.dtype.itemsize)
 
 
-def check_cap(
-    model: ImageModel, schedule: ScaleSchedule, sampling: Sampling, max_cache_bytes: int | None, float8: bool = False
-) -> None:
-    """Raise ValueError when the cap is too small for a single sample."""
-    least = cache_bytes(model, schedule, len(schedule) - 1, 2 if sampling.guides() else 1, float8)
-    if max_cache_bytes is not None and max_cache_bytes < least:
-        raise ValueError(
-            f"keys and values are capped at {max_cache_bytes / MEBI:.2f} MiB and one sample of this schedule needs "
-            f"{least / MEBI:.2f} MiB; raise the cap to at least that or choose a smaller pixel budget"
-        )
+@dataclass(frozen=True)
+class Sampler:
+    """How scales are sampled: with what settings, in as many pieces as memory asks for.
 
+    First all samples share one cache, in groups that are halved each time memory runs out. When single samples do not fit
+    either, or the whole cache would pass the cap, whoever owns the state drops its cache and groups run one after another, each
+    with keys and values of its own.
 
-def fits_cap(
-    state: SearchState, through: int, sampling: Sampling, max_cache_bytes: int | None, float8: bool = False
-) -> bool:
-    """Whether all samples together may hold their keys and values through a scale."""
-    each = cache_bytes(state.model, state.schedule, through, branches_needed(state, sampling), float8)
-    return max_cache_bytes is None or state.samples * each <= max_cache_bytes
-
-
-def sample_within(
-    held: list[SearchState],
-    through: int,
-    sampling: Sampling | None = None,
-    *,
-    max_cache_bytes: int | None = None,
-    float8_cache: bool = False,
-    group_size: int | None = None,
-    on_scale: Callable[[SearchState], None] | None = None,
-) -> SearchState:
-    """`sampling.sample` through scale `through` of the one state in `held`, in as many pieces as memory asks for.
-
-    First all samples (or groups of `group_size`) share one cache; on running out of memory the groups are halved down to
-    single samples. When those do not fit either, or the whole cache would pass `max_cache_bytes`, groups run one after
-    another through all the scales asked for, each with keys and values of its own (replayed first, dropped after); the
-    state returned then has no cache. `held` is emptied: where nobody else holds that state, its cache is freed before groups
-    run one after another.
-    float8_cache: store keys and values in one byte per number. on_scale: called with the state, or with a group's state,
-    after every scale. Raises OutOfMemory, saying what would fit, and ValueError as `sample` does.
+    sampling: the model's own by default. max_cache_bytes: cap on keys and values. float8_cache: store them in one byte per
+    number. on_scale: called with the state, or with a group's state, after every scale; may raise to stop.
     """
-    state = held.pop()
-    sampling = sampling or state.model.config.sampling
-    if not state.next_scale <= through < len(state.schedule):
-        return sample(state, through, sampling)  # which says what is wrong with `through`
-    shares_cache = fits = fits_cap(state, through, sampling, max_cache_bytes, float8_cache)
-    policy = "float8" if float8_cache else "keep"
-    while shares_cache and state.next_scale <= through:
-        following, group_size = _halving(_one_scale(sampling, policy), state, group_size)
-        shares_cache = following is not None
-        state = following if shares_cache else state
-        if shares_cache and on_scale:
-            on_scale(state)
-    if state.next_scale > through:
+
+    sampling: Sampling | None = None
+    max_cache_bytes: int | None = None
+    float8_cache: bool = False
+    on_scale: Callable[[SearchState], None] | None = None
+
+    def settings(self, state: SearchState) -> Sampling:
+        """The settings that scales of this state are drawn with."""
+        return self.sampling or state.model.config.sampling
+
+    def check(self, state: SearchState) -> None:
+        """Raise ValueError for settings the model cannot take, and for a cap too small for a single sample."""
+        sampling, last = self.settings(state), len(state.schedule) - 1
+        sampling.check(state.model.config.transformer.depth, range(state.next_scale, last + 1))
+        least = cache_bytes(state.model, state.schedule, last, 2 if sampling.guides() else 1, self.float8_cache)
+        if self.max_cache_bytes is not None and self.max_cache_bytes < least:
+            raise ValueError(
+                f"keys and values are capped at {self.max_cache_bytes / MEBI:.2f} MiB and one sample of this schedule needs "
+                f"{least / MEBI:.2f} MiB; raise the cap to at least that or choose a smaller pixel budget"
+            )
+
+    def advance(self, state: SearchState, through: int) -> SearchState:
+        """Sample through scale `through`; for whoever does not own the state, whose cache therefore stays in memory."""
+        state = self.together(state, through)
+        return state if state.last_scale == through else self.in_turns(state, through)
+
+    def together(self, state: SearchState, through: int) -> SearchState:
+        """Sample scales up to `through` while one cache of all samples fits: as far as memory allows.
+
+        Raises ValueError as `sampling.sample` does.
+        """
+        sampling, size, policy = self.settings(state), None, "float8" if self.float8_cache else "keep"
+        if not state.next_scale <= through < len(state.schedule):
+            return sample(state, through, sampling)  # which says what is wrong with `through`
+        if not self._fits_cap(state, through):
+            return state
+        while state.next_scale <= through:
+            following, size = _halving(
+                lambda s, n: sample(s, s.next_scale, sampling, cache_policy=policy, group_size=n), state, size
+            )
+            if following is None:
+                return state
+            state = following
+            if self.on_scale:
+                self.on_scale(state)
         return state
-    state = state.without_cache()
-    each = cache_bytes(state.model, state.schedule, through, branches_needed(state, sampling), float8_cache)
-    size = -(-state.samples // 2) if fits else max(1, max_cache_bytes // each)  # what fits the cap has just run out of memory
-    reached = [state.last_scale]
 
-    def ran(part: SearchState) -> None:
-        reached.append(part.last_scale)
-        if on_scale:
-            on_scale(part)
+    def in_turns(self, state: SearchState, through: int) -> SearchState:
+        """Sample through scale `through` group by group, each with keys and values of its own; the state returned has no cache.
 
-    finished, _ = _halving(lambda s, n: _in_turns(s, through, sampling, policy, n, ran), state, size)
-    if finished is None:
-        raise OutOfMemory(_what_would_fit(state, max(reached) + 1))
-    return finished
+        Raises OutOfMemory, saying what would fit, where a single sample does not.
+        """
+        state, reached = state.without_cache(), [state.last_scale]
+        each = self._each(state, through)
+        # what fits the cap has just run out of memory
+        size = -(-state.samples // 2) if self._fits_cap(state, through) else max(1, self.max_cache_bytes // each)
 
+        def ran(part: SearchState) -> None:
+            reached.append(part.last_scale)
+            if self.on_scale:
+                self.on_scale(part)
 
-def _one_scale(sampling: Sampling, policy: CachePolicy) -> Callable:
-    return lambda state, size: sample(state, state.next_scale, sampling, cache_policy=policy, group_size=size)
+        finished, _ = _halving(lambda s, n: self._groups(s, through, n, ran), state, size)
+        if finished is None:
+            raise OutOfMemory(_what_would_fit(state, max(reached) + 1))
+        return finished
+
+    def _fits_cap(self, state: SearchState, through: int) -> bool:
+        return self.max_cache_bytes is None or state.samples * self._each(state, through) <= self.max_cache_bytes
+
+    def _each(self, state: SearchState, through: int) -> int:
+        branches = branches_needed(state, self.settings(state))
+        return cache_bytes(state.model, state.schedule, through, branches, self.float8_cache)
+
+    def _groups(self, state: SearchState, through: int, size: int, on_scale: Callable) -> SearchState:
+        """Groups of `size` samples, one after another from `state` through `through`."""
+        parts, policy = [], "float8" if self.float8_cache else "keep"
+        for rows in torch.arange(state.samples).split(size):
+            part = state.select(rows.tolist())._replace(lineage=state.lineage)
+            part = sample(
+                part, through, self.settings(state), cache_policy=policy, on_scale=on_scale, slots=rows.tolist()
+            )
+            parts.append(part.without_cache())
+        return state._replace(
+            next_scale=through + 1,
+            bits=tuple(torch.cat(scale) for scale in zip(*(part.bits for part in parts), strict=True)),
+            features=torch.cat([part.features for part in parts]),
+            steps=parts[0].steps,
+        )
 
 
 def _halving(attempt: Callable, state: SearchState, size: int | None) -> tuple[SearchState | None, int | None]:
@@ -125,23 +154,6 @@ def _halving(attempt: Callable, state: SearchState, size: int | None) -> tuple[S
         if size == 1:
             return None, size
         size = -(-size // 2)
-
-
-def _in_turns(
-    state: SearchState, through: int, sampling: Sampling, policy: CachePolicy, size: int, on_scale: Callable
-) -> SearchState:
-    """Groups of `size` samples, one group after another from `state` through `through`; the result has no cache."""
-    parts = []
-    for rows in torch.arange(state.samples).split(size):
-        part = state.select(rows.tolist())._replace(lineage=state.lineage)
-        part = sample(part, through, sampling, cache_policy=policy, on_scale=on_scale, slots=rows.tolist())
-        parts.append(part.without_cache())
-    return state._replace(
-        next_scale=through + 1,
-        bits=tuple(torch.cat(scale) for scale in zip(*(part.bits for part in parts), strict=True)),
-        features=torch.cat([part.features for part in parts]),
-        steps=parts[0].steps,
-    )
 
 
 def _what_would_fit(state: SearchState, scale: int) -> str:

@@ -1,22 +1,26 @@
-"""Plans: which samples run when, and what selects among them.
+"""Plans: a search as a value.
 
-Raw generation, Best-of-N, Importance Sampling and TTS-VAR are values of one type; `run.run` carries out any of them.
+    Plan("tts-var", samples=8 * n, stages=(Cluster(2, 6 * n), Cluster(5, 4 * n), Resample(6, 2 * n), Resample(9, n)))
+
+A stage says at which scale it acts, what it looks at and how many samples go on; `run.search` carries a plan out. Raw generation,
+Best-of-N, Importance Sampling and TTS-VAR are plans, not code paths.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sized
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from .potential import NEEDS_EARLIER_SCORES, POTENTIALS
-from .resample import SCHEMES, WITHOUT_REPLACEMENT
+from .cluster import Cluster
+from .resample import Resample
+from .score import Score
 
 if TYPE_CHECKING:
-    from .features import FeatureExtractor
+    from ..extractors.base import FeatureExtractor
+    from ..selection import Selection
+    from .view import View
 
 # TTS-VAR paper, section 4: survivors of each of 13 scales at N = 1, and where which selector sits.
 TTS_VAR_SURVIVORS = (8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1, 1)
@@ -25,106 +29,113 @@ POTENTIAL_SCALES = (6, 9)
 OFFICIAL_SCALES = len(TTS_VAR_SURVIVORS)
 
 
-@dataclass(frozen=True)
-class ClusterSelector:
-    """Keep samples that differ; see `select.cluster_select`."""
+class Stage(Protocol):
+    """What happens to the samples after a scale. A frozen dataclass; its fields are its entry in a plan file.
+
+    kind: its name there. scale: after which scale it acts. keep: how many samples go on (None: all of them).
+    """
+
+    kind: ClassVar[str]
+    scale: int
+    keep: int | None
+
+    def sees(self, samples: int) -> str:
+        """What it needs to see of `samples` samples: "nothing", "features", "images", an extractor's "vectors", or "scores"."""
+        ...
+
+    def check(self, samples: int, scored: bool) -> None:
+        """Raise ValueError, with the remedy, unless it can act on `samples` samples; `scored`: an earlier scale has scores."""
+        ...
+
+    def select(self, view: View) -> Selection | None:
+        """Who goes on, decided by what `view` shows; None: everybody, as they are."""
+        ...
 
 
-@dataclass(frozen=True)
-class PotentialSelector:
-    """Resample by potential; the settings of `select.potential_select`."""
-
-    potential: str = "value"
-    lam: float = 10.0
-    scheme: str = "multinomial"
-    ess_threshold: float | None = None
-    target_ess: float | None = None
-
-    def settings(self) -> dict:
-        """Keyword arguments of `select.potential_select`."""
-        return asdict(self)
-
-
-Selector = ClusterSelector | PotentialSelector
-_KINDS: dict[str, type] = {"cluster": ClusterSelector, "potential": PotentialSelector}
-_NUMBERS = ("lam", "ess_threshold", "target_ess")
+STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (Cluster, Resample, Score)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A search, before it meets a model.
+    """A search, before it meets a model: how many samples run scale 0, and what happens to them, in rising order of scales.
 
-    samples: how many samples run scale 0. survivors: per scale, how many are left after it; scale s > 0 runs with
-    survivors[s - 1]. selectors: (scale, selector) pairs in rising order. score_at: further scales to score, for
-    potentials that look back or for the record; scales with a potential selector and the last scale are scored anyway.
+    After the last scale the samples are scored and the best is the answer, without a stage for it.
     """
 
     name: str
     samples: int
-    survivors: tuple[int, ...]
-    selectors: tuple[tuple[int, Selector], ...] = ()
-    score_at: tuple[int, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
-    def selector(self, scale: int) -> Selector | None:
-        """What selects after `scale`, if anything."""
-        return dict(self.selectors).get(scale)
+    def at(self, scale: int) -> tuple[Stage, ...]:
+        """The stages after `scale`, in the order they act."""
+        return tuple(stage for stage in self.stages if stage.scale == scale)
 
     def running(self, scale: int) -> int:
         """How many samples run `scale`."""
-        return self.samples if scale == 0 else self.survivors[scale - 1]
+        left = [stage.keep for stage in self.stages if stage.scale < scale and stage.keep is not None]
+        return left[-1] if left else self.samples
 
-    def scores(self, scale: int) -> bool:
-        """Whether the reward looks at the samples after `scale`."""
-        last = len(self.survivors) - 1
-        return scale == last or scale in self.score_at or isinstance(self.selector(scale), PotentialSelector)
+    def stops(self, scales: int) -> list[int]:
+        """The scales after which something happens; the last of `scales` is always one."""
+        return sorted({scales - 1, *(stage.scale for stage in self.stages)})
 
-    def clusters(self, scale: int) -> bool:
-        """Whether the extractor looks at the samples after `scale` (not if all of them are kept)."""
-        return isinstance(self.selector(scale), ClusterSelector) and self.survivors[scale] < self.running(scale)
+    def met(self) -> Iterator[tuple[Stage, int]]:
+        """Each stage with the number of samples it meets."""
+        samples = self.samples
+        for stage in self.stages:
+            yield stage, samples
+            samples = samples if stage.keep is None else stage.keep
 
-    def looks(self, scale: int, extractor: FeatureExtractor | None) -> bool:
-        """Whether anything looks at the images of the samples after `scale`."""
-        return self.scores(scale) or (self.clusters(scale) and extractor.looks_at == "images")
+    def sees(self, scale: int, scales: int) -> set[str]:
+        """All that is looked at after `scale` of `scales`, in the words of `Stage.sees`; after the last, scores."""
+        seen = {stage.sees(samples) for stage, samples in self.met() if stage.scale == scale}
+        return seen | ({"scores"} if scale == scales - 1 else set())
+
+    def decodes(self, scale: int, scales: int, extractor: FeatureExtractor | None) -> bool:
+        """Whether the samples are decoded after `scale` of `scales` for what is looked at there."""
+        pictures = {"images", "scores"} | ({"vectors"} if getattr(extractor, "looks_at", "") == "images" else set())
+        return bool(pictures & self.sees(scale, scales))
 
     @property
     def needs_reward(self) -> bool:
         """Whether scores decide anything: not for a single sample that nothing is selected from on the way."""
-        return self.survivors[-1] > 1 or any(self.scores(scale) for scale in range(len(self.survivors) - 1))
+        finish = self.running(math.inf)
+        return finish > 1 or any(stage.sees(samples) == "scores" for stage, samples in self.met())
 
-    def stops(self, scale: int) -> bool:
-        """Whether anything happens to the samples after `scale` besides sampling on."""
-        return self.scores(scale) or self.selector(scale) is not None
+    def check(self, scales: int) -> None:
+        """Raise ValueError, naming the stage and the remedy, unless the plan can run on a schedule of `scales` scales."""
+        if self.samples < 1:
+            raise ValueError(f"plan {self.name} starts with {self.samples} samples; start with at least 1")
+        scored, before = False, 0
+        for stage, samples in self.met():
+            what = f"plan {self.name}, {stage.kind} at scale {stage.scale}"
+            if not 0 <= stage.scale < scales:
+                raise ValueError(f"{what}: the last scale is {scales - 1}; move it to 0..{scales - 1}")
+            if stage.scale < before:
+                raise ValueError(f"{what}: it stands after a stage at scale {before}; list the stages in rising order")
+            if stage.keep is not None and not 1 <= stage.keep <= samples:
+                raise ValueError(f"{what}: it cannot keep {stage.keep} of {samples} samples; keep 1 to {samples}")
+            try:
+                stage.check(samples, scored)
+            except ValueError as error:
+                raise ValueError(f"{what}: {error}") from error
+            scored, before = scored or stage.sees(samples) == "scores", stage.scale
 
-    def to_json(self) -> dict:
-        """The plan as plain JSON values, read back by `from_json`."""
-        kinds = {kind: name for name, kind in _KINDS.items()}
-        selectors = {
-            str(scale): {"kind": kinds[type(one)], **{_spoken(k): v for k, v in asdict(one).items() if v is not None}}
-            for scale, one in self.selectors
-        }
-        return {
-            "name": self.name,
-            "samples": self.samples,
-            "survivors": list(self.survivors),
-            "selectors": selectors,
-            "score_at": list(self.score_at),
-        }
 
-
-def raw(scales: int = OFFICIAL_SCALES) -> Plan:
+def raw() -> Plan:
     """One sample, no search."""
-    return replace(best_of_n(1, scales), name="raw")
+    return Plan("raw", 1)
 
 
-def best_of_n(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
+def best_of_n(n: int) -> Plan:
     """`n` full samples, the best of which is the answer."""
-    return Plan("best-of-n", _at_least_one(n), (n,) * scales)
+    return Plan("best-of-n", _at_least_one(n))
 
 
 def importance_sampling(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     """`n` samples throughout, resampled by VALUE at the paper's scales {6, 9} (of 13; otherwise as in `tts_var`)."""
     where = stretched(POTENTIAL_SCALES, scales)
-    return Plan("importance-sampling", _at_least_one(n), (n,) * scales, tuple((s, PotentialSelector()) for s in where))
+    return Plan("importance-sampling", _at_least_one(n), tuple(Resample(scale, n) for scale in where))
 
 
 def tts_var(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
@@ -135,29 +146,48 @@ def tts_var(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     that does not fit.
     """
     official = CLUSTER_SCALES + POTENTIAL_SCALES
+    keep = [_at_least_one(n) * TTS_VAR_SURVIVORS[scale] for scale in official]
+    kinds = (Cluster,) * len(CLUSTER_SCALES) + (Resample,) * len(POTENTIAL_SCALES)
     where = stretched(official, scales)
-    survivors = [_at_least_one(n) * TTS_VAR_SURVIVORS[0]] * scales
-    for scale, source in zip(where, official, strict=True):
-        survivors[scale:] = [n * TTS_VAR_SURVIVORS[source]] * (scales - scale)
-    kinds = (ClusterSelector(),) * len(CLUSTER_SCALES) + (PotentialSelector(),) * len(POTENTIAL_SCALES)
-    return Plan("tts-var", 8 * n, tuple(survivors), tuple(zip(where, kinds, strict=True)))
+    return Plan("tts-var", 8 * n, tuple(kind(*place) for kind, *place in zip(kinds, where, keep, strict=True)))
 
 
 PLANS = {
-    "raw": lambda n, scales: raw(scales),
-    "best-of-n": best_of_n,
+    "raw": lambda n, scales: raw(),
+    "best-of-n": lambda n, scales: best_of_n(n),
     "importance-sampling": importance_sampling,
     "tts-var": tts_var,
 }
 
 
 def with_potential(plan: Plan, **settings) -> Plan:
-    """`plan` with these settings of `PotentialSelector` at every potential selector it has."""
-    selectors = tuple(
-        (scale, replace(one, **settings) if isinstance(one, PotentialSelector) else one)
-        for scale, one in plan.selectors
-    )
-    return replace(plan, selectors=selectors)
+    """`plan` with these settings of `Resample` at every resampling it has."""
+    stages = tuple(replace(stage, **settings) if stage.kind == Resample.kind else stage for stage in plan.stages)
+    return replace(plan, stages=stages)
+
+
+def scored_at(plan: Plan, scales) -> Plan:
+    """`plan` that also scores its samples after these scales, before anything else happens there."""
+    more = tuple(Score(scale) for scale in sorted(set(scales)))
+    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: stage.scale)))
+
+
+def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
+    """`plan` that keeps survivors[s] samples after scale s and starts with survivors[0].
+
+    Raises ValueError where the number changes and nothing selects there.
+    """
+    stages, left = [], survivors[0]
+    for scale, keep in enumerate(survivors):
+        here = plan.at(scale)
+        if keep != left and not any(stage.keep is not None for stage in here):
+            raise ValueError(
+                f"the survivors change from {left} to {keep} at scale {scale}, where nothing selects; add a stage at scale "
+                f"{scale} or keep {left}"
+            )
+        stages += [stage if stage.keep is None else replace(stage, keep=keep) for stage in here]
+        left = keep
+    return replace(plan, samples=survivors[0], stages=tuple(stages))
 
 
 def stretched(official: tuple[int, ...], scales: int) -> tuple[int, ...]:
@@ -168,7 +198,7 @@ def stretched(official: tuple[int, ...], scales: int) -> tuple[int, ...]:
     if scales < len(official) + 1:
         raise ValueError(
             f"{len(official)} selectors need a schedule of at least {len(official) + 1} scales, this one has {scales}; "
-            "use best-of-n, or a plan of your own with fewer selectors"
+            "use best-of-n, or a plan of your own with fewer stages"
         )
     moved: list[int] = []
     for scale in official:
@@ -182,140 +212,3 @@ def _at_least_one(n: int) -> int:
     if n < 1:
         raise ValueError(f"n is {n}; expected at least 1")
     return n
-
-
-def check(plan: Plan, schedule: Sized) -> None:
-    """Raise ValueError, naming the scale and the remedy, unless `plan` can run on `schedule` (a ScaleSchedule)."""
-    scales = len(schedule)
-    if len(plan.survivors) != scales:
-        raise ValueError(
-            f"plan {plan.name} lists survivors for {len(plan.survivors)} scales and the schedule has {scales}; give "
-            "one number per scale (the plans made by name fit any schedule: they take its number of scales)"
-        )
-    if plan.samples < 1:
-        raise ValueError(f"plan {plan.name} starts with {plan.samples} samples; start with at least 1")
-    _check_places(plan, scales)
-    for scale in range(scales):
-        _check_cut(plan, scale)
-    scored = False
-    for scale, selector in plan.selectors:
-        if isinstance(selector, PotentialSelector):
-            scored = scored or any(earlier < scale for earlier in plan.score_at)
-            _check_potential(selector, scale, scored)
-            scored = True
-
-
-def _check_places(plan: Plan, scales: int) -> None:
-    last = scales - 1
-    places = [scale for scale, _ in plan.selectors]
-    for what, places_there in (("selector", places), ("score", list(plan.score_at))):
-        for scale in places_there:
-            if not 0 <= scale <= last:
-                raise ValueError(
-                    f"plan {plan.name} has a {what} at scale {scale}; the last scale is {last}, move it to 0..{last}"
-                )
-        if places_there != sorted(set(places_there)):
-            raise ValueError(f"plan {plan.name} has {what}s at scales {places_there}; list each scale once, rising")
-
-
-def _check_cut(plan: Plan, scale: int) -> None:
-    """Check the step from the samples that run `scale` to its survivors."""
-    before, after, selector = plan.running(scale), plan.survivors[scale], plan.selector(scale)
-    if after < 1:
-        raise ValueError(f"scale {scale} of plan {plan.name} keeps {after} samples; keep at least 1")
-    if after > before:
-        without = isinstance(selector, ClusterSelector) or getattr(selector, "scheme", None) in WITHOUT_REPLACEMENT
-        why = "; its selector draws without replacement" if without else ""
-        raise ValueError(
-            f"scale {scale} of plan {plan.name} runs with {before} samples and would keep {after}: a schedule cannot "
-            f"grow{why}. Keep at most {before}, or start with more samples"
-        )
-    if after < before and selector is None:
-        raise ValueError(
-            f"plan {plan.name} cuts {before} samples to {after} at scale {scale}, where nothing selects; "
-            f"add a selector at scale {scale} or keep {before}"
-        )
-
-
-def _check_potential(selector: PotentialSelector, scale: int, scored: bool) -> None:
-    """Check the settings of one potential selector; `scored`: whether an earlier scale is scored."""
-    if selector.potential not in POTENTIALS:
-        raise ValueError(f"unknown potential {selector.potential!r} at scale {scale}; use {', '.join(POTENTIALS)}")
-    if selector.scheme not in SCHEMES:
-        raise ValueError(f"unknown scheme {selector.scheme!r} at scale {scale}; use {', '.join(SCHEMES)}")
-    if selector.potential in NEEDS_EARLIER_SCORES and not scored:
-        raise ValueError(
-            f"{selector.potential.upper()} at scale {scale} looks back and no earlier scale is scored; "
-            f"add a scale before {scale} to score_at, or use VALUE here"
-        )
-    if not (math.isfinite(selector.lam) and selector.lam >= 0):
-        raise ValueError(f"lambda is {selector.lam} at scale {scale}; expected a finite number of at least 0")
-    for name in ("ess_threshold", "target_ess"):
-        share = getattr(selector, name)
-        if share is not None and not 0 < share <= 1:
-            raise ValueError(f"{name} is {share} at scale {scale}; it is a share of the samples, above 0 and at most 1")
-
-
-def from_json(data: dict) -> Plan:
-    """The plan that `Plan.to_json` wrote. Raises ValueError for a missing, unknown or misshaped entry."""
-    known = {field.name for field in fields(Plan)}
-    _refuse_unknown(data, known, "a plan")
-    if "survivors" not in data:
-        raise ValueError("a plan needs 'survivors': for each scale, how many samples are left after it")
-    try:
-        survivors = tuple(_whole(count) for count in data["survivors"])
-        selectors = sorted((_whole(scale), _selector(one)) for scale, one in data.get("selectors", {}).items())
-        return Plan(
-            name=str(data.get("name", "custom")),
-            samples=_whole(data.get("samples", survivors[0] if survivors else 0)),
-            survivors=survivors,
-            selectors=tuple(selectors),
-            score_at=tuple(_whole(scale) for scale in data.get("score_at", [])),
-        )
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"cannot read the plan: {error}; compare with one written by Plan.to_json") from error
-
-
-def _selector(data: dict) -> Selector:
-    kind = data.get("kind")
-    if kind not in _KINDS:
-        raise ValueError(f"unknown selector kind {kind!r}; use {' or '.join(_KINDS)}")
-    settings = {_written(key): value for key, value in data.items() if key != "kind"}
-    _refuse_unknown(settings, {field.name for field in fields(_KINDS[kind])}, f"a {kind} selector")
-    return _KINDS[kind](**{key: float(value) if key in _NUMBERS else value for key, value in settings.items()})
-
-
-def _refuse_unknown(data: dict, known: set[str], what: str) -> None:
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"{what} has no {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}")
-
-
-def _whole(value) -> int:
-    number = int(value)
-    if number != float(value):
-        raise ValueError(f"expected a whole number in the plan, got {value!r}")
-    return number
-
-
-def _spoken(name: str) -> str:
-    """JSON says lambda where Python cannot."""
-    return "lambda" if name == "lam" else name
-
-
-def _written(name: str) -> str:
-    return "lam" if name == "lambda" else name
-
-
-def save_plan(plan: Plan, path: str | Path) -> None:
-    """Write `plan` as JSON."""
-    Path(path).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
-
-
-def load_plan(path: str | Path) -> Plan:
-    """Read a plan from JSON. Raises ValueError for text that is not JSON, and as `from_json` does."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return from_json(data)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .selection import effective_sample_size
+from ..selection import effective_sample_size
 
 POTENTIALS = ("value", "diff", "max", "sum")
 NEEDS_EARLIER_SCORES = frozenset({"diff", "max", "sum"})

@@ -5,87 +5,47 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from .plan import Plan
-from .selection import Selection
+from .plan_file import to_json
 
 if TYPE_CHECKING:
     from ..scales import ScaleSchedule
-    from .state import SearchState
+    from ..selection import Selection
+    from ..state import SearchState
+    from .plan import Plan
+    from .run import Step
 
 
-class Hooks(NamedTuple):
-    """What a host may want to be told while `run` runs; both entries may be None, and both may raise to stop the run.
+class Meter:
+    """Listens to a search and keeps a record per scale: `sampled` is called while scales are sampled, `acted` with every step."""
 
-    on_scale(record, state): a scale is done, selection included. record: its entry of the report. state: the latest
-    whole state, from which the run can go on (keep it without its cache, or the memory stays taken).
-    on_state(state): a scale was sampled for the samples of this state, which are all of them unless memory asked for
-    groups; before anything selects among them.
-    """
-
-    on_scale: Callable | None = None
-    on_state: Callable | None = None
-
-
-class Recorder:
-    """Fills the report of one run and calls its hooks. The only thing in a search that changes."""
-
-    def __init__(self, plan: Plan, schedule: ScaleSchedule, hooks: Hooks | None):
+    def __init__(self, plan: Plan, schedule: ScaleSchedule, on_scale: Callable[[SearchState], None] | None = None):
         self.scales = [_empty(plan, schedule, scale) for scale in range(len(schedule))]
-        self._plan = plan
-        self._hooks = hooks or Hooks()
-        self._told = 0
-        self._cache_bytes = 0
+        self._on_scale, self._cache_bytes = on_scale, 0
         self._clock = time.perf_counter()
 
-    @contextmanager
-    def stage(self, scale: int, name: str):
-        """Adds the seconds spent inside to stage `name` of a scale."""
-        start = time.perf_counter()
-        yield
-        seconds = self.scales[scale]["seconds"]
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-        self._clock = time.perf_counter()
-
-    def ran(self, part: SearchState) -> None:
-        """A scale was sampled for the samples of `part`, a state."""
-        record = self.scales[part.last_scale]
-        now = time.perf_counter()
+    def sampled(self, part: SearchState) -> None:
+        """A scale was sampled for the samples of `part`; all of them, unless memory asked for groups."""
+        record, now = self.scales[part.last_scale], time.perf_counter()
         record["seconds"]["sample"] = record["seconds"].get("sample", 0.0) + now - self._clock
-        self._clock = now
         held = self._cache_bytes if part.cache is None else part.cache.nbytes  # the last scale reads, stores nothing
         record["cache_bytes"] = max(record["cache_bytes"], held)
         self._cache_bytes = held
-        if part.samples == self._plan.running(part.last_scale) and not self._plan.stops(part.last_scale):
-            self.done(part)
-        if self._hooks.on_state:
-            self._hooks.on_state(part)
+        if self._on_scale:
+            self._on_scale(part)
         self._clock = time.perf_counter()
 
-    def decoded(self, scale: int) -> None:
-        """The samples were decoded after a scale."""
-        self.scales[scale]["decodes"] += 1
-
-    def scored(self, state: SearchState) -> None:
-        """The samples were scored at the state's last scale."""
-        self.scales[state.last_scale]["scores"] = list(state.scores_at(state.last_scale))
-
-    def selected(self, state: SearchState, selection: Selection) -> None:
-        """A selection made `state` at its last scale."""
-        self.scales[state.last_scale].update(
-            ancestors=selection.ancestors.tolist(), ess=selection.ess, reason=selection.reason
-        )
-
-    def done(self, state: SearchState) -> None:
-        """`state` is whole and nothing is due at its last scale: tell the host about every scale finished since."""
-        self._cache_bytes = 0 if state.cache is None else state.cache.nbytes
-        while self._told < state.next_scale:
-            record = self.scales[self._told]
-            self._told += 1
-            if self._hooks.on_scale:
-                self._hooks.on_scale(record, state)
+    def acted(self, step: Step) -> None:
+        """The search came to a stage, or to its end."""
+        record = self.scales[step.state.last_scale]
+        record["decodes"] = int(step.decoded > 0)
+        record["seconds"] |= {name: value for name, value in step.seconds.items() if name != "sample"}
+        if not math.isnan(step.before[0]):
+            record["scores"] = list(step.before)
+        if step.selections:
+            record.update(_told(step.selections))
+        self._cache_bytes = step.cache_bytes
         self._clock = time.perf_counter()
 
 
@@ -104,6 +64,35 @@ def _empty(plan: Plan, schedule: ScaleSchedule, scale: int) -> dict:
         "ancestors": None,
         "ess": None,
         "reason": None,
+    }
+
+
+def _told(selections: tuple[Selection, ...]) -> dict:
+    """The selections after one scale as one: rows before the first of them, the last one's weights, all reasons."""
+    rows = selections[0].ancestors
+    for following in selections[1:]:
+        rows = rows[following.ancestors]
+    return {
+        "ancestors": rows.tolist(), "ess": selections[-1].ess, "reason": "; then ".join(one.reason for one in selections)
+    }
+
+
+def report(meter: Meter, state: SearchState, row: int, plan: Plan, names: dict[str, str | None]) -> dict:
+    """The report of a run that ended in `state` with the answer in `row`; names: of the reward and the extractor."""
+    return {
+        "prompt": state.conditioning.prompt,
+        "negative_prompt": state.conditioning.negative_prompt,
+        "model": {"name": state.model.name, "fingerprint": state.model.fingerprint},
+        "seed": state.seed,
+        "plan": to_json(plan),
+        **names,
+        "sampling": [{**step._asdict(), "guidance_layers": list(step.guidance_layers)} for step in state.steps],
+        "token_forwards": sum(one["token_forwards"] for one in meter.scales),
+        "decodes": sum(one["decodes"] for one in meter.scales),
+        "peak_cache_bytes": max(one["cache_bytes"] for one in meter.scales),
+        "seconds": sum(sum(one["seconds"].values()) for one in meter.scales),
+        "scales": meter.scales,
+        "answer": answer(state, row),
     }
 
 

@@ -1,4 +1,4 @@
-"""Resampling schemes: from log-weights to ancestor rows.
+"""Resampling-based potential selection (TTS-VAR paper, section 3.3): from scores to weights to ancestor rows.
 
 Every scheme with replacement is unbiased: sample i has keep * w_i copies in expectation. They differ in the variance
 of that count, which is never larger than multinomial's for residual and stratified and smallest for systematic, where a
@@ -6,13 +6,76 @@ count never leaves floor and ceiling (Douc, Cappé and Moulines 2005, "Compariso
 filtering").
 """
 
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
 import numpy as np
 import torch
 
-from .selection import Selection, as_log_weights, effective_sample_size, normalised_weights
+from ..rng import selection_generator
+from ..selection import Selection, as_log_weights, effective_sample_size, normalised_weights
+from .potential import NEEDS_EARLIER_SCORES, POTENTIALS, exponents, log_potential, solve_lambda
+
+if TYPE_CHECKING:
+    from .view import View
 
 SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
 WITHOUT_REPLACEMENT = frozenset({"top-k"})
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Draw `keep` samples by a potential of their scores.
+
+    lam: the paper's lambda. target_ess: a share of the samples in (0, 1]; lambda is then solved for, so that the potential alone
+    leaves that effective sample size, and lam ignored. ess_threshold: see `resample`.
+    """
+
+    kind: ClassVar[str] = "resample"
+    scale: int
+    keep: int
+    potential: str = "value"
+    lam: float = 10.0
+    scheme: str = "multinomial"
+    ess_threshold: float | None = None
+    target_ess: float | None = None
+
+    def sees(self, samples: int) -> str:
+        """Scores."""
+        return "scores"
+
+    def check(self, samples: int, scored: bool) -> None:
+        """Raise ValueError for a setting that is none, and for a potential that looks back where nothing is scored earlier."""
+        if self.potential not in POTENTIALS:
+            raise ValueError(f"unknown potential {self.potential!r}; use {', '.join(POTENTIALS)}")
+        if self.potential in NEEDS_EARLIER_SCORES and not scored:
+            raise ValueError(f"{self.potential.upper()} looks back and no earlier scale is scored; score one, or use VALUE here")
+        check_scheme(self.scheme, self.keep, samples)
+        if not (math.isfinite(self.lam) and self.lam >= 0):
+            raise ValueError(f"lambda is {self.lam}; expected a finite number of at least 0")
+        for name in ("ess_threshold", "target_ess"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} is {share}; it is a share of the samples, above 0 and at most 1")
+
+    def select(self, view: View) -> Selection:
+        """See `resample`; the weights are the potential times what earlier selections have not spent.
+
+        Raises ValueError where `check`, `log_potential` and `resample` do.
+        """
+        self.check(view.state.samples, scored=True)
+        state = view.scored()
+        history, scale, lam = state.scores, state.last_scale, self.lam
+        if self.target_ess is not None:
+            target = max(1.0, self.target_ess * state.samples)
+            lam = solve_lambda(exponents(self.potential, history, scale), target)
+        view.state = state._replace(log_weights=state.log_weights + log_potential(self.potential, history, scale, lam))
+        generator = selection_generator(state.seed, scale, state.selections_here)
+        selection = resample(view.state.log_weights, self.keep, self.scheme, generator, self.ess_threshold)
+        return selection._replace(reason=f"{self.potential.upper()}, lambda {lam:.4g}, {selection.reason}")
 
 
 def resample(
@@ -30,15 +93,16 @@ def resample(
     values = as_log_weights(log_weights)
     check_scheme(scheme, keep, values.size)
     ess = effective_sample_size(values)
+    idle = False
     if ess_threshold is not None and ess >= ess_threshold * values.size and keep <= np.isfinite(values).sum():
-        ancestors = np.arange(keep) if keep == values.size else draw_without_replacement(values, keep, generator)
-        how = f"ess {ess:.2f} has not fallen below {ess_threshold:g} x {values.size}: " + (
-            "all kept, nothing drawn" if keep == values.size else "cut without replacement"
-        )
+        idle = keep == values.size
+        ancestors = np.arange(keep) if idle else draw_without_replacement(values, keep, generator)
+        how = f"ess {ess:.2f} has not fallen below {ess_threshold:g} x {values.size}: "
+        how += "all kept with their weights, nothing drawn" if idle else "cut without replacement"
     else:
         ancestors = _DRAW[scheme](values, keep, generator)
         how = f"{scheme}, ess {ess:.2f} of {values.size}"
-    return Selection(torch.from_numpy(ancestors.astype(np.int64)), torch.from_numpy(values.copy()), ess, how)
+    return Selection(torch.from_numpy(ancestors.astype(np.int64)), torch.from_numpy(values.copy()), ess, how, not idle)
 
 
 def check_scheme(scheme: str, keep: int, samples: int) -> None:

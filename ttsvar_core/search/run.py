@@ -1,32 +1,50 @@
-"""The whole search in one loop, over the same functions the nodes call. Start reading at `run`."""
+"""The whole search: sample to the next stage, look, select, sample on. Start reading at `search`."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from ..bsq.bits import cell_grid
-from ..config import Sampling
-from ..decoding import check_shrink, decode, tile_cells
+from ..decoding import decode
 from ..infinity.cache import compact
-from ..scales import ScaleSchedule
-from .features import FeatureExtractor
-from .memory import check_cap, fits_cap, sample_within
-from .plan import Plan, PotentialSelector, check
-from .report import Hooks, Recorder, answer
-from .select import best, cluster_select, potential_select, score
-from .state import SearchState, start
+from ..selection import Selection
+from ..state import SearchState
+from .memory import Sampler
+from .plan import Plan
+from .report import Meter, report
+from .score import best
+from .view import View
 
 if TYPE_CHECKING:
-    from ..image_model import ImageModel
-    from ..infinity.text import Conditioning
+    from ..extractors.base import FeatureExtractor
     from ..rewards.base import Reward
+
+
+class Step(NamedTuple):
+    """What a search did up to a scale where something happens, that included.
+
+    state: the samples that go on, without their cache. before: (P,) the scores of those that ran the scale, NaN where nothing
+    scored them. selections: who went on, one after another. images: (P, H, W, 3) in [0, 1] of the finished samples, None before.
+    decoded: how many pictures were decoded. seconds: spent on "sample", "decode", "score" and "select". cache_bytes: of the keys
+    and values that the search goes on with.
+    """
+
+    state: SearchState
+    before: tuple[float, ...]
+    selections: tuple[Selection, ...]
+    images: Tensor | None
+    decoded: int
+    seconds: dict[str, float]
+    cache_bytes: int
 
 
 class Result(NamedTuple):
     """state: the samples that finished. images: (P, H, W, 3) in [0, 1]. scores: (P,), None without a reward. best: the
-    row of the answer. report: plain JSON values, see `report.Recorder`."""
+    row of the answer. report: plain JSON values, see `report.report`."""
 
     state: SearchState
     images: Tensor
@@ -38,160 +56,112 @@ class Result(NamedTuple):
         return f"Result({len(self.images)} images, best {self.best}, answer {self.report['answer']['score']})"
 
 
-def run(
-    model: ImageModel,
-    conditioning: Conditioning,
+def search(
+    state: SearchState,
     plan: Plan,
-    seed: int,
     reward: Reward | None = None,
     extractor: FeatureExtractor | None = None,
-    sampling: Sampling | None = None,
-    schedule: ScaleSchedule | None = None,
-    hooks: Hooks | None = None,
-    *,
-    max_cache_bytes: int | None = None,
-    float8_cache: bool = False,
-    look_shrink: int = 1,
-    decode_tile: int = 0,
-    state: SearchState | None = None,
-) -> Result:
-    """Carry out `plan` for one prompt and answer with the finished sample of the highest reward.
+    sampler: Sampler = Sampler(),  # noqa: B008 (a frozen value)
+    decode: Callable[[SearchState], Tensor] = decode,
+) -> Iterator[Step]:
+    """Carry out `plan` from `state`: its beginning (`state.start`), or the state after any scale of an interrupted run.
 
-    reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is
-    clustered. sampling, schedule: the model's own by default. max_cache_bytes, float8_cache: cap on keys and values,
-    and one byte for each number of them, see `memory`. look_shrink: show unfinished samples this many times smaller, see
-    `decoding.decode_features`; the finished ones are always scored at full size. decode_tile: decode all of them in tiles
-    of this many pixels a side, see `decoding.decode` (0: whole).
-    state: go on from this state of an interrupted run of the same plan, with its seed and schedule.
-    Raises ValueError before anything runs where plan, models and schedule do not fit together, and as the steps do.
+    reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is clustered.
+    decode: how pictures are made of states, finished or not. Raises ValueError before anything runs where plan, models and state
+    do not fit together, and as the stages do.
     """
-    schedule = state.schedule if state is not None else schedule or model.schedule()
-    sampling = sampling or model.config.sampling
-    _check(model, plan, schedule, sampling, reward, extractor)
-    check_cap(model, schedule, sampling, max_cache_bytes, float8_cache)
-    check_shrink(cell_grid(schedule.final, model.patchify), look_shrink)
-    if decode_tile:
-        tile_cells(model, decode_tile)
-    record = Recorder(plan, schedule, hooks)
-    state = _resumable(state, plan, seed) or start(model, conditioning, plan.samples, seed, schedule)
-    record.done(state)
-    for scale in range(state.next_scale, len(schedule)):
-        if not plan.stops(scale):
+    check(state, plan, reward, extractor)
+    sampler.check(state)
+    for scale in plan.stops(len(state.schedule)):
+        if scale < state.next_scale:
             continue
-        if not fits_cap(state, scale, sampling, max_cache_bytes, float8_cache):
-            state = state.without_cache()
-        held, state = [state], None  # nothing but the list holds the cache, so that it can be freed when memory runs out
-        state = sample_within(
-            held, scale, sampling, max_cache_bytes=max_cache_bytes, float8_cache=float8_cache, on_scale=record.ran
-        )
-        images = _look(state, plan, extractor, record, 1 if state.finished else look_shrink, decode_tile)
-        state = _score(state, plan, reward, images, record)
-        state, images = _select(state, plan, extractor, images, record)
-        images = images if state.finished else None  # not to stay beside the next scales
-        chunks, state = _taken_out(state)
-        state = state._replace(cache=None if chunks is None else compact(chunks))
-        record.done(state)
-    row = int(best(state)[1].ancestors[0]) if reward is not None else 0
-    scores = state.scores[:, -1] if reward is not None else None
-    return Result(state, images, scores, row, _report(record, state, row, plan, reward, extractor))
+        began = time.perf_counter()
+        state = sampler.together(state, scale)
+        if state.last_scale < scale:
+            state = state.without_cache()  # nobody else holds it: its keys and values make room for those of groups
+            state = sampler.in_turns(state, scale)
+        seconds = {"sample": time.perf_counter() - began}
+        state, step = _act(View(state, reward, extractor, decode), plan, seconds)
+        if state.cache is not None:
+            chunks, state = list(state.cache.chunks), state.without_cache()  # the list alone holds them: each goes as it is copied
+            state = state._replace(cache=compact(chunks))
+            step = step._replace(cache_bytes=state.cache.nbytes)
+        yield step
 
 
-def _check(model, plan, schedule, sampling, reward, extractor) -> None:
-    check(plan, schedule)
-    sampling.check(model.config.transformer.depth, range(len(schedule)))
-    clusters = [scale for scale in range(len(schedule)) if plan.clusters(scale)]
+def _act(view: View, plan: Plan, seconds: dict[str, float]) -> tuple[SearchState, Step]:
+    """What the stages after the view's scale do: the state that goes on, and the step told to whoever listens."""
+    scale, finished, selections = view.state.last_scale, view.state.finished, []
+    began = time.perf_counter()
+    if finished and view.reward is not None:
+        view.scored()
+    before = view.state.scores_at(scale)
+    for stage in plan.at(scale):
+        selection = stage.select(view)
+        before = before if selections else view.state.scores_at(scale)
+        if selection is not None:
+            view.select(selection)
+            selections.append(selection)
+    images = view.images if finished else None
+    looked = sum(view.seconds.values())
+    seconds |= view.seconds
+    if plan.at(scale):
+        seconds["select"] = time.perf_counter() - began - looked
+    state = view.state
+    return state, Step(state.without_cache(), before, tuple(selections), images, view.decoded, seconds, 0)
+
+
+def run(
+    state: SearchState,
+    plan: Plan,
+    reward: Reward | None = None,
+    extractor: FeatureExtractor | None = None,
+    sampler: Sampler = Sampler(),  # noqa: B008 (a frozen value)
+    decode: Callable[[SearchState], Tensor] = decode,
+    on_step: Callable[[Step], None] | None = None,
+) -> Result:
+    """`search` to its end, with a report; the answer is the finished sample of the highest reward."""
+    meter = Meter(plan, state.schedule, sampler.on_scale)
+    step = None
+    for step in search(state, plan, reward, extractor, replace(sampler, on_scale=meter.sampled), decode):
+        meter.acted(step)
+        if on_step:
+            on_step(step)
+    scores = step.state.scores[:, -1] if reward is not None else None
+    row = 0 if scores is None else int(best(step.state).ancestors[0])
+    names = {"reward": getattr(reward, "name", None), "extractor": getattr(extractor, "name", None)}
+    return Result(step.state, step.images, scores, row, report(meter, step.state, row, plan, names))
+
+
+def check(state: SearchState, plan: Plan, reward: Reward | None, extractor: FeatureExtractor | None) -> None:
+    """Raise ValueError, with the remedy, unless `plan` can go on from `state` with these."""
+    plan.check(len(state.schedule))
+    clusters = [stage.scale for stage, samples in plan.met() if stage.sees(samples) == "vectors"]
     if extractor is None and clusters:
         raise ValueError(f"plan {plan.name} clusters at scale {clusters[0]} and no extractor was given; give one")
     if reward is None and plan.needs_reward:
-        scored = next(scale for scale in range(len(schedule)) if plan.scores(scale))
+        scales = len(state.schedule)
+        scored = next(scale for scale in range(scales) if "scores" in plan.sees(scale, scales))
         raise ValueError(f"plan {plan.name} scores samples at scale {scored} and no reward was given; give one")
+    _check_past(state, plan)
 
 
-def _resumable(state: SearchState | None, plan: Plan, seed: int) -> SearchState | None:
-    """`state` if the plan can go on from it. Raises ValueError for the state of another plan or seed."""
-    if state is None:
-        return None
-    if state.next_scale == 0 or state.finished:
-        raise ValueError("the state to go on from is not in the middle of a run; start without it")
-    if state.seed != seed:
-        raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {seed}; give {state.seed}")
-    expected = plan.survivors[state.last_scale]
+def _check_past(state: SearchState, plan: Plan) -> None:
+    """Raise ValueError for a state that the plan would not have come to."""
+    if state.finished:
+        raise ValueError("all scales of the state are sampled already; decode it, or start anew")
+    expected = plan.running(state.next_scale)
     past = [step.scale for step in state.lineage]
-    due = [scale for scale, _ in plan.selectors if scale < state.next_scale]
+    due = [stage.scale for stage in plan.stages if stage.keep is not None and stage.scale < state.next_scale]
     if state.samples != expected or past != due:
         raise ValueError(
             f"the state has {state.samples} samples after selections at scales {past}; plan {plan.name} would have "
             f"{expected} after selections at {due}. Go on with the plan the state was made with"
         )
-    unscored = [scale for scale in range(state.next_scale) if plan.scores(scale) and state.scores[:, scale].isnan().any()]
+    scored = [scale for scale in range(state.next_scale) if "scores" in plan.sees(scale, len(state.schedule))]
+    unscored = [scale for scale in scored if state.scores[:, scale].isnan().any()]
     if unscored:
         raise ValueError(
             f"the state has no scores at scales {unscored}, which plan {plan.name} scores. Go on with the plan the state was "
             "made with"
         )
-    return state
-
-
-def _look(state: SearchState, plan: Plan, extractor, record: Recorder, shrink: int, tile: int) -> Tensor | None:
-    """The images of the samples if anything looks at them after this scale, decoded once for all that do."""
-    scale = state.last_scale
-    if not plan.looks(scale, extractor):
-        return None
-    with record.stage(scale, "decode"):
-        images = decode(state, shrink=shrink, tile=tile)
-    record.decoded(scale)
-    return images
-
-
-def _score(state: SearchState, plan: Plan, reward, images: Tensor | None, record: Recorder) -> SearchState:
-    """The state with its scores, if the plan scores this scale."""
-    scale = state.last_scale
-    if reward is None or not plan.scores(scale):
-        return state
-    with record.stage(scale, "score"):
-        state, _ = score(state, reward, images)
-    record.scored(state)
-    return state
-
-
-def _select(
-    state: SearchState, plan: Plan, extractor, images: Tensor | None, record: Recorder
-) -> tuple[SearchState, Tensor | None]:
-    """The survivors of this scale and their images."""
-    scale, selector = state.last_scale, plan.selector(state.last_scale)
-    if selector is None:
-        return state, images
-    keep = plan.survivors[scale]
-    with record.stage(scale, "select"):
-        if isinstance(selector, PotentialSelector):
-            state, selection = potential_select(state, keep, **selector.settings())
-        else:
-            state, selection = cluster_select(state, extractor, keep, images)
-    record.selected(state, selection)
-    return state, None if images is None else images[selection.ancestors.to(images.device)]
-
-
-def _taken_out(state: SearchState) -> tuple[list | None, SearchState]:
-    """The chunks of a state's cache and the state without it, so that the caller alone holds them and `compact` can free
-    each before it copies the next."""
-    return (None if state.cache is None else list(state.cache.chunks)), state.without_cache()
-
-
-def _report(record: Recorder, state: SearchState, row: int, plan: Plan, reward, extractor) -> dict:
-    seconds = sum(sum(one["seconds"].values()) for one in record.scales)
-    return {
-        "prompt": state.conditioning.prompt,
-        "negative_prompt": state.conditioning.negative_prompt,
-        "model": {"name": state.model.name, "fingerprint": state.model.fingerprint},
-        "seed": state.seed,
-        "plan": plan.to_json(),
-        "reward": getattr(reward, "name", None),
-        "extractor": getattr(extractor, "name", None),
-        "sampling": [{**step._asdict(), "guidance_layers": list(step.guidance_layers)} for step in state.steps],
-        "token_forwards": sum(one["token_forwards"] for one in record.scales),
-        "decodes": sum(one["decodes"] for one in record.scales),
-        "peak_cache_bytes": max(one["cache_bytes"] for one in record.scales),
-        "seconds": seconds,
-        "scales": record.scales,
-        "answer": answer(state, row),
-    }

@@ -20,7 +20,7 @@ from ..bsq.bits import fuse
 from ..config import StepSampling
 from ..infinity.cache import Chunk, KVCache, compact
 from ..scales import ScaleSchedule
-from .state import LineageStep, SearchState, start
+from ..state import LineageStep, SearchState, start
 
 if TYPE_CHECKING:
     from ..image_model import ImageModel
@@ -40,7 +40,7 @@ def save_state(state: SearchState, path: str | Path, with_cache: bool = False) -
     from ..checkpoint.write import save_whole
 
     tensors = {f"bits.{scale:02d}": _packed(bits) for scale, bits in enumerate(state.bits)}
-    tensors["scores"] = state.scores.contiguous()
+    tensors |= {"scores": state.scores.contiguous(), "log_weights": state.log_weights.contiguous()}
     if with_cache and state.cache is not None:
         tensors |= _cache_tensors(compact(list(state.cache.chunks)))
     save_whole({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, _metadata(state))
@@ -67,6 +67,7 @@ def load_state(path: str | Path, model: ImageModel, conditioning: Conditioning) 
         features=features,
         cache=_cache(tensors, about["next_scale"], model.transformer.device),
         scores=tensors["scores"],
+        log_weights=tensors.get("log_weights", state.log_weights),
         lineage=tuple(_lineage_step(step) for step in about["lineage"]),
         steps=tuple(StepSampling(*step[:3], tuple(step[3])) for step in about["steps"]),
     )

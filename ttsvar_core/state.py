@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..bsq.bits import empty_features
-from ..config import StepSampling
-from ..image_model import ImageModel
-from ..rng import MAX_SEED
-from ..scales import ScaleSchedule
+from .bsq.bits import empty_features
+from .config import StepSampling
+from .image_model import ImageModel
+from .rng import MAX_SEED
+from .scales import ScaleSchedule
 from .selection import Selection, choose
 
 if TYPE_CHECKING:
-    from ..infinity.cache import KVCache
-    from ..infinity.model import TextContext
-    from ..infinity.text import Conditioning
+    from .infinity.cache import KVCache
+    from .infinity.model import TextContext
+    from .infinity.text import Conditioning
 
 
 class LineageStep(NamedTuple):
@@ -44,7 +44,8 @@ class SearchState(NamedTuple):
 
     ``bits`` holds (P, L, Z) uint8 per finished scale, ``features`` (P, C, h, w) the accumulated codes on the final grid,
     ``cache`` the keys and values of the finished scales (None: rebuilt by replay when needed), ``scores`` (P, S) float32 with
-    NaN where a scale was not scored, ``lineage`` the selections so far, ``steps`` the settings every scale was drawn with.
+    NaN where a scale was not scored, ``log_weights`` (P,) float64 the weights that no resampling has spent yet (zeros: equal),
+    ``lineage`` the selections so far, ``steps`` the settings every scale was drawn with.
     """
 
     model: ImageModel
@@ -57,6 +58,7 @@ class SearchState(NamedTuple):
     features: Tensor
     cache: KVCache | None
     scores: Tensor
+    log_weights: Tensor
     lineage: tuple[LineageStep, ...]
     steps: tuple[StepSampling, ...]
 
@@ -94,8 +96,14 @@ class SearchState(NamedTuple):
             features=self.features[local],
             cache=None if self.cache is None else self.cache.select(rows),
             scores=self.scores[rows],
+            log_weights=torch.zeros(len(rows), dtype=torch.float64) if selection.resampled else self.log_weights[rows],
             lineage=(*self.lineage, step),
         )
+
+    @property
+    def selections_here(self) -> int:
+        """How many selections there were since the last scale was sampled."""
+        return sum(step.scale == self.last_scale for step in self.lineage)
 
     def scores_at(self, scale: int) -> tuple[float, ...]:
         """The samples' scores at a scale (NaN where there are none)."""
@@ -142,4 +150,5 @@ def start(
         text = model.transformer.project_text(model.transformer.guidance_texts(conditioning))
     features = empty_features(samples, model.config.tokenizer.codebook_dim, schedule, model.patchify)
     scores = torch.full((samples, len(schedule)), math.nan)
-    return SearchState(model, conditioning, text, schedule, seed, 0, (), features, None, scores, (), ())
+    weights = torch.zeros(samples, dtype=torch.float64)
+    return SearchState(model, conditioning, text, schedule, seed, 0, (), features, None, scores, weights, (), ())

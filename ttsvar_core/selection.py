@@ -14,12 +14,14 @@ class Selection(NamedTuple):
     log_weights: (P,) float64, unnormalised log-weights of the P samples it was drawn from (zeros: all equal).
     ess: effective sample size of those weights, between 1 and P.
     reason: the decision in words, for reports and nodes.
+    resampled: whether the weights were spent on it: survivors of a resampling start anew, all others keep their weights.
     """
 
     ancestors: Tensor
     log_weights: Tensor
     ess: float
     reason: str
+    resampled: bool = False
 
     def __repr__(self) -> str:
         return f"Selection({len(self.log_weights)} -> {self.ancestors.tolist()}, ess {self.ess:.2f}, {self.reason})"

@@ -1,0 +1,105 @@
+"""Plan files: a plan as JSON, in the present form and in that of the first version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from .plan import STAGES, Plan, Stage, scored_at
+
+_FIRST_VERSION = {"cluster": "cluster", "potential": "resample"}  # its selectors and the stages they are now
+_SPOKEN = {"lam": "lambda"}  # what Python cannot call so
+_WRITTEN = {spoken: written for written, spoken in _SPOKEN.items()}
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON values, read back by `from_json`."""
+    return {"name": plan.name, "samples": plan.samples, "stages": [_entry(stage) for stage in plan.stages]}
+
+
+def _entry(stage: Stage) -> dict[str, Any]:
+    settings = {_SPOKEN.get(name, name): value for name, value in asdict(stage).items() if value is not None}
+    return {"kind": stage.kind, **settings}
+
+
+def from_json(data: Any) -> Plan:
+    """The plan that `to_json` wrote, in this version or the first. Raises ValueError for a missing, unknown or misshaped entry."""
+    if not isinstance(data, dict):
+        raise ValueError(f"a plan is an object with 'samples' and 'stages', got {type(data).__name__}")
+    try:
+        if "survivors" in data:
+            return _of_the_first_version(data)
+        _refuse_unknown(data, {"name", "samples", "stages"}, "a plan")
+        if "samples" not in data:
+            raise ValueError("a plan needs 'samples': how many start")
+        stages = tuple(_stage(dict(entry)) for entry in data.get("stages", []))
+        return Plan(str(data.get("name", "custom")), _whole(data["samples"]), stages)
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"cannot read the plan: {error}; compare with one that a report holds") from error
+
+
+def _of_the_first_version(data: dict[str, Any]) -> Plan:
+    """A plan that lists survivors scale by scale, and selectors by scale."""
+    _refuse_unknown(data, {"name", "samples", "survivors", "selectors", "score_at"}, "a plan")
+    survivors = [_whole(count) for count in data["survivors"]]
+    selectors = {_whole(scale): dict(entry) for scale, entry in data.get("selectors", {}).items()}
+    if not survivors:
+        raise ValueError("a plan needs 'survivors': for each scale, how many samples are left after it")
+    samples, stages, left = _whole(data.get("samples", survivors[0])), [], None
+    left = samples
+    for scale, keep in enumerate(survivors):
+        entry = selectors.pop(scale, None)
+        if entry is None and keep != left:
+            raise ValueError(f"the plan cuts {left} samples to {keep} at scale {scale}, where nothing selects")
+        if entry is not None:
+            kind = entry.get("kind")
+            stages.append(_stage({**entry, "kind": _FIRST_VERSION.get(kind, kind), "scale": scale, "keep": keep}))
+        left = keep
+    if selectors:
+        raise ValueError(f"the plan has a selector at scale {min(selectors)} and survivors for {len(survivors)} scales")
+    return scored_at(Plan(str(data.get("name", "custom")), samples, tuple(stages)), map(_whole, data.get("score_at", [])))
+
+
+def _stage(entry: dict[str, Any]) -> Stage:
+    kind = entry.pop("kind", None)
+    if kind not in STAGES:
+        raise ValueError(f"unknown kind of stage {kind!r}; use {' or '.join(STAGES)}")
+    known = {field.name: field.type for field in fields(STAGES[kind])}
+    settings = {_WRITTEN.get(name, name): value for name, value in entry.items()}
+    _refuse_unknown(settings, set(known), f"a {kind} stage")
+    missing = [name for name in ("scale", "keep") if name in known and name not in settings]
+    if missing:
+        raise ValueError(f"a {kind} stage needs {' and '.join(missing)}")
+    return STAGES[kind](**{name: _READERS[known[name]](value) for name, value in settings.items()})
+
+
+def _refuse_unknown(data: dict, known: set[str], what: str) -> None:
+    unknown = sorted(set(map(str, data)) - known)
+    if unknown:
+        raise ValueError(f"{what} has no {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}")
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if number != float(value):
+        raise ValueError(f"expected a whole number in the plan, got {value!r}")
+    return number
+
+
+_READERS = {"int": _whole, "float": float, "float | None": float, "str": str}
+
+
+def save_plan(plan: Plan, path: str | Path) -> None:
+    """Write `plan` as JSON."""
+    Path(path).write_text(json.dumps(to_json(plan), indent=2) + "\n", encoding="utf-8")
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan from JSON. Raises ValueError for text that is not JSON, and as `from_json` does."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    return from_json(data)

@@ -1,0 +1,112 @@
+"""What there is to see of a state: features, pictures, scores, vectors; each is made when first asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..decoding import decode
+from ..rewards.base import check_finite
+
+if TYPE_CHECKING:
+    from ..extractors.base import FeatureExtractor
+    from ..rewards.base import Reward
+    from ..selection import Selection
+    from ..state import SearchState
+    from .plan import Stage
+
+
+class View:
+    """A state after a scale, as the stages there see it. Lives as long as they act.
+
+    Pictures are decoded once for all that look; scores are taken once and noted in `state`. decoded: how many pictures were
+    decoded. seconds: spent decoding, scoring and describing.
+    """
+
+    def __init__(
+        self,
+        state: SearchState,
+        reward: Reward | None = None,
+        extractor: FeatureExtractor | None = None,
+        decode: Callable[[SearchState], Tensor] = decode,
+    ) -> None:
+        if state.next_scale == 0:
+            raise ValueError("nothing to see: no scale has been sampled yet; sample at least scale 0 first")
+        self.state, self.reward, self.extractor = state, reward, extractor
+        self.decoded, self.seconds = 0, {}
+        self._decode, self._images, self._scored = decode, None, False
+
+    @property
+    def images(self) -> Tensor:
+        """(P, H, W, 3) in [0, 1]."""
+        if self._images is None:
+            with self.timed("decode"):
+                self._images = self._decode(self.state)
+            self.decoded += len(self._images)
+        return self._images
+
+    def scored(self) -> SearchState:
+        """The state with the rewards of its samples at its last scale.
+
+        Raises ValueError, naming the reward and the sample, for a reward that is not a finite number: one NaN would take every
+        other sample's weight with it.
+        """
+        if not self._scored and self.reward is not None:
+            images, scale = self.images, self.state.last_scale
+            with self.timed("score"):
+                scores = torch.as_tensor(self.reward.score(images, self.state.conditioning.prompt)).detach().float().cpu()
+            if scores.shape != (self.state.samples,):
+                raise ValueError(
+                    f"reward {self.reward.name} gave shape {tuple(scores.shape)} for {self.state.samples} images; expected one per "
+                    "image"
+                )
+            check_finite(scores, self.reward.name, "sample", f" at scale {scale}")
+            self.state, self._scored = self.state.with_scores(scores), True
+        return self.state
+
+    def vectors(self) -> Tensor:
+        """(P, F), one vector of the extractor per sample.
+
+        Raises ValueError for an extractor that looks at something else than images or features, or answers in another shape.
+        """
+        seen = {"features": lambda: self.state.features, "images": lambda: self.images}.get(self.extractor.looks_at)
+        if seen is None:
+            raise ValueError(
+                f"extractor {self.extractor.name} looks at {self.extractor.looks_at!r}; expected 'images' or 'features'"
+            )
+        vectors = self.extractor.describe(seen())
+        if vectors.ndim != 2 or len(vectors) != self.state.samples:
+            raise ValueError(
+                f"extractor {self.extractor.name} gave shape {tuple(vectors.shape)} for {self.state.samples} samples; "
+                "expected (P, F)"
+            )
+        return vectors
+
+    def select(self, selection: Selection) -> None:
+        """Go on with the selected samples; pictures that are decoded already go with them."""
+        self.state = self.state.select(selection)
+        if self._images is not None:
+            self._images = self._images[selection.ancestors.to(self._images.device)]
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the seconds spent inside to `seconds`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+
+def act(
+    state: SearchState, stage: Stage, reward=None, extractor=None, images: Tensor | None = None
+) -> tuple[SearchState, Selection | None]:
+    """One stage by itself: the state after it and what was selected. images: of this very state, where they are decoded already."""
+    view = View(state, reward, extractor, decode if images is None else lambda state: images)
+    selection = stage.select(view)
+    if selection is not None:
+        view.select(selection)
+    return view.state, selection
