@@ -149,7 +149,10 @@ def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedu
     from ..ttsvar_core.search.report import Hooks
     from ..ttsvar_core.search.run import run
 
-    room, show = host.plan_memory(model, plan, schedule, sampling.guides()), previewer(model, len(schedule), preview)
+    show = previewer(model, len(schedule), preview)
+
+    def load_transformer(state=None) -> None:
+        host.load_transformer(model, host.plan_memory(model, plan, schedule, sampling.guides(), state), preview != "off")
 
     def sampled(state) -> None:
         scale = state.last_scale
@@ -160,10 +163,9 @@ def _search(model, conditioning, plan, seed, reward, extractor, sampling, schedu
 
     def selected(record, state) -> None:
         if plan.stops(record["scale"]) and not state.finished:
-            host.load_transformer(model, room)
+            load_transformer(state)
 
-    host.load_tokenizer(model)
-    host.load_transformer(model, room)
+    load_transformer()
     seen_by, judged_by = host.InTurn(extractor), None if reward is None else host.InTurn(reward)
     return run(model, conditioning, plan, seed, judged_by, seen_by, sampling, schedule, Hooks(selected, sampled))
 
