@@ -1,7 +1,7 @@
 """``python -m benchmarks.cards``: what fits on which graphics card, as arithmetic from shapes; no card has confirmed it yet.
 
-The transformer's and the decoder's working memory is found by running them on tensors that have shapes but no data and adding
-up what is alive. Models that take turns are not added: a host offloads the text encoder, the reward and the extractor.
+The transformer's working memory is found by running it on tensors that have shapes but no data and adding up what is alive.
+Models that take turns are not added: a host offloads the text encoder, the reward and the extractor.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import cell_grid, empty_features
 from ttsvar_core.config import PRESETS, ModelConfig
+from ttsvar_core.decoding import decoding_bytes
 from ttsvar_core.infinity import attention
 from ttsvar_core.infinity.cache import Chunk, KVCache
 from ttsvar_core.infinity.model import Infinity, TextContext
@@ -120,15 +121,15 @@ def _chunk(depth: int, shape: tuple[int, ...], dtype: torch.dtype) -> Chunk:
     return Chunk(layers(), layers())
 
 
-def decoding_bytes(config: ModelConfig, pixels: str) -> int:
+def whole_decoding_bytes(config: ModelConfig, pixels: str) -> int:
     """What decoding one picture needs, the decoder's weights included (float32)."""
     grid = cell_grid(official(1.0, pixels).final, config.transformer.apply_spatial_patchify)
     with torch.device("meta"):
-        decoder = Decoder(config.tokenizer).requires_grad_(False)
-        features = torch.empty(1, config.tokenizer.codebook_dim, *grid)
-    with without_data() as live:
-        decoder(features)
-    return live.peak + sum(p.numel() * p.element_size() for p in decoder.parameters())
+        return decoding_bytes(config.tokenizer, grid) + _bytes(Decoder(config.tokenizer))
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 @lru_cache(maxsize=1)
@@ -144,13 +145,13 @@ def need(name: str, pixels: str, n: int) -> Need:
         held += tokens
         most = max(most, held * running[scale])
     working = working_bytes(config, pixels, running, torch.bfloat16)
-    return Need(in_bfloat16(config), most * per_token, working, decoding_bytes(config, pixels))
+    return Need(in_bfloat16(config), most * per_token, working, whole_decoding_bytes(config, pixels))
 
 
 def in_bfloat16(config: ModelConfig) -> float:
-    """Bytes of the transformer's weights in bfloat16."""
+    """Bytes of the transformer's weights, its blocks in bfloat16."""
     with torch.device("meta"):
-        return 2.0 * sum(p.numel() for p in Infinity(config.transformer).parameters())
+        return float(_bytes(Infinity(config.transformer).in_precision(torch.bfloat16)))
 
 
 def blocks_in_float8(config: ModelConfig) -> float:

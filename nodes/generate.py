@@ -154,7 +154,10 @@ def _search(state, plan, reward, extractor, sampling, preview):
     from ..ttsvar_core.search.run import run
 
     model, schedule = state.model, state.schedule
-    room = host.plan_memory(model, plan, schedule, sampling.guides())
+
+    def load_transformer(scale: int = 0, held: int = 0) -> None:
+        room = host.plan_memory(model, plan, schedule, sampling.guides(), scale)
+        host.load_transformer(model, max(0.0, room - held), preview != "off")
 
     def decoded(state):
         host.load_tokenizer(model, host.decoding_memory(state))
@@ -162,10 +165,9 @@ def _search(state, plan, reward, extractor, sampling, preview):
 
     def acted(step) -> None:
         if not step.state.finished:
-            host.load_transformer(model, room)
+            load_transformer(step.state.next_scale, step.cache_bytes)
 
-    host.load_tokenizer(model)
-    host.load_transformer(model, room)
+    load_transformer()
     seen_by, judged_by = host.InTurn(extractor), None if reward is None else host.InTurn(reward)
     sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview))
     return run(state, plan, judged_by, seen_by, sampler, decoded, acted)

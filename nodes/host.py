@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 BUNDLED = "scenes64 (bundled)"
 FLOAT8 = "float8"
+# What "auto" takes, the first that the device computes in, for the transformer and for the text encoder (as the published code has
+# it: bfloat16, and float16 for T5). Whether the host says so stands beside each.
+IMAGE_PRECISIONS = {torch.bfloat16: "should_use_bf16", torch.float16: "should_use_fp16"}
+TEXT_PRECISIONS = {torch.float16: "should_use_fp16"}
+REWARD_PRECISIONS = {torch.bfloat16: "should_use_bf16"}
 OWN_FOLDERS = ("infinity", "reward_models")
 PREVIEW_SIDE = 512
 STATE_SUFFIX = ".state.safetensors"
@@ -173,13 +178,14 @@ def torch_device() -> torch.device:
     return comfy.model_management.get_torch_device()
 
 
-def precision(choice: str) -> torch.dtype:
-    """The number type to compute in; "auto" (and float8 storage) is bfloat16 where the device has it, otherwise float32."""
+def precision(choice: str, usual: Mapping[torch.dtype, str] = REWARD_PRECISIONS) -> torch.dtype:
+    """The number type to compute in; "auto" (and float8 storage) is the first usual one that the device has, otherwise float32."""
     if choice not in ("auto", FLOAT8):
         return getattr(torch, choice)
-    device = torch_device()
-    fits = comfy.model_management.should_use_bf16(device) and not comfy.model_management.is_device_cpu(device)
-    return torch.bfloat16 if fits else torch.float32
+    management = comfy.model_management
+    device = management.text_encoder_device() if usual is TEXT_PRECISIONS else torch_device()
+    usable = () if management.is_device_cpu(device) else usual
+    return next((dtype for dtype in usable if getattr(management, usual[dtype])(device)), torch.float32)
 
 
 def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bool = False) -> HostedModel:
@@ -190,7 +196,7 @@ def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bo
 
     if compiled:
         check_compiler(torch_device())
-    model = load_model(transformer, tokenizer, dtype=precision(choice), operations=comfy.ops.manual_cast)
+    model = load_model(transformer, tokenizer, dtype=precision(choice, IMAGE_PRECISIONS), operations=comfy.ops.manual_cast)
     if choice == FLOAT8:
         model = store_blocks_in_float8(model)
     if compiled:
@@ -218,9 +224,21 @@ def _whole(network: torch.nn.Module, device: torch.device, offload: torch.device
     return comfy.model_patcher.ModelPatcher(Network(network), load_device=device, offload_device=offload)
 
 
-def load_transformer(model: HostedModel, memory: float = 0.0) -> None:
-    """Bring the transformer to its device, leaving ``memory`` bytes for keys, values and activations."""
-    comfy.model_management.load_models_gpu([model.patcher], memory_required=memory)
+def load_transformer(model: HostedModel, memory: float = 0.0, preview: bool = False) -> None:
+    """Bring the transformer to its device, leaving ``memory`` bytes for keys, values and activations.
+
+    With ``preview`` the tokenizer as well: brought first and named beside it, it stays where both do not fit whole, and the
+    transformer's layers are streamed instead.
+    """
+    from ..ttsvar_core.decoding import decoding_bytes
+    from ..ttsvar_core.inspect.preview import largest_cells
+
+    patchers = [model.patcher]
+    if preview:
+        memory = max(memory, decoding_bytes(model.config.tokenizer, (largest_cells(model),) * 2))
+        load_tokenizer(model, memory)
+        patchers.append(model.tokenizer_patcher)
+    comfy.model_management.load_models_gpu(patchers, memory_required=memory)
     _settle(model.transformer, model.patcher.load_device)
 
 
@@ -266,8 +284,7 @@ class InTurn:
 
 
 def _settle(module: torch.nn.Module, device: torch.device) -> None:
-    """Move bare parameters along; ComfyUI streams the weights of its own layers but may leave these behind. Buffers stay: only
-    float8 layers have any, which are most of the model and take them to the device call by call."""
+    """Move bare parameters along; ComfyUI streams the weights of its own layers but may leave these behind."""
     for part in module.modules():
         if not hasattr(part, "comfy_cast_weights"):
             for parameter in part.parameters(recurse=False):
@@ -280,14 +297,26 @@ def to_image(images: torch.Tensor) -> torch.Tensor:
 
 
 def sampling_memory(state: SearchState, through: int, guided: bool) -> float:
-    """Bytes that sampling through a scale needs beside the weights: keys and values, activations, logits."""
+    """Bytes that sampling through a scale needs beside the weights and what lies on the device: keys and values, activations,
+    logits."""
     scales = range(state.next_scale, min(through + 1, len(state.schedule)))
-    return max((_scale_memory(state.model, state.schedule, scale, state.samples, guided) for scale in scales), default=0.0)
+    needed = max((_scale_memory(state.model, state.schedule, scale, state.samples, guided) for scale in scales), default=0.0)
+    return max(0.0, needed - _resident(state))
 
 
-def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, guided: bool) -> float:
-    """Bytes that the dearest scale of a plan needs beside the weights."""
-    return max(_scale_memory(model, schedule, scale, plan.running(scale), guided) for scale in range(len(schedule)))
+def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, guided: bool, scale: int = 0) -> float:
+    """Bytes that the dearest of a plan's scales from ``scale`` on needs beside the weights."""
+    scales = range(scale, len(schedule))
+    return max(_scale_memory(model, schedule, scale, plan.running(scale), guided) for scale in scales)
+
+
+def _resident(state: SearchState) -> float:
+    """Bytes of the living samples' keys and values that lie on the device."""
+    from ..ttsvar_core.search.memory import cache_bytes
+
+    if not state.cache or not state.cache.chunks or state.cache.chunks[0].keys[0].device.type != torch_device().type:
+        return 0.0
+    return float(state.samples * cache_bytes(state.model, state.schedule, state.last_scale, state.cache.branches))
 
 
 def _scale_memory(model: HostedModel, schedule: ScaleSchedule, scale: int, samples: int, guided: bool) -> float:
@@ -301,11 +330,16 @@ def _scale_memory(model: HostedModel, schedule: ScaleSchedule, scale: int, sampl
 
 
 def decoding_memory(state: SearchState, tile: int = 0) -> float:
-    """Bytes that decoding one image of a state needs: the widest feature maps of the decoder, float32, of the whole or a tile."""
-    height, width = (side * state.model.config.pixels_per_token for side in state.schedule.final)
+    """Bytes that decoding a state needs: one image's feature maps in the decoder, of the whole or of a tile (whose pictures are
+    put together elsewhere), and all images twice, single and joined."""
+    from ..ttsvar_core.decoding import decoding_bytes
+
+    cells, tokenizer = tuple(state.features.shape[-2:]), state.model.config.tokenizer
     if tile:
-        height, width = min(height, tile), min(width, tile)
-    return float(height * width * state.model.config.tokenizer.base_ch * 4 * 6)
+        side = max(1, tile // tokenizer.patch_size)
+        return float(decoding_bytes(tokenizer, (min(cells[0], side), min(cells[1], side))))
+    pictures = state.samples * cells[0] * cells[1] * tokenizer.patch_size**2 * 3 * torch.float32.itemsize
+    return float(decoding_bytes(tokenizer, cells) + 2 * pictures)
 
 
 def looking_memory(images: torch.Tensor | None) -> float:

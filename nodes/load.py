@@ -29,9 +29,9 @@ class InfinityLoader(io.ComfyNode):
                     "Infinity-8B needs infinity_vae_d56_f8_14_patchify.pth.",
                 ),
                 precision(
-                    "Number type of the transformer: auto takes bfloat16 on a graphics card that computes in it, else float32. "
-                    "The tokenizer always runs in float32. float8 stores the blocks' weights in one byte per number and computes "
-                    "as auto does: for small cards, with slightly different pictures.",
+                    "Number type of the transformer: auto takes bfloat16, or else float16, on a graphics card that computes in "
+                    "it, else float32. The tokenizer always runs in float32. float8 stores the blocks' weights in one byte per "
+                    "number and computes as auto does: for small cards, with slightly different pictures.",
                     host.FLOAT8,
                 ),
                 io.Boolean.Input(
@@ -87,7 +87,9 @@ class TextEncoderLoader(io.ComfyNode):
                     tooltip="A T5 from models/text_encoders: a Hugging Face folder, or one .safetensors file with its "
                     "tokenizer.json or spiece.model beside it. The bundled encoder belongs to the bundled model.",
                 ),
-                precision("Number type of the text encoder: auto takes bfloat16 on a graphics card that computes in it."),
+                precision(
+                    "Number type of the text encoder: auto takes float16 on a graphics card that computes in it, as published."
+                ),
             ],
             outputs=[TextEncoder.Output("text_encoder", tooltip="The text encoder, for Prompt Encode.")],
         )
@@ -102,7 +104,7 @@ def load_encoder(encoder: str = host.BUNDLED, precision: str = "auto") -> host.H
     from ..ttsvar_core.infinity.text import load_text_encoder
 
     path = host.bundled("scenes64.t5") if encoder == host.BUNDLED else host.find("text_encoders", encoder)
-    loaded = load_text_encoder(path, dtype=host.precision(precision))
+    loaded = load_text_encoder(path, dtype=host.precision(precision, host.TEXT_PRECISIONS))
     return host.host(loaded, [loaded.model], text=True)
 
 

@@ -84,9 +84,7 @@ class ScaleStepSampler(io.ComfyNode):
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p)
-        if preview != "off":
-            host.load_tokenizer(state.model, host.decoding_memory(state))
-        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()))
+        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()), preview != "off")
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         return io.NodeOutput(host.put_cache(state, cache_policy))

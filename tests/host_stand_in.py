@@ -177,7 +177,7 @@ def _modules(host: Host) -> dict[str, types.ModuleType]:
     for name in ("get_torch_device", "unet_offload_device", "vae_offload_device", "text_encoder_device",
                  "text_encoder_offload_device", "intermediate_device"):
         setattr(management, name, lambda: cpu)
-    management.should_use_bf16 = lambda device=None: False
+    management.should_use_bf16 = management.should_use_fp16 = lambda device=None: False
     management.is_device_cpu = lambda device: True
     management.throw_exception_if_processing_interrupted = host.check
     management.load_models_gpu = lambda models, memory_required=0, force_full_load=False: host.loaded.extend(models)

@@ -1,14 +1,25 @@
 """What a card is asked to do, tried without one: tensors that say they are on it but hold nothing."""
 
+import sys
+
 import pytest
 import torch
+from host_stand_in import load_pack
 from tiny_models import make_conditioning, make_tiny_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import cards
+from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
+from ttsvar_core.config import PRESETS
+from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoding_bytes
 from ttsvar_core.infinity.cache import KVCache
+from ttsvar_core.out_of_memory import is_out_of_memory
+from ttsvar_core.sampling import sample
+from ttsvar_core.search.plan import raw
+from ttsvar_core.search.state import start
 
 CARD = torch.device("meta")
 
@@ -52,3 +63,153 @@ def test_nothing_crosses_to_the_card_within_a_scale(dtype):
                 logits, chunk = transformer.forward_scale(features, scale, schedule, text, cache, step)
             assert crossings.seen == [] and logits.device == CARD and logits.dtype == torch.float32
             cache = cache.append(chunk)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 7.78 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "GET was unable to find an engine to execute this computation",
+        "HIP out of memory. Tried to allocate 2.00 GiB",
+        "Native API failed. Native API returns: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+        "Could not allocate tensor with 234881024 bytes. There is not enough GPU video memory available!",
+        "MPS backend out of memory (MPS allocated: 17.91 GiB, other allocations: 1.35 MiB, max allowed: 18.13 GiB)",
+        "Invalid buffer size: 16.00 GiB",
+        "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 68719476736 bytes.",
+        "std::bad_alloc",
+    ],
+)
+def test_memory_that_ran_out_is_recognised_whoever_says_so(words):
+    assert is_out_of_memory(RuntimeError(words)) and not is_out_of_memory(ValueError(words))
+
+
+@pytest.mark.parametrize("words", ["CUDA error: an illegal memory access was encountered", "CUDNN_STATUS_BAD_PARAM"])
+def test_other_faults_are_not_taken_for_it(words):
+    assert not is_out_of_memory(RuntimeError(words))
+
+
+@pytest.fixture
+def state():
+    features = torch.randn(2, 8, 40, 22, generator=torch.Generator().manual_seed(0)) * 0.5
+    return start(make_tiny_model(), make_conditioning(), 2, 0)._replace(features=features)
+
+
+def small_card(state, monkeypatch, cells, error="cuDNN error: CUDNN_STATUS_ALLOC_FAILED"):
+    """Only so many cells of one picture can be decoded on the card; returns the sizes that were tried."""
+    tokenizer, tried = state.model.tokenizer, []
+    whole = tokenizer.decode
+
+    def decode(features):
+        tried.append(tuple(features.shape[-2:]))
+        if tried[-1][0] * tried[-1][1] > cells:
+            raise RuntimeError(error)
+        return whole(features)
+
+    monkeypatch.setattr(tokenizer, "decode", decode)
+    return tried
+
+
+def test_decoding_goes_on_in_tiles_where_memory_runs_out(state, monkeypatch):
+    expected = decode_tiled(state.model, state.features, tile=10, overlap=2)
+    tried = small_card(state, monkeypatch, cells=100)
+    with pytest.warns(UserWarning, match="in tiles of 20 cells"), pytest.warns(UserWarning, match="in tiles of 10 cells"):
+        images = decode(state)
+    assert torch.equal(images, expected)
+    assert tried[:3] == [(40, 22), (40, 22), (20, 20)] and set(tried[3:]) == {(10, 10)}
+
+
+def test_and_in_the_end_on_the_processor(state, monkeypatch):
+    expected = decode_features(state.model, state.features)
+    for asked, sizes in ((0, [(40, 22), (40, 22), (20, 20), (10, 10)]), (40, [(20, 20), (10, 10), (5, 5)])):
+        tried = small_card(state, monkeypatch, cells=0)
+        with pytest.warns(UserWarning, match="on the processor now"), pytest.warns(UserWarning, match="in tiles of"):
+            images = decode(state, tile=asked)
+        assert torch.equal(images, expected) and tried == sizes
+        monkeypatch.undo()
+
+
+def test_pictures_that_do_not_fit_together_are_collected_elsewhere(state, monkeypatch, recwarn):
+    """One at a time changes nothing, so nothing is said."""
+    expected, joined, refused = decode(state), torch.cat, []
+
+    def cat(tensors, *rest, **more):
+        if not refused:
+            refused.append(len(tensors))
+            raise RuntimeError("Could not allocate tensor with 9 bytes. There is not enough GPU video memory available!")
+        return joined(tensors, *rest, **more)
+
+    monkeypatch.setattr(torch, "cat", cat)
+    assert torch.equal(decode(state), expected) and refused == [2] and not recwarn.list
+
+
+def test_another_fault_of_the_decoder_is_passed_on(state, monkeypatch):
+    tried = small_card(state, monkeypatch, cells=0, error="CUDNN_STATUS_BAD_PARAM")
+    with pytest.raises(RuntimeError, match="BAD_PARAM"):
+        decode(state)
+    assert len(tried) == 1
+
+
+def test_what_decoding_needs_follows_from_the_decoder():
+    """Known for 2B at 1M pixels; and never less than what is alive when it runs on shapes alone."""
+    assert decoding_bytes(PRESETS["2b"].tokenizer, (64, 64)) == 3.75 * 2**30
+    for config in (PRESETS["2b"].tokenizer, PRESETS["8b"].tokenizer):
+        with torch.device("meta"):
+            decoder, features = Decoder(config), torch.empty(1, config.codebook_dim, 32, 24)
+        with cards.without_data() as live:
+            decoder(features)
+        assert live.peak <= decoding_bytes(config, (32, 24)) <= 1.3 * live.peak
+
+
+@pytest.fixture
+def pack(tmp_path):
+    with load_pack(tmp_path) as loaded:
+        yield loaded
+
+
+def host_of(pack):
+    return sys.modules[f"{pack.nodes['TTSVAR_Generate'].__module__.rpartition('.')[0]}.host"]
+
+
+@pytest.mark.parametrize(
+    ("bf16", "fp16", "image", "text", "reward"),
+    [
+        (True, True, torch.bfloat16, torch.float16, torch.bfloat16),
+        (False, True, torch.float16, torch.float16, torch.float32),
+        (False, False, torch.float32, torch.float32, torch.float32),
+    ],
+)
+def test_auto_takes_what_the_card_computes_in(pack, monkeypatch, bf16, fp16, image, text, reward):
+    host, management = host_of(pack), sys.modules["comfy.model_management"]
+    monkeypatch.setattr(management, "should_use_bf16", lambda device=None: bf16)
+    monkeypatch.setattr(management, "should_use_fp16", lambda device=None: fp16)
+    kinds = host.IMAGE_PRECISIONS, host.TEXT_PRECISIONS, host.REWARD_PRECISIONS
+    assert {host.precision("auto", kind) for kind in kinds} == {torch.float32}  # the stand-in's device is the processor
+    monkeypatch.setattr(management, "is_device_cpu", lambda device: False)
+    assert [host.precision("auto", kind) for kind in kinds] == [image, text, reward]
+    assert host.precision("float8", host.IMAGE_PRECISIONS) == image and host.precision("float16") == torch.float16
+
+
+def test_a_preview_keeps_the_tokenizer_beside_the_transformer(pack):
+    """Loaded one after the other, a small card would have moved it away, and each preview would be decoded by the processor."""
+    host = host_of(pack)
+    (model,) = pack.run("TTSVAR_InfinityLoader")
+    host.load_transformer(model, preview=True)
+    assert pack.host.loaded[-2:] == [model.patcher, model.tokenizer_patcher]
+    host.load_transformer(model)
+    assert pack.host.loaded[-1] is model.patcher and pack.host.loaded[-2] is model.tokenizer_patcher
+
+
+def test_keys_and_values_on_the_card_are_not_asked_for_again(pack):
+    host = host_of(pack)
+    state = sample(start(make_tiny_model(), make_conditioning(), 2, 0), 2)
+    with_cache, without = (host.sampling_memory(one, 4, True) for one in (state, state.without_cache()))
+    assert with_cache == without - state.cache.nbytes > 0
+    plan, schedule = raw(5), state.schedule
+    started, going_on = (host.plan_memory(state.model, plan, schedule, True, one) for one in (None, state.select([0])))
+    assert going_on == started - state.cache.nbytes / 2

@@ -12,6 +12,7 @@ from tiny_models import make_conditioning, make_tiny_model
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.commands import choices
 from ttsvar_core.infinity.model import Infinity
+from ttsvar_core.inspect.maps import principal_colours
 from ttsvar_core.inspect.preview import preview
 from ttsvar_core.sampling import sample
 from ttsvar_core.search.features import LatentPool
@@ -32,6 +33,8 @@ class OnMPS(torch.Tensor):
         averages = function is F.adaptive_avg_pool2d or (function is F.interpolate and kwargs["mode"] == "area")
         if averages and here:
             raise RuntimeError("Adaptive pool MPS: input sizes must be divisible by output sizes")
+        if function is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
         if function is torch.Tensor.cpu:
             return args[0].as_subclass(torch.Tensor)
         if function is torch.Tensor.to:
@@ -58,6 +61,10 @@ def test_latent_pool_and_previews_average_elsewhere(features):
     model = make_tiny_model()
     wide = torch.randn(1, 8, 400, 300, generator=torch.Generator().manual_seed(0))
     assert preview(model, wide.as_subclass(OnMPS)).tobytes() == preview(model, wide).tobytes()
+
+
+def test_maps_of_features_are_computed_elsewhere(features):
+    assert torch.equal(principal_colours(features.as_subclass(OnMPS)), principal_colours(features))
 
 
 def test_float8_is_refused_before_anything_is_loaded_or_sampled(monkeypatch, tmp_path):

@@ -147,6 +147,18 @@ def test_lower_precisions(encoder, dtype, tmp_path):
         assert 0 < (low - exact).abs().max() < 0.1
 
 
+def test_float16_keeps_the_layers_that_would_run_over_in_float32(encoder, tmp_path):
+    """As the published code has it; a tenth of bfloat16's error."""
+    exact = encoder.encode(PROMPT)
+    for source in (FOLDER, single_file(tmp_path)):
+        half, other = (load_text_encoder(source, dtype=dtype) for dtype in (torch.float16, torch.bfloat16))
+        weights = dict(half.model.named_parameters())
+        assert {w.dtype for name, w in weights.items() if ".wo." in name} == {torch.float32}
+        assert {w.dtype for name, w in weights.items() if ".SelfAttention.q." in name} == {torch.float16}
+        errors = [(one.encode(PROMPT) - exact).norm() / exact.norm() for one in (half, other)]
+        assert errors[0] < errors[1] / 4
+
+
 def test_missing_tensors(tmp_path):
     tensors = {n: t for n, t in load_file(FOLDER / "model.safetensors").items() if "block.1.layer.1" not in n}
     with pytest.raises(CheckpointError, match=r"lacks \d+ tensors of a T5 encoder: encoder\.block\.1\.layer\.1"):

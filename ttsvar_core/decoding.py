@@ -1,48 +1,102 @@
-"""Show a state: the pictures of its accumulated features, whole, smaller or tile by tile.
+"""Show a state: the pictures of its accumulated features, whole, smaller or tile by tile, and within the memory there is.
 
 Tiles trade exactness for memory; the tests state the error they make.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from .bsq.autoencoder import upsamples
+from .config import TokenizerConfig
 from .image_model import ImageModel
+from .out_of_memory import first_that_fits
 from .scales import Grid
 from .state import SearchState
 
-DECODE_CHUNK = 1  # one by one, an image has the same pixels whatever else is decoded; larger chunks gain nothing here
 OVERLAP = 8  # cells of neighbouring tiles
 SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
 
 
-def decode(state: SearchState, chunk: int = DECODE_CHUNK, shrink: int = 1, tile: int = 0) -> Tensor:
+def decode(state: SearchState, shrink: int = 1, tile: int = 0) -> Tensor:
     """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales.
 
-    ``chunk`` and ``shrink`` as in `decode_features`; ``tile`` is the side in pixels of the tiles to decode in, which takes less
-    memory and changes the picture slightly (0: whole).
+    ``shrink`` as in `decode_features`; ``tile`` is the side in pixels of the tiles to decode in, which takes less memory and
+    changes the picture slightly (0: whole). Where memory runs out, less of it is used, in the end the processor's, and a
+    UserWarning says so. Raises ValueError for a tile or shrink that does not fit the model.
     """
-    if not tile:
-        return decode_features(state.model, state.features, chunk, shrink)
-    return decode_tiled(state.model, _shrunk(state.features, shrink), *tile_cells(state.model, tile))
+    features = _shrunk(state.features, shrink)
+    cells = tile_cells(state.model, tile) if tile else None
+    return first_that_fits(list(_ways(state.model, features, cells)))
 
 
-def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHUNK, shrink: int = 1) -> Tensor:
+def _ways(model: ImageModel, features: Tensor, cells: tuple[int, int] | None) -> Iterator[Callable[[], Tensor]]:
+    """How to decode, each way with less of the device's memory: as asked, one picture at a time, in tiles of half and of a
+    quarter of the side, on the processor."""
+    if cells:
+        yield partial(decode_tiled, model, features, *cells)
+    else:
+        yield partial(decode_features, model, features)
+        yield lambda: torch.cat([decode_features(model, one).cpu() for one in features.split(1)])
+    side = cells[0] if cells else max(features.shape[-2:])
+    for tile in (side // 2, side // 4):
+        if tile >= SMALLEST_TILE:
+            yield partial(_warned, f"in tiles of {tile} cells", decode_tiled, model, features, tile, _overlap(tile))
+    yield partial(_warned, "on the processor", _decode_on_cpu, model, features)
+
+
+def _warned(how: str, decoder: Callable[..., Tensor], *given: object) -> Tensor:
+    warnings.warn(f"Memory ran out while decoding: decoding {how} now, which may change the pictures slightly.", stacklevel=5)
+    return decoder(*given)
+
+
+def decode_features(model: ImageModel, features: Tensor, shrink: int = 1) -> Tensor:
     """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
 
-    At most ``chunk`` images are decoded at a time. ``shrink`` averages squares of that many cells first, for a picture of
-    1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway, but not the same picture.
+    They are decoded one by one: an image has the same pixels whatever else is decoded. ``shrink`` averages squares of that many
+    cells first, for a picture of 1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway,
+    but not the same picture.
     Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
     """
-    features = _shrunk(features, shrink)
     device = next(model.tokenizer.parameters()).device
+    return _pictures(lambda one: model.tokenizer.decode(one.to(device)), _shrunk(features, shrink))
+
+
+def _decode_on_cpu(model: ImageModel, features: Tensor) -> Tensor:
+    """`decode_features` by the processor, the tokenizer staying where and how it is."""
+    weights = {name: weight.cpu() for name, weight in model.tokenizer.named_parameters() if name.startswith("decoder.")}
+    return _pictures(lambda one: torch.func.functional_call(model.tokenizer, weights, (one.cpu(),)), features)
+
+
+def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """What ``decoder`` makes of each sample, (1, 3, H, W) in [-1, 1], as images (P, H, W, 3) in [0, 1]."""
     with torch.inference_mode():
-        parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
-        images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
+        images = torch.cat([((decoder(one) + 1) / 2).permute(0, 2, 3, 1).contiguous() for one in features.split(1)])
         if not bool(torch.isfinite(images).all()):
             raise FloatingPointError("The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
-    return images.contiguous()
+    return images
+
+
+def decoding_bytes(config: TokenizerConfig, cells: Grid) -> int:
+    """Bytes alive at once, beside the weights, while one picture of a grid of ``cells`` is decoded.
+
+    What is held at a level's first convolution (a block's input, that normalised, a copy of it in the layout convolutions take,
+    and the output) and at its upsampling (the level's input and last output, then the enlarged one, its copy and the output).
+    """
+    area, width, most = math.prod(cells), config.base_ch * config.ch_mult[-1], 0
+    for index, multiple in reversed(list(enumerate(config.ch_mult))):
+        before, width = width, config.base_ch * multiple
+        most = max(most, area * (3 * before + width))
+        if upsamples(config, index):
+            most = max(most, area * (before + width) + 4 * area * 3 * width)
+            area *= 4
+    return most * torch.float32.itemsize
 
 
 def _shrunk(features: Tensor, shrink: int) -> Tensor:
@@ -72,7 +126,11 @@ def tile_cells(model: ImageModel, pixels: int) -> tuple[int, int]:
             f"Tiles of {pixels} pixels are too small for {model.name}, which draws {stride} pixels per cell: take "
             f"{SMALLEST_TILE * stride} or more, or 0 to decode whole."
         )
-    return tile, min(OVERLAP, tile // 4)
+    return tile, _overlap(tile)
+
+
+def _overlap(tile: int) -> int:
+    return min(OVERLAP, tile // 4)
 
 
 def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = OVERLAP) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .image_model import ImageModel
 
 FLOAT8 = torch.float8_e4m3fn
-LARGEST = 16.0  # stored numbers; of e4m3's 18 powers of two ten lie below, and products in float16 stay far from its end
+LARGEST = 16.0  # stored number; e4m3 is precise ten powers of two below it, and products stay far from the end of float16
 
 
 class Float8:

@@ -137,6 +137,11 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(h))))
 
 
+def upsamples(config: TokenizerConfig, index: int) -> bool:
+    """Whether the decoder's level ``index`` (0 is the finest) ends in an upsampling."""
+    return 1 <= index <= math.log2(config.patch_size)
+
+
 class Decoder(nn.Module):
     """Features (B, codebook_dim, h, w) -> images (B, 3, h * stride, w * stride), not clamped."""
 
@@ -153,7 +158,7 @@ class Decoder(nn.Module):
                 blocks.append(ResidualBlock(width, width_out, operations))
                 width = width_out
             level = Level(blocks)
-            if 1 <= index <= math.log2(config.patch_size):
+            if upsamples(config, index):
                 level.upsample = Upsample(width, operations)
             levels.append(level)
         self.up = nn.ModuleList(reversed(levels))
@@ -190,6 +195,8 @@ class Tokenizer(nn.Module):
     def decode(self, features: Tensor) -> Tensor:
         """Accumulated features (B, C, h, w) of any number of scales -> images (B, 3, H, W) float32 in [-1, 1]."""
         return torch.clamp(self.decoder(features.to(_dtype(self.decoder))).float(), -1, 1)
+
+    forward = decode
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

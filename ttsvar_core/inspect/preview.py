@@ -29,7 +29,7 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
 
     shown = features[:samples]
     columns = _columns(len(shown))
-    cells = max(1, _SIDE // columns // model.config.tokenizer.patch_size)
+    cells = largest_cells(model, columns)
     longest = max(shown.shape[-2:])
     if longest > cells:
         size = tuple(max(1, round(side * cells / longest)) for side in shown.shape[-2:])
@@ -42,6 +42,11 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
         sheet.paste(picture, (index % columns * width, index // columns * height))
     factor = max(1, _SIDE // 2 // sheet.width)
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
+
+
+def largest_cells(model: ImageModel, columns: int = 1) -> int:
+    """The side, in cells of the tokenizer, of what is decoded for one of so many pictures in a row."""
+    return max(1, _SIDE // columns // model.config.tokenizer.patch_size)
 
 
 def _columns(count: int) -> int:
