@@ -67,7 +67,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
         return converted
 
     metadata = {"ttsvar": json.dumps(_configuration(raw, kind, tensors))}
-    write_safetensors(target, tensors, dtype, metadata, prepare)
+    write_safetensors(target, tensors, metadata, dtype, prepare)
     return target.stat().st_size
 
 

@@ -59,6 +59,7 @@ def demo(prompt: str, seed: int, n: int, out: Path):
 
     Raises ValueError (PromptError) for a prompt that is not of the scene world, before anything is loaded.
     """
+    from ..atomic import write, write_picture
     from ..checkpoint import load_bundled
     from ..inspect.canvas import fitted, to_pictures
     from ..scenes.grammar import benchmark_prompts, parse_prompt
@@ -70,15 +71,15 @@ def demo(prompt: str, seed: int, n: int, out: Path):
     image = result.images[result.best][None]
     judgement = _judge(image, prompt)
     out.mkdir(parents=True, exist_ok=True)
-    fitted(to_pictures(image)[0], 512).save(out / "picture.png")
-    told.save(out / "search.png")
-    (out / "report.json").write_text(json.dumps(result.report, indent=1) + "\n", encoding="utf-8")
+    write_picture(out / "picture.png", fitted(to_pictures(image)[0], 512))
+    write_picture(out / "search.png", told)
+    write(out / "report.json", json.dumps(result.report, indent=1) + "\n")
     yield f"  {out / 'picture.png'}  the picture; the verifier says: {judgement.reason}"
     yield f"  {out / 'search.png'}  samples with scores, the family tree, scores per scale"
     yield f"  {out / 'report.json'}  every step in numbers ({result.report['seconds']:.1f} s)"
     yield f"Raw generation beside TTS-VAR, {PROMPTS} prompts of the test list, same seed ..."
     pairs = [_pair(models, scene.text, seed, n) for scene in benchmark_prompts("test", PROMPTS)]
-    comparison(pairs).save(out / "raw-beside-ttsvar.png")
+    write_picture(out / "raw-beside-ttsvar.png", comparison(pairs))
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
     yield f"  {out / 'raw-beside-ttsvar.png'}  raw {raw} of {PROMPTS} right, TTS-VAR {searched} of {PROMPTS}"
     yield _NEXT.format(python=_this_python())

@@ -72,15 +72,15 @@ def _verdicts(args: argparse.Namespace) -> str:
     """GenEval's verdict on the images of every way of searching, written to ``geneval.json``; the overall scores as text."""
     import json
 
+    from ..atomic import write
     from ..experiments.detectors import load_detector
     from ..experiments.geneval import judge_folder, summary
-    from ..experiments.layout import write_atomically
 
     detector = load_detector(args.detector, args.clip, args.device)
     found = {folder.name: judge_folder(folder, detector) for folder in sorted((args.out / "images").iterdir())}
     summaries = {name: summary(records) for name, records in found.items()}
     text = json.dumps({"summary": summaries, "images": found}, indent=1, sort_keys=True)
-    write_atomically(args.out / "geneval.json", text + "\n")
+    write(args.out / "geneval.json", text + "\n")
     prompts = {name: len({record["prompt"] for record in records}) for name, records in found.items()}
     return "".join(
         f"\n{name}: GenEval {one['overall']:.4f} on {prompts[name]} prompts, {len(found[name])} images"

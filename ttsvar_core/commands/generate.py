@@ -152,17 +152,17 @@ def write_result(result: Result, out: Path) -> str:
 
     Returns what to tell the user.
     """
+    from ..atomic import write, write_picture
     from ..inspect.sheet import contact_sheet
     from ..search.save import save_state
 
     pictures = [_picture(image) for image in result.images]
-    pictures[result.best].save(out / "answer.png")
+    write_picture(out / "answer.png", pictures[result.best])
     if len(pictures) > 1:
         for row, picture in enumerate(pictures):
-            picture.save(out / f"sample-{row:02d}.png")
-        contact_sheet(result.state, result.images).save(out / "contact-sheet.png")
-    report = json.dumps(result.report, indent=1, allow_nan=False)
-    (out / "report.json").write_text(report + "\n", encoding="utf-8")
+            write_picture(out / f"sample-{row:02d}.png", picture)
+        write_picture(out / "contact-sheet.png", contact_sheet(result.state, result.images))
+    write(out / "report.json", json.dumps(result.report, indent=1, allow_nan=False) + "\n")
     save_state(result.state, out / STATE_FILE)
     score = result.report["answer"]["score"]
     judged = "not scored" if score is None else f"{result.report['reward']} {score:.4f}"

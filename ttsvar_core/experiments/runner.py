@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..atomic import write
 from ..search.save import alike
 from .arms import Experiment, Setting
 from .definitions import build
 from .engines import Engine, opened
-from .layout import Layout, write_atomically
+from .layout import Layout
 from .prompts import Prompt
 from .unit import Task, Unit, describe, run_unit
 from .world import World
@@ -69,7 +70,7 @@ def run_experiment(
         _run_missing(out, missing, engine, len(units), progress)
     results = {**identity, "units": [read_unit(out, unit) for unit in units]}
     path = out / "results.json"
-    write_atomically(path, _dumps(results))
+    write(path, _dumps(results))
     return path
 
 
@@ -91,7 +92,7 @@ def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progr
     done, started = total - len(tasks), time.monotonic()
     tell(done, total)
     for key, seconds, record in engine(_timed_unit, tasks):
-        write_atomically(_unit_path(out, units[key]), _dumps(record))
+        write(_unit_path(out, units[key]), _dumps(record))
         with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
             log.write(_line({"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}))
         done += 1
@@ -123,7 +124,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
     path = out / "experiment.json"
     (out / "units").mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        write_atomically(path, _dumps(identity))
+        write(path, _dumps(identity))
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(_dumps(identity))

@@ -23,6 +23,7 @@ TTS_VAR_SURVIVORS = (8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1, 1)
 CLUSTER_SCALES = (2, 5)
 POTENTIAL_SCALES = (6, 9)
 OFFICIAL_SCALES = len(TTS_VAR_SURVIVORS)
+MAX_COUNT = 2**16  # samples or scales that a plan in a file may name
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,8 @@ def _check_potential(selector: PotentialSelector, scale: int, scored: bool) -> N
 
 def from_json(data: dict) -> Plan:
     """The plan that `Plan.to_json` wrote. Raises ValueError for a missing, unknown or misshaped entry."""
+    if not isinstance(data, dict):
+        raise ValueError(f"a plan is an object with an entry 'survivors', not {json.dumps(data)[:40]}")
     known = {field.name for field in fields(Plan)}
     _refuse_unknown(data, known, "a plan")
     if "survivors" not in data:
@@ -272,7 +275,7 @@ def from_json(data: dict) -> Plan:
             selectors=tuple(selectors),
             score_at=tuple(_whole(scale) for scale in data.get("score_at", [])),
         )
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"cannot read the plan: {error}; compare with one written by Plan.to_json") from error
 
 
@@ -293,8 +296,8 @@ def _refuse_unknown(data: dict, known: set[str], what: str) -> None:
 
 def _whole(value) -> int:
     number = int(value)
-    if number != float(value):
-        raise ValueError(f"expected a whole number in the plan, got {value!r}")
+    if number != float(value) or number > MAX_COUNT:
+        raise ValueError(f"expected a whole number up to {MAX_COUNT} in the plan, got {str(value)[:40]!r}")
     return number
 
 
@@ -309,13 +312,14 @@ def _written(name: str) -> str:
 
 def save_plan(plan: Plan, path: str | Path) -> None:
     """Write `plan` as JSON."""
-    Path(path).write_text(json.dumps(plan.to_json(), indent=2) + "\n", encoding="utf-8")
+    from ..atomic import write
+
+    write(path, json.dumps(plan.to_json(), indent=2) + "\n")
 
 
 def load_plan(path: str | Path) -> Plan:
-    """Read a plan from JSON. Raises ValueError for text that is not JSON, and as `from_json` does."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return from_json(data)
+    """Read a plan from JSON. Raises ValueError, naming the file, for text that is not JSON and where `from_json` does."""
+    from ..reading import read_json, refusing
+
+    with refusing(path, "Compare it with one that save_plan wrote."):
+        return from_json(read_json(path))
