@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MAX_JSON_BYTES = 64 * 2**20  # the largest file of our own, results of thousands of prompts, has a third of it
+MAX_TEXT_BYTES = 64 * 2**20  # the largest file of our own, results of thousands of prompts, has a third of it
 _REASON_LENGTH = 240
 
 
@@ -40,13 +40,13 @@ def open_regular(path: str | Path) -> BinaryIO:
     return path.open("rb")
 
 
-def read_json(path: str | Path) -> Any:
-    """What a JSON file holds. Within `refusing`; raises ValueError for a file beyond `MAX_JSON_BYTES`, and as `parse_json`."""
+def read_text(path: str | Path) -> str:
+    """What a text file holds. Within `refusing`; raises ValueError beyond `MAX_TEXT_BYTES` and for other text than UTF-8."""
     with open_regular(path) as file:
-        text = file.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(f"more than {MAX_JSON_BYTES / 2**20:.0f} MiB")
-    return parse_json(text.decode())
+        text = file.read(MAX_TEXT_BYTES + 1)
+    if len(text) > MAX_TEXT_BYTES:
+        raise ValueError(f"more than {MAX_TEXT_BYTES / 2**20:.0f} MiB")
+    return text.decode()
 
 
 def parse_json(text: str) -> Any:

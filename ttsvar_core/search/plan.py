@@ -319,7 +319,7 @@ def save_plan(plan: Plan, path: str | Path) -> None:
 
 def load_plan(path: str | Path) -> Plan:
     """Read a plan from JSON. Raises ValueError, naming the file, for text that is not JSON and where `from_json` does."""
-    from ..reading import read_json, refusing
+    from ..reading import parse_json, read_text, refusing
 
     with refusing(path, "Compare it with one that save_plan wrote."):
-        return from_json(read_json(path))
+        return from_json(parse_json(read_text(path)))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..image_model import ImageModel
     from ..infinity.text import Conditioning
 
+_SHOWN = 400  # characters of a prompt in a message
 _SKETCH_BINS = 16
 _SKETCH_TOLERANCE = 0.05  # text encoders in half precision differ by less, other prompts and encoders by far more
 
@@ -55,8 +56,8 @@ def load_state(path: str | Path, model: ImageModel, conditioning: Conditioning) 
     with file:
         with refusing(path, REMEDY):
             saved.check_bytes(file)
-        _check_model(saved.about, model)
-        _check_prompt(saved.about, conditioning)
+        _check_model(path, saved.about, model)
+        _check_prompt(path, saved.about, conditioning)
         with refusing(path, REMEDY):
             return _state(saved, file, model, conditioning)
 
@@ -120,28 +121,30 @@ def _without_nan(step: LineageStep) -> dict:
     return {**step._asdict(), "scores": [None if math.isnan(score) else score for score in step.scores]}
 
 
-def _check_model(about: dict, model: ImageModel) -> None:
+def _check_model(path: str | Path, about: dict, model: ImageModel) -> None:
     if about["model_fingerprint"] != model.fingerprint:
         raise ValueError(
-            f"the state was made with model {about['model']} (fingerprint {about['model_fingerprint'][:12]}), the model "
+            f"{path} was made with model {about['model'][:_SHOWN]} (fingerprint {about['model_fingerprint'][:12]}), the model "
             f"given is {model.name} (fingerprint {model.fingerprint[:12]}); load the model it was made with"
         )
 
 
-def _check_prompt(about: dict, conditioning: Conditioning) -> None:
+def _check_prompt(path: str | Path, about: dict, conditioning: Conditioning) -> None:
     for what, saved, given in (
         ("prompt", about["prompt"], conditioning.prompt),
         ("negative prompt", about["negative_prompt"], conditioning.negative_prompt),
     ):
         if saved != given:
-            raise ValueError(f"the state was made for the {what} {saved!r}, given is {given!r}; encode the former")
+            raise ValueError(
+                f"{path} was made for the {what} {repr(saved)[:_SHOWN]}, given is {repr(given)[:_SHOWN]}; encode the former"
+            )
     for what, saved, given in (
         ("prompt", about["text_sketch"], conditioning.text),
         ("negative prompt", about["negative_sketch"], conditioning.negative),
     ):
         if not alike(saved, sketch(given)):
             raise ValueError(
-                f"the text features of the {what} are not those the state was made with, though the words are the same; "
+                f"the text features of the {what} are not those {path} was made with, though the words are the same; "
                 "use the same text encoder"
             )
 
@@ -161,7 +164,7 @@ def alike(saved: list[float] | None, given: list[float] | None) -> bool:
     """Whether two sketches are of the same text features, up to a change of precision."""
     if not saved or not given:
         return saved == given
-    if saved[-1] != given[-1]:
+    if len(saved) != len(given) or saved[-1] != given[-1]:
         return False
     one, two = np.asarray(saved[:-1]), np.asarray(given[:-1])
     return bool(np.abs(one - two).max() <= _SKETCH_TOLERANCE * np.abs(one).max())
