@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,13 @@ def whole(value: Any, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{str(value)[:40]!r} is not a whole number from {least} to {most}")
     return value
+
+
+def finite(value: Any) -> float:
+    """``value`` if it is a finite number. Raises ValueError."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:40]!r} is not a finite number")
+    return float(value)
 
 
 def _no_number(name: str) -> float:

@@ -89,7 +89,7 @@ def setting_of(world: dict[str, Any]) -> Setting:
 def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> dict[str, Any]:
     """A finished unit's record, with its category as the present list of prompts has it. Raises UnusableFile."""
     path = _unit_path(out, unit)
-    with refusing(path, "Delete it and repeat the command: it is run again."):
+    with refusing(path, "Remove it and repeat the command: it is run again."):
         record = parse_json(read_text(path))
         check_record(record, unit, arms, metrics)
     return {**record, "category": unit.prompt.category}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..reading import whole
+from ..reading import finite, whole
 from .arms import Arm
 from .flops import Cost, plan_cost
 from .layout import Layout
@@ -80,8 +80,8 @@ def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], metric
             raise ValueError(f"{arm.name} was not scored at every scale")
         values = [*scores, *(found["answer"][name] for name in metrics), *(found["cost"][name] for name in Cost._fields)]
         values += [value for row in history for value in row if value is not None]
-        if not all(type(value) in (int, float) for value in values):
-            raise ValueError(f"{arm.name} has other things than numbers")
+        for value in values:
+            finite(value)
 
 
 @lru_cache(maxsize=1)

@@ -321,5 +321,5 @@ def load_plan(path: str | Path) -> Plan:
     """Read a plan from JSON. Raises ValueError, naming the file, for text that is not JSON and where `from_json` does."""
     from ..reading import parse_json, read_text, refusing
 
-    with refusing(path, "Compare it with one that save_plan wrote."):
+    with refusing(path, "Correct it as save_plan writes them, or choose another."):
         return from_json(parse_json(read_text(path)))

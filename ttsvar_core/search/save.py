@@ -75,6 +75,8 @@ def _state(saved: Saved, file: BinaryIO, model: ImageModel, conditioning: Condit
     samples, scales = about["samples"], about["next_scale"]
     _check_size(samples, schedule.final, model)
     scores = saved.read(file, "scores", torch.float32, samples, len(schedule))
+    if torch.isinf(scores).any():
+        raise ValueError("its scores hold infinity")
     per_token = model.config.transformer.bits_per_token
     bits = tuple(
         _unpacked(saved, file, scale, (samples, schedule.tokens[scale], per_token)).to(device) for scale in range(scales)
@@ -125,7 +127,7 @@ def _check_model(path: str | Path, about: dict, model: ImageModel) -> None:
     if about["model_fingerprint"] != model.fingerprint:
         raise ValueError(
             f"{path} was made with model {about['model'][:_SHOWN]} (fingerprint {about['model_fingerprint'][:12]}), the model "
-            f"given is {model.name} (fingerprint {model.fingerprint[:12]}); load the model it was made with"
+            f"given is {model.name} (fingerprint {model.fingerprint[:12]}); use the model it was made with"
         )
 
 
@@ -136,7 +138,7 @@ def _check_prompt(path: str | Path, about: dict, conditioning: Conditioning) -> 
     ):
         if saved != given:
             raise ValueError(
-                f"{path} was made for the {what} {repr(saved)[:_SHOWN]}, given is {repr(given)[:_SHOWN]}; encode the former"
+                f"{path} was made for the {what} {repr(saved)[:_SHOWN]}, given is {repr(given)[:_SHOWN]}; use the former"
             )
     for what, saved, given in (
         ("prompt", about["text_sketch"], conditioning.text),
@@ -207,6 +209,8 @@ def _cache(saved: Saved, file: BinaryIO, model: ImageModel) -> KVCache | None:
             tuple(saved.read(file, f"{side}.{scale:02d}.{layer:03d}", first.dtype, *shape) for layer in range(config.depth))
             for side in ("keys", "values")
         )
+        if not all(torch.isfinite(tensor.float()).all() for tensor in (*keys, *values)):
+            raise ValueError(f"keys or values of scale {scale} are no numbers")
         chunks.append(Chunk(keys, values, _rows(saved, file, f"rows.{scale:02d}", stored, samples)).to(model.transformer.device))
     return KVCache(tuple(chunks))
 

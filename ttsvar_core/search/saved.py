@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..checkpoint.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
 from ..config import Sampling, StepSampling
-from ..reading import open_regular, parse_json, whole
+from ..reading import finite, open_regular, parse_json, whole
 from ..rng import MAX_SEED
 from ..scales import ScaleSchedule
 from .state import LineageStep
@@ -128,8 +128,8 @@ def _parsed(about: dict[str, Any]) -> tuple[ScaleSchedule, tuple[StepSampling, .
     for name in ("model", "model_fingerprint", "prompt", "negative_prompt"):
         _check_text(name, about[name], name == "negative_prompt")
     for name in ("text_sketch", "negative_sketch"):
-        if about[name] is not None and not all(type(value) is float for value in about[name]):
-            raise ValueError(f"{name} holds other things than numbers")
+        for value in about[name] or ():
+            finite(value)
     steps = tuple(_step(*step) for step in about["steps"])
     if len(steps) != about["next_scale"]:
         raise ValueError(f"{len(steps)} settings for {about['next_scale']} sampled scales")
@@ -143,20 +143,20 @@ def _check_text(name: str, value: Any, optional: bool) -> None:
 
 
 def _step(guidance: Any, tau: Any, top_p: Any, layers: Any) -> StepSampling:
-    return Sampling(guidance, tau, top_p, tuple(layers)).at(0)
+    return Sampling(finite(guidance), finite(tau), finite(top_p), tuple(whole(layer, -_MAX_COUNT, 0) for layer in layers)).at(0)
 
 
 def _lineage(about: dict[str, Any]) -> tuple[LineageStep, ...]:
     """The selections: each is of the samples that the one before left, and the last leaves the state's."""
     steps = []
     for data in about["lineage"]:
-        scores = tuple(math.nan if score is None else float(score) for score in data["scores"])
+        scores = tuple(math.nan if score is None else finite(score) for score in data["scores"])
         whole(data["scale"], -1, about["next_scale"] - 1)
         ancestors = tuple(whole(row, 0, len(scores) - 1) for row in data["ancestors"])
         if steps and len(scores) != len(steps[-1].ancestors):
             raise ValueError(f"a selection among {len(scores)} of {len(steps[-1].ancestors)} samples")
         _check_text("reason", data["reason"], optional=False)
-        steps.append(LineageStep(**{**data, "ancestors": ancestors, "scores": scores, "ess": float(data["ess"])}))
+        steps.append(LineageStep(**{**data, "ancestors": ancestors, "scores": scores, "ess": finite(data["ess"])}))
     if steps and len(steps[-1].ancestors) != about["samples"]:
         raise ValueError(f"{len(steps[-1].ancestors)} samples were selected, {about['samples']} are said to be here")
     return tuple(steps)
