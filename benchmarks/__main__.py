@@ -11,9 +11,9 @@ import torch
 
 from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.config import PRESETS
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.scales import PIXEL_BUDGETS
-from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.search.plan import PLANS
 
 from .models import model_and_prompt, random_tensors

@@ -40,11 +40,12 @@ class Brightness:
 @dataclass(frozen=True)
 class TinyFiles:
     """Makes the tiny world. killer: a file; the process that loads the world while it exists deletes it and kills itself.
-    slow: seconds every prompt takes longer."""
+    slow: seconds every prompt takes longer, or only this one and later ones."""
 
     seed: int = 0
     killer: str = ""
     slow: float = 0.0
+    slow_after: str = ""
 
     def __call__(self) -> World:
         model = make_tiny_model(self.seed, schedule=SCHEDULE)
@@ -58,7 +59,8 @@ class TinyFiles:
         if self.killer and Path(self.killer).exists():
             Path(self.killer).unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.slow)
+        if prompt >= self.slow_after and prompt.startswith("prompt"):
+            time.sleep(self.slow)
         return make_conditioning(seed=zlib.crc32(prompt.encode()), prompt=prompt)
 
 

@@ -73,15 +73,71 @@ def test_convert_command(tmp_path, capsys):
     target = tmp_path / "out.safetensors"
     assert cli.main(["convert", str(paths()[0]), str(target), "--dtype", "bfloat16"]) == 0
     assert target.exists() and str(target) in capsys.readouterr().out
-    assert cli.main(["convert", str(paths()[0]), str(target)]) == 1
+    assert cli.main(["convert", str(paths()[0]), str(target)]) == 2
     assert "there already" in capsys.readouterr().err
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    assert cli.main(["convert", str(tmp_path / "other.pth"), str(tmp_path / "new.safetensors")]) == 1
+    assert cli.main(["convert", str(tmp_path / "other.pth"), str(tmp_path / "new.safetensors")]) == 2
     assert "no Infinity transformer or tokenizer" in capsys.readouterr().err
 
 
 def test_verify_needs_a_folder_with_models(tmp_path, capsys):
-    assert cli.main(["verify", str(tmp_path / "nowhere")]) == 1
+    assert cli.main(["verify", str(tmp_path / "nowhere")]) == 2
     assert "no folder" in capsys.readouterr().err
-    assert cli.main(["verify", str(tmp_path)]) == 1
+    assert cli.main(["verify", str(tmp_path)]) == 2
     assert "holds no reference models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "x", "--device", "nonsense"], "argument --device: 'nonsense' does not compute here"),
+        (["generate", "x", "--device", "meta"], "argument --device: 'meta' does not compute here"),
+        (["generate", "x", "--max-cache-mib", "inf"], "argument --max-cache-mib: 'inf' is not a finite number above 0"),
+        (["generate", "x", "--n", "0"], "argument --n: '0' is not a whole number of at least 1, at most 65536"),
+        (["generate", "x", "--n", "1000000000"], "argument --n: '1000000000' is not a whole number"),
+        (["generate", "x", "--seed", "-1"], "argument --seed: '-1' is not a whole number of at least 0"),
+        (["generate", "x", "--schedule", "8,0"], "argument --schedule: '0' is not"),
+        (["generate", "x", "--lambda", "-1"], "argument --lambda: '-1' is not"),
+        (["generate", "x", "--lambda", "nan"], "argument --lambda: 'nan' is not"),
+        (["generate", "x", "--target-ess", "2"], "argument --target-ess: '2' is not a finite number above 0, at most 1"),
+        (["generate", "x", "--ess-threshold", "0"], "argument --ess-threshold: '0' is not"),
+        (["generate", "x", "--tau", "1,0"], "argument --tau: '0' is not"),
+        (["generate", "x", "--guidance", "1e999"], "argument --guidance: '1e999' is not a finite number"),
+        (["generate", "x", "--aspect-ratio", "0"], "argument --aspect-ratio: '0' is not"),
+        (["generate", "x", "--look-shrink", "0"], "argument --look-shrink: '0' is not"),
+        (["generate", "x", "--tiled-decode", "-8"], "argument --tiled-decode: '-8' is not"),
+        (["demo", "--n", "many"], "argument --n: 'many' is not a whole number"),
+        (["experiment", "consistency", "--out", "x", "--prompts", "-1"], "argument --prompts: '-1' is not a whole number"),
+        (["experiment", "consistency", "--out", "x", "--workers", "0"], "argument --workers: '0' is not"),
+        (["experiment", "consistency", "--out", "x", "--device", "nonsense"], "argument --device: 'nonsense' does not compute"),
+    ],
+)
+def test_a_number_or_device_that_cannot_be_is_refused_in_one_line(words, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and said in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a PyTorch without CUDA")
+def test_cuda_without_cuda_says_so_and_what_to_take(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "x", "--device", "cuda"])
+    assert "'cuda' does not compute here (Torch not compiled with CUDA" in (error := capsys.readouterr().err)
+    assert "cpu always does" in error
+
+
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), OSError(28, "No room"), RuntimeError("no memory"), MemoryError()])
+def test_what_a_command_raises_is_one_line_and_exit_status_two(error, monkeypatch, capsys):
+    def main(args):
+        raise error
+
+    monkeypatch.setattr("ttsvar_core.commands.verify.main", main)
+    assert cli.main(["verify", "x"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("ttsvar_core.commands.verify.main", lambda args: {}["fault"])
+    with pytest.raises(KeyError):
+        cli.main(["verify", "x"])

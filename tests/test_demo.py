@@ -34,7 +34,7 @@ def test_the_next_command_is_named_with_the_python_that_can_run_it(monkeypatch, 
 def test_prompt_of_another_world_is_refused_before_anything_is_written(tmp_path, capsys):
     from ttsvar_core.cli import main
 
-    assert main(["demo", "--prompt", "a photo of a cat", "--out", str(tmp_path / "new")]) == 1
+    assert main(["demo", "--prompt", "a photo of a cat", "--out", str(tmp_path / "new")]) == 2
     assert "cat" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -329,3 +330,107 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _damaged(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+def _unit_with(change):
+    """A unit's record with one thing changed."""
+
+    def damage(folder: Path) -> Path:
+        path = sorted((folder / "units").iterdir())[0]
+        record = json.loads(path.read_text())
+        change(record)
+        _damaged(path, record)
+        return path
+
+    return damage
+
+
+def _copied(folder: Path) -> Path:
+    first, second = sorted((folder / "units").iterdir())[:2]
+    shutil.copy(second, first)
+    return first
+
+
+def _with(name: str, content):
+    def damage(folder: Path) -> Path:
+        path = folder / "experiment.json" if name == "experiment" else sorted((folder / "units").iterdir())[0]
+        _damaged(path, content)
+        return path
+
+    return damage
+
+
+DAMAGES = {
+    **{
+        f"{name} of {told}": _with(name, content)
+        for name in ("experiment", "unit")
+        for told, content in {
+            "nothing": b"", "noise": b"\x00\xff\xfe", "half": b'{"prompt": "pro', "deep": b"[" * 200_000, "null": b"null", "5": b"5",
+            "a list": b"[]", "a world that is a number": {"world": 5},
+        }.items()
+    },
+    "a unit copied over another": _copied,
+    "a unit without arms": _unit_with(lambda record: record.pop("arms")),
+    "a unit with a list of arms": _unit_with(lambda record: record.update(arms=[])),
+    "a unit of other arms": _unit_with(lambda record: record.update(arms={"other": {}})),
+    "a unit without scores": _unit_with(lambda record: record["arms"]["watched-2"].pop("scores")),
+    "a unit of words": _unit_with(lambda record: record["arms"]["watched-2"]["scores"].append("high")),
+    "a unit of no sample": _unit_with(lambda record: record["arms"]["watched-2"].update(best=2)),
+    "a unit without a metric": _unit_with(lambda record: record["arms"]["watched-2"]["answer"].pop("brightness")),
+    "a unit without a cost": _unit_with(lambda record: record["arms"]["watched-2"].update(cost=None)),
+    "a unit with half a history": _unit_with(lambda record: record["arms"]["watched-2"]["history"][0].pop()),
+    "a unit of another seed": _unit_with(lambda record: record.update(seed=1)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_refused_before_anything_runs(damage, straight, tmp_path):
+    """One line names the file and the remedy; following it works."""
+    shutil.copytree(straight.parent, tmp_path / "out")
+    path, ran = DAMAGES[damage](tmp_path / "out"), []
+
+    def again(progress):
+        return run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path / "out", n=[2], progress=progress)
+
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        again(lambda *at: ran.append(at))
+    text = str(caught.value)
+    assert not ran and "\n" not in text and ("Choose another" if path.name == "experiment.json" else "Remove it") in text
+    path.unlink()
+    assert again(None).read_bytes() == straight.read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_within_two_seconds_with_one_line(workers, tmp_path):
+    """As from a terminal, where the workers are interrupted too; each would be busy for a minute."""
+    code = (
+        "import sys\n"
+        "from experiment_world import TinyFiles, prompts\n"
+        "from ttsvar_core import cli\n"
+        "from ttsvar_core.commands import experiment\n"
+        "experiment._files = lambda args: TinyFiles(slow=60, slow_after='prompt 1')\n"
+        "experiment._prompts = lambda args: prompts(3)\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    here = Path(__file__).parent
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", "experiment", "consistency", "--n", "1", "--workers", str(workers), "--out", out],
+        env={"PYTHONPATH": f"{here.parent}:{here}", "PATH": "/usr/bin:/bin"}, start_new_session=True, stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait(lambda: list((out / "units").glob("*.json")) or process.poll() is not None)
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - started < 2
+    last = [line for line in error.splitlines() if line.strip() and "unit" not in line]
+    assert process.returncode == 130
+    assert last == [f"Interrupted; {out} keeps what is finished, the same command goes on from there."]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ttsvar_core.atomic import write
 from ttsvar_core.experiments.detectors import TransformersDetector, load_detector
 from ttsvar_core.experiments.geneval import Found, judge, judge_folder, relations, summary
-from ttsvar_core.experiments.layout import Layout, write_atomically
+from ttsvar_core.experiments.layout import Layout
 from ttsvar_core.experiments.prompts import Prompt
 
 
@@ -147,7 +148,7 @@ def test_workers_of_one_number_on_two_machines_do_not_share_a_file(tmp_path, mon
     monkeypatch.setattr(os, "getpid", lambda: 4321)
     for number in range(2):
         layout.save("raw", 0, number, Prompt("x" * 240), torch.rand(4, 4, 3))
-        write_atomically(tmp_path / "one.json", "{}")
+        write(tmp_path / "one.json", "{}")
     assert len(set(partial)) == 4
 
 

@@ -169,11 +169,11 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     assert main([*words, "--images", "geneval"]) == 0
     assert str(out / "report.html") in capsys.readouterr().out
     assert (out / "images/watched-1/00000/samples/0000.png").is_file()
-    assert main(words) == 1
+    assert main(words) == 2
     assert "images differ" in capsys.readouterr().err
-    assert main([*words, "--detector", str(tmp_path)]) == 1
+    assert main([*words, "--detector", str(tmp_path)]) == 2
     assert "add --images geneval" in capsys.readouterr().err
-    assert main([*words, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 1
+    assert main([*words, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 2
     assert "cannot load the reward 'taste'" in capsys.readouterr().err
 
 

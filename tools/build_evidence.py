@@ -19,9 +19,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from ttsvar_core.atomic import write  # noqa: E402
 from ttsvar_core.experiments import plots  # noqa: E402
 from ttsvar_core.experiments.definitions import build  # noqa: E402
-from ttsvar_core.experiments.layout import write_atomically  # noqa: E402
 from ttsvar_core.experiments.report import markdown_table  # noqa: E402
 from ttsvar_core.experiments.runner import setting_of  # noqa: E402
 from ttsvar_core.experiments.stats import Interval  # noqa: E402
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
             packed = lzma.compress((args.folder / name / "results.json").read_bytes(), preset=9 | lzma.PRESET_EXTREME)
             (STORE / f"{name}.json.xz").write_bytes(packed)
         draw()
-    write_atomically(PAGE, fill(PAGE.read_text(encoding="utf-8")))
+    write(PAGE, fill(PAGE.read_text(encoding="utf-8")))
     return 0
 
 

@@ -6,7 +6,6 @@ import argparse
 import copy
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy
 import torch
 from torch import nn
 
+from ttsvar_core.atomic import replacing
 from ttsvar_core.scenes.grammar import CATEGORIES, ScenePrompt, prompts_of
 
 CATEGORY_SHARES = {
@@ -120,8 +120,8 @@ class Run:
             "modules": self.modules.state_dict(), "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
         }
-        torch.save(stored, self.checkpoint.with_suffix(".part"))
-        os.replace(self.checkpoint.with_suffix(".part"), self.checkpoint)
+        with replacing(self.checkpoint) as file:
+            torch.save(stored, file)
         self._last_save = time.monotonic()
 
     def log(self, **values: Any) -> None:
@@ -133,6 +133,6 @@ class Run:
 
 def export(module: nn.Module, path: Path) -> None:
     """Write a module's weights as safetensors, whole or not at all."""
-    from ttsvar_core.checkpoint.write import save_whole
+    from ttsvar_core.checkpoint.write import write_safetensors
 
-    save_whole({name: tensor.detach().float().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)
+    write_safetensors(path, {name: tensor.detach().float().cpu() for name, tensor in module.state_dict().items()})

@@ -29,10 +29,10 @@ def halve(source: Path, target: Path) -> int:
     """Write a safetensors file in half precision; returns its bytes."""
     from safetensors.torch import load_file
 
-    from ttsvar_core.checkpoint.write import save_whole
+    from ttsvar_core.checkpoint.write import write_safetensors
 
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in load_file(str(source)).items()}
-    save_whole(tensors, target, {"format": "pt"})
+    write_safetensors(target, tensors)
     return target.stat().st_size
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from training.common import Run, add_common_arguments, export, training_prompts
 from training.words import TEXT_CHANNELS, TEXT_MAXLEN, PromptTable, build_encoder, build_noun_reader, save_text_side
+from ttsvar_core.atomic import replacing
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import codes_to_bits, empty_features, fuse, map_to_tokens, next_scale_input
 from ttsvar_core.config import ModelConfig
@@ -95,8 +95,8 @@ def encoded_pool(args: argparse.Namespace, config: ModelConfig) -> dict[str, Ten
     stored = {"features": torch.cat(features), "places": torch.tensor(places), "cover": torch.cat(cover)}
     stored["content"] = torch.cat(content)
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.save(stored, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    with replacing(path) as file:
+        torch.save(stored, file)
     return stored
 
 

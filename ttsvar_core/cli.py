@@ -8,12 +8,15 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 COMMANDS = ("demo", "generate", "verify", "convert", "experiment")
 NO_TORCH = (
     "This Python has no torch. After `python quickstart.py` use the Python of its environment in place of `python`: "
     ".venv/bin/python (Windows: .venv\\Scripts\\python). Without it: pip install -r requirements.txt"
 )
+USAGE = 2  # as argparse: the command cannot run as it was given
+INTERRUPTED = 130  # what shells report after Ctrl-C
 NOBODY_READS = 141  # what shells report of a command whose reader has gone: 128 + SIGPIPE
 
 
@@ -23,7 +26,8 @@ def available() -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. Whoever reads the output may stop (``| head``): then end without a word."""
+    """Run one command and return its exit status. What the user can put right is one line on stderr; what else is raised is a
+    fault of ours. Whoever reads the output may stop (``| head``): then end without a word."""
     try:
         try:
             return _run(argv)
@@ -33,10 +37,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open(os.devnull, "w") as nowhere:  # what is still in the buffer, which the interpreter writes out as it ends
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return NOBODY_READS
+    except KeyboardInterrupt as stop:
+        return _said(str(stop) or "Interrupted.", INTERRUPTED)
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        return _said(str(error) or type(error).__name__, USAGE)
+
+
+def _said(text: str, status: int) -> int:
+    print(" ".join(text.split()), file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{message} (usage: {self.prog} --help)\n")
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ttsvar_core", description="TTS-VAR search on the Infinity image model.")
+    parser = _Parser(prog="python -m ttsvar_core", description="TTS-VAR search on the Infinity image model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in available()}
     for name, module in modules.items():

@@ -1,11 +1,9 @@
-"""Write tensors as safetensors: whole or not at all, with the permissions any new file gets, and for a conversion one tensor at a
-time, so that no second file is ever held in memory."""
+"""Write tensors as safetensors, one at a time, so that a conversion never holds a second file in memory."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import stat
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,51 +11,54 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+from ..atomic import replacing
+
+TYPE_NAMES = {
+    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3", torch.int64: "I64",
+    torch.int32: "I32", torch.uint8: "U8",
+}
+CHECKSUM = "checksum"  # metadata entry: SHA-256 of the whole file with these digits as zeros
+NO_CHECKSUM = "0" * 64
 _ALIGNMENT = 8  # the header is padded so that the data starts on a multiple of this
 
 
 def write_safetensors(
-    path: Path, sources: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str],
-    prepare: Callable[[str, Tensor], Tensor],
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None, prepare: Callable[[str, Tensor], Tensor] | None = None,
 ) -> None:
-    """Write ``prepare(name, tensor)`` for every tensor, which must return ``dtype`` and the same shape.
+    """Write ``prepare(name, tensor)`` for every tensor, which must return ``dtype`` and the same shape; by default the tensor.
 
-    The file appears under its name only when it is complete. Source: the safetensors format description.
+    A metadata entry `CHECKSUM` is filled in. The file appears under its name only when it is complete (`atomic.replacing`).
+    Source: the safetensors format description.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    types = {name: dtype or tensor.dtype for name, tensor in tensors.items()}
+    names = sorted(tensors, key=lambda name: -types[name].itemsize)  # readers need every tensor on a multiple of its item's size
+    text = _header({name: (types[name], tuple(tensors[name].shape)) for name in names}, {"format": "pt", **(metadata or {})})
+    start = struct.pack("<Q", len(text)) + text
+    digest = hashlib.sha256(start)
+    with replacing(path) as file:
+        file.write(start)
+        for name in names:
+            tensor = prepare(name, tensors[name]) if prepare else tensors[name]
+            data = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            digest.update(data)
+            file.write(data)
+        if metadata and CHECKSUM in metadata:
+            file.seek(start.index(checksum_entry(NO_CHECKSUM)))
+            file.write(checksum_entry(digest.hexdigest()))
+
+
+def checksum_entry(digits: str) -> bytes:
+    """A checksum as the header spells it; within other entries its quotes would be escaped."""
+    return json.dumps({CHECKSUM: digits})[1:-1].encode()
+
+
+def _header(contents: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
-    for name, tensor in sources.items():
-        size = tensor.numel() * dtype.itemsize
-        header[name] = {"dtype": _TYPE_NAMES[dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+    for name, (dtype, shape) in contents.items():
+        size = torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": TYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for name, tensor in sources.items():
-                file.write(prepare(name, tensor).contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def save_whole(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors of several types; an older file at ``path`` is replaced only once the new one is complete.
-
-    The library's own writer makes files that only their owner may read, whatever the umask says.
-    """
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            permissions = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        save_file(dict(tensors), unfinished, metadata=None if metadata is None else dict(metadata))
-        unfinished.chmod(permissions)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return text + b" " * (-len(text) % _ALIGNMENT)

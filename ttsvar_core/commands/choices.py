@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,26 @@ EXTRACTORS = ("latent-pool", "latent-pool=SIDE", "dinov2-pca=FILE", "dinov2-pca-
 _REDUCERS = {"dinov2-pca": "PCA", "dinov2-pca-shared": "PCA-shared", "dinov2-pool": "Pool"}
 
 
+def device(name: str) -> str:
+    """A device that computes here. Raises ArgumentTypeError for any other."""
+    if name != "cpu" and importlib.util.find_spec("torch"):
+        import torch
+
+        try:
+            torch.zeros(1, device=name).item()
+        except Exception as error:  # every backend has errors of its own
+            said = " ".join(str(error).split())[:160]
+            raise argparse.ArgumentTypeError(f"{name!r} does not compute here ({said}); cpu always does") from error
+    return name
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model to run, and where."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default=BUNDLED, metavar="FILE", help="transformer file or folder (default: the bundled model)")
     group.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer (VAE) file that belongs to --model")
     group.add_argument("--text-encoder", type=Path, metavar="FOLDER", help="T5 folder that belongs to --model")
-    group.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
+    group.add_argument("--device", type=device, default="cpu", help="where to compute, such as cuda (default: %(default)s)")
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of transformer and encoder")
     group.add_argument("--float8-weights", action="store_true", help="store the blocks' weights in one byte per number")
     group.add_argument("--compile", action="store_true", help="compile the blocks; gains nothing on a CPU, see docs/memory.md")

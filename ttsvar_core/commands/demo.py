@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import numbers
+
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
@@ -39,18 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT, help="a scene the bundled model knows (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--n", type=int, default=4, help="the search starts with 8 n samples (default: %(default)s)")
+    parser.add_argument("--seed", type=numbers.SEED, default=1)
+    parser.add_argument("--n", type=numbers.COUNT, default=4, help="the search starts with 8 n samples (default: %(default)s)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo; 1 for a prompt outside the bundled model's world."""
-    try:
-        for line in demo(args.prompt, args.seed, args.n, args.out):
-            print(line, flush=True)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+    """Run the demo."""
+    for line in demo(args.prompt, args.seed, args.n, args.out):
+        print(line, flush=True)
     return 0
 
 
@@ -59,6 +57,7 @@ def demo(prompt: str, seed: int, n: int, out: Path):
 
     Raises ValueError (PromptError) for a prompt that is not of the scene world, before anything is loaded.
     """
+    from ..atomic import write, write_picture
     from ..checkpoint import load_bundled
     from ..inspect.canvas import fitted, to_pictures
     from ..scenes.grammar import benchmark_prompts, parse_prompt
@@ -70,15 +69,15 @@ def demo(prompt: str, seed: int, n: int, out: Path):
     image = result.images[result.best][None]
     judgement = _judge(image, prompt)
     out.mkdir(parents=True, exist_ok=True)
-    fitted(to_pictures(image)[0], 512).save(out / "picture.png")
-    told.save(out / "search.png")
-    (out / "report.json").write_text(json.dumps(result.report, indent=1) + "\n", encoding="utf-8")
+    write_picture(out / "picture.png", fitted(to_pictures(image)[0], 512))
+    write_picture(out / "search.png", told)
+    write(out / "report.json", json.dumps(result.report, indent=1) + "\n")
     yield f"  {out / 'picture.png'}  the picture; the verifier says: {judgement.reason}"
     yield f"  {out / 'search.png'}  samples with scores, the family tree, scores per scale"
     yield f"  {out / 'report.json'}  every step in numbers ({result.report['seconds']:.1f} s)"
     yield f"Raw generation beside TTS-VAR, {PROMPTS} prompts of the test list, same seed ..."
     pairs = [_pair(models, scene.text, seed, n) for scene in benchmark_prompts("test", PROMPTS)]
-    comparison(pairs).save(out / "raw-beside-ttsvar.png")
+    write_picture(out / "raw-beside-ttsvar.png", comparison(pairs))
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
     yield f"  {out / 'raw-beside-ttsvar.png'}  raw {raw} of {PROMPTS} right, TTS-VAR {searched} of {PROMPTS}"
     yield _NEXT.format(python=_this_python())

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from . import numbers
+from .choices import device
+
 SUMMARY = "measure the search over prompts and seeds, resumable and in parallel, with a report"
 SCENE_PROMPTS = 24
 _NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond")
@@ -17,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=_NAMES, help="what to measure")
     parser.add_argument("--out", type=Path, required=True, help="folder for results and report; an unfinished one is continued")
     parser.add_argument(
-        "--prompts", type=int, metavar="K", help=f"the first K (default: {SCENE_PROMPTS} of the scene world, or the whole file)"
+        "--prompts", type=numbers.COUNT, metavar="K",
+        help=f"the first K (default: {SCENE_PROMPTS} of the scene world, or the whole file)",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="seeds per prompt (default 1)")
-    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each; results do not depend on it")
-    parser.add_argument("--n", type=int, nargs="+", help="values of N in place of the experiment's own")
+    parser.add_argument("--seeds", type=numbers.COUNT, default=1, help="seeds per prompt (default 1)")
+    parser.add_argument("--workers", type=numbers.COUNT, default=1, help="processes, one thread each; results do not depend on it")
+    parser.add_argument("--n", type=numbers.COUNT, nargs="+", help="values of N in place of the experiment's own")
     parser.add_argument("--prompts-file", type=Path, help="JSONL (GenEval's list) or text, one prompt per line")
     parser.add_argument(
         "--model", nargs=3, metavar=("TRANSFORMER", "TOKENIZER", "T5"), default=(), help="files in place of the bundled model"
@@ -36,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="extractors, the first one searches: latent-pool, tokenizer-PCA, chance, dinov2-PCA=FILE, inception=FILE",
     )
     parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
-    parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
+    parser.add_argument("--device", type=device, default="cpu", help="where the models run (default cpu)")
     parser.add_argument("--images", choices=("geneval", "t2i-compbench"), help="save every answer as this benchmark expects")
     parser.add_argument("--detector", type=Path, help="transformers folder of a COCO detector, for GenEval's verdict")
     parser.add_argument("--clip", type=Path, help="transformers folder of the CLIP that names colours for the verdict")
@@ -45,24 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run what is missing, write the report, say where it is; 0 on success, 1 for anything the user can put right."""
-    from ..checkpoint import CheckpointError
-    from ..experiments.engines import WorkerDied
+    """Run what is missing, write the report, say where it is. Ctrl-C keeps what is finished."""
     from ..experiments.report import write_report
     from ..experiments.runner import Where, run_experiment
-    from ..rewards import MissingWeights, WrongWeights
 
     if args.detector and args.images != "geneval":
-        print("--detector judges images in GenEval's layout; add --images geneval", file=sys.stderr)
-        return 1
+        raise ValueError("--detector judges images in GenEval's layout; add --images geneval")
     where = Where(args.workers, args.engine, args.ray_address, args.images or "")
     try:
         with _bar(args.name) as progress:
             path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
         verdicts = _verdicts(args) if args.detector else ""
-    except (CheckpointError, MissingWeights, WrongWeights, WorkerDied, ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
     markdown, page = write_report(path)
     print(f"{path}\n{markdown}\n{page}{verdicts}")
     return 0
@@ -72,15 +71,15 @@ def _verdicts(args: argparse.Namespace) -> str:
     """GenEval's verdict on the images of every way of searching, written to ``geneval.json``; the overall scores as text."""
     import json
 
+    from ..atomic import write
     from ..experiments.detectors import load_detector
     from ..experiments.geneval import judge_folder, summary
-    from ..experiments.layout import write_atomically
 
     detector = load_detector(args.detector, args.clip, args.device)
     found = {folder.name: judge_folder(folder, detector) for folder in sorted((args.out / "images").iterdir())}
     summaries = {name: summary(records) for name, records in found.items()}
     text = json.dumps({"summary": summaries, "images": found}, indent=1, sort_keys=True)
-    write_atomically(args.out / "geneval.json", text + "\n")
+    write(args.out / "geneval.json", text + "\n")
     prompts = {name: len({record["prompt"] for record in records}) for name, records in found.items()}
     return "".join(
         f"\n{name}: GenEval {one['overall']:.4f} on {prompts[name]} prompts, {len(found[name])} images"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import numbers
 from .choices import BUNDLED, EXTRACTORS, REWARDS, add_model_arguments, load_extractor, load_models, load_reward
 
 if TYPE_CHECKING:
@@ -24,14 +24,13 @@ SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
 BLENDS = ("softmax", "z-score", "rank")
 PIXEL_BUDGETS = ("0.06M", "0.25M", "0.60M", "1M")
 STATE_FILE = "state.safetensors"
-INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("prompt")
     parser.add_argument("--negative", default="", help="what guidance leads away from (default: no prompt)")
-    parser.add_argument("--seed", type=int, help="of all draws (default: 0, or that of the state gone on from)")
+    parser.add_argument("--seed", type=numbers.SEED, help="of all draws (default: 0, or that of the state gone on from)")
     parser.add_argument("--out", type=Path, default=Path("output/generate"), help="folder to write to (default: %(default)s)")
     parser.add_argument("--resume", type=Path, metavar="STATE", help="go on from the state an interrupted run left")
     _add_search_arguments(parser.add_argument_group("search"))
@@ -41,45 +40,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_search_arguments(group: Any) -> None:
     group.add_argument("--plan", default="tts-var", help=f"{', '.join(PLAN_NAMES)}, or a JSON file (default: %(default)s)")
-    group.add_argument("--n", type=int, default=1, help="samples left at the end; tts-var starts with 8 n (default: %(default)s)")
-    group.add_argument("--schedule", type=_whole_numbers, metavar="N,N,...", help="survivors of every scale, instead of the plan's")
-    group.add_argument("--lambda", dest="lam", type=float, help="how strongly scores decide (default: the plan's, 10)")
+    group.add_argument(
+        "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var starts with 8 n (default: %(default)s)"
+    )
+    group.add_argument(
+        "--schedule", type=numbers.COUNT.list, metavar="N,N,...", help="survivors of every scale, instead of the plan's"
+    )
+    group.add_argument(
+        "--lambda", dest="lam", type=numbers.NOT_NEGATIVE, help="how strongly scores decide (default: the plan's, 10)"
+    )
     group.add_argument("--potential", choices=POTENTIALS, help="what of the scores counts (default: the plan's)")
     group.add_argument("--scheme", choices=SCHEMES, help="how survivors are drawn (default: the plan's)")
-    group.add_argument("--target-ess", type=float, help="choose lambda so that this share of the samples stays effective")
-    group.add_argument("--ess-threshold", type=float, help="resample only below this share of effective samples")
+    group.add_argument("--target-ess", type=numbers.SHARE, help="choose lambda so that this share of the samples stays effective")
+    group.add_argument("--ess-threshold", type=numbers.SHARE, help="resample only below this share of effective samples")
     group.add_argument("--reward", action="append", metavar="NAME", help=f"{', '.join(REWARDS)}; repeat to blend")
     group.add_argument("--blend", choices=BLENDS, default="softmax", help="how several rewards become one (default: %(default)s)")
     group.add_argument("--extractor", default="latent-pool", metavar="NAME", help=", ".join(EXTRACTORS))
 
 
 def _add_sampling_arguments(group: Any) -> None:
-    for name, what in (("guidance", "guidance strength"), ("tau", "temperature"), ("top-p", "nucleus")):
+    for name, what, number in (
+        ("guidance", "guidance strength", numbers.FINITE), ("tau", "temperature", numbers.POSITIVE),
+        ("top-p", "nucleus", numbers.SHARE),
+    ):
         said = f"{what}, for all scales or for each (default: the model's)"
-        group.add_argument(f"--{name}", type=_numbers, metavar="X[,X...]", help=said)
+        group.add_argument(f"--{name}", type=number.one_or_list, metavar="X[,X...]", help=said)
     group.add_argument("--pixel-budget", choices=PIXEL_BUDGETS, default="1M", help="size of the picture (default: %(default)s)")
-    group.add_argument("--aspect-ratio", type=float, default=1.0, help="height / width (default: %(default)s)")
-    group.add_argument("--look-shrink", type=int, default=1, help="show unfinished samples this many times smaller (default: 1)")
-    group.add_argument("--tiled-decode", type=int, default=0, metavar="PIXELS", help="decode in tiles of this side, to save memory")
+    group.add_argument("--aspect-ratio", type=numbers.POSITIVE, default=1.0, help="height / width (default: %(default)s)")
+    group.add_argument(
+        "--look-shrink", type=numbers.COUNT, default=1, help="show unfinished samples this many times smaller (default: 1)"
+    )
+    group.add_argument(
+        "--tiled-decode", type=numbers.PIXELS, default=0, metavar="PIXELS", help="decode in tiles of this side, to save memory"
+    )
     group.add_argument("--float8-cache", action="store_true", help="keys and values in one byte per number; bits change a little")
-    group.add_argument("--max-cache-mib", type=float, help="cap on keys and values, in MiB; smaller groups run if need be")
+    group.add_argument(
+        "--max-cache-mib", type=numbers.POSITIVE, help="cap on keys and values, in MiB; smaller groups run if need be"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the search; 1 for what cannot run, 130 after Ctrl-C, which leaves a state to go on from."""
-    try:
-        return _generate(args)
-    except BrokenPipeError:
-        raise  # nobody reads the output any more, which is no fault of the run: cli.py ends it
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted before the first scale.", file=sys.stderr)
-        return INTERRUPTED
-
-
-def _generate(args: argparse.Namespace) -> int:
+    """Run the search. Ctrl-C leaves a state to go on from."""
     from ..infinity.text import encode_prompt
     from ..search.memory import Sampler
     from ..search.run import run
@@ -106,8 +107,7 @@ def _generate(args: argparse.Namespace) -> int:
         sampler = Sampler(_sampling(args, model), cap, args.float8_cache, progress.on_scale)
         result = run(state, plan, reward, extractor, sampler, _decode(args, model, schedule), progress.on_step)
     except KeyboardInterrupt:
-        print(progress.saved(), file=sys.stderr)
-        return INTERRUPTED
+        raise KeyboardInterrupt(progress.saved()) from None
     finally:
         progress.close()
     print(write_result(result, args.out))
@@ -157,17 +157,17 @@ def write_result(result: Result, out: Path) -> str:
 
     Returns what to tell the user.
     """
+    from ..atomic import write, write_picture
     from ..inspect.sheet import contact_sheet
     from ..search.save import save_state
 
     pictures = [_picture(image) for image in result.images]
-    pictures[result.best].save(out / "answer.png")
+    write_picture(out / "answer.png", pictures[result.best])
     if len(pictures) > 1:
         for row, picture in enumerate(pictures):
-            picture.save(out / f"sample-{row:02d}.png")
-        contact_sheet(result.state, result.images).save(out / "contact-sheet.png")
-    report = json.dumps(result.report, indent=1, allow_nan=False)
-    (out / "report.json").write_text(report + "\n", encoding="utf-8")
+            write_picture(out / f"sample-{row:02d}.png", picture)
+        write_picture(out / "contact-sheet.png", contact_sheet(result.state, result.images))
+    write(out / "report.json", json.dumps(result.report, indent=1, allow_nan=False) + "\n")
     save_state(result.state, out / STATE_FILE)
     score = result.report["answer"]["score"]
     judged = "not scored" if score is None else f"{result.report['reward']} {score:.4f}"
@@ -240,12 +240,3 @@ def _decode(args: argparse.Namespace, model: Any, schedule: ScaleSchedule) -> Ca
 def _sampling(args: argparse.Namespace, model: Any) -> Any:
     given = {name: getattr(args, name) for name in ("guidance", "tau", "top_p") if getattr(args, name) is not None}
     return replace(model.config.sampling, **given)
-
-
-def _numbers(text: str) -> float | tuple[float, ...]:
-    values = tuple(float(word) for word in text.split(","))
-    return values if len(values) > 1 else values[0]
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split(","))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,17 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print one line per model; 0 if all are ok, 1 otherwise."""
+    """Print one line per model; 0 if all are ok, 1 otherwise. Raises OSError and ValueError for a folder without models."""
     if not args.directory.is_dir():
-        print(f"There is no folder {args.directory}.", file=sys.stderr)
-        return 1
+        raise NotADirectoryError(f"There is no folder {args.directory}.")
     results = []
     for result in verify_directory(args.directory):
         print(result.line(), flush=True)
         results.append(result)
     if not results:
-        print(f"{args.directory} holds no reference models: expected <name>.json files with a 'kind'.", file=sys.stderr)
-    return 0 if results and all(result.ok for result in results) else 1
+        raise ValueError(f"{args.directory} holds no reference models: expected <name>.json files with a 'kind'.")
+    return 0 if all(result.ok for result in results) else 1
 
 
 def verify_directory(directory: Path) -> Iterator[VerifyResult]:

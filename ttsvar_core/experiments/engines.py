@@ -7,15 +7,17 @@ most the unit it was running with it, and that unit is run again.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.connection import Connection
 
 DEATHS = 3  # worker deaths in a row, with nothing finished in between, after which the work itself is to blame
 Result = Any
@@ -46,6 +48,9 @@ def opened(workers: int = 1, engine: str = "processes", address: str | None = No
         processes = _Processes(workers)
         try:
             yield processes.run
+        except BaseException:  # what runs is not waited for
+            processes.stop()
+            raise
         finally:
             processes.close()
 
@@ -60,8 +65,12 @@ class _Processes:
     """A pool of fresh processes. When one dies, the pool is started again with what is left to do."""
 
     def __init__(self, workers: int) -> None:
+        import multiprocessing
+
         self._workers = workers
+        self._context = multiprocessing.get_context("spawn")
         self._pool: ProcessPoolExecutor | None = None
+        self._watched, self._alive = self._context.Pipe(duplex=False)  # ends where this process does, or stops them
 
     def run(self, call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
         pending, deaths = dict(enumerate(tasks)), 0
@@ -81,7 +90,8 @@ class _Processes:
         from concurrent.futures.process import BrokenProcessPool
 
         try:
-            futures = {self._started().submit(_on_one_thread, call, task): index for index, task in pending.items()}
+            with _interrupts_held():  # a worker inherits this, and leaves Ctrl-C to this process from its first moment on
+                futures = {self._started().submit(_on_one_thread, call, task): index for index, task in pending.items()}
             for future in as_completed(futures):
                 if not isinstance(future.exception(), BrokenProcessPool):
                     del pending[futures[future]]
@@ -92,13 +102,17 @@ class _Processes:
             self.close()
 
     def _started(self) -> ProcessPoolExecutor:
-        import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=follow_parent)
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=self._context, initializer=_follow, initargs=(self._watched,)
+            )
         return self._pool
+
+    def stop(self) -> None:
+        """End the workers at once, whatever they are doing."""
+        self._alive.close()
 
     def close(self) -> None:
         if self._pool is not None:
@@ -166,10 +180,26 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def follow_parent() -> None:
-    """Let a worker process end when its parent does, however that ends."""
-    import multiprocessing
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; processes started in it never see one (on Windows `_follow` sees to that)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+def _follow(parent: Connection) -> None:
+    """Let a worker process end when its parent does, however that ends, or says so by closing its end of a pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Connection) -> None:
+    with suppress(OSError):  # how Windows says that the other end is gone
+        parent.poll(None)
+    os._exit(1)

@@ -7,13 +7,12 @@ running number from the file name).
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ..atomic import write, write_picture
 from .prompts import Prompt
 
 LAYOUTS = ("geneval", "t2i-compbench")
@@ -32,39 +31,19 @@ class Layout(NamedTuple):
 
     def save(self, arm: str, place: int, number: int, prompt: Prompt, image: Tensor) -> Path:
         """Write one image (H, W, 3) in [0, 1] and what goes with it; returns its path."""
+        from PIL import Image
+
         root = Path(self.folder) / arm
         if self.kind == "geneval":
             home = root / f"{place:05d}"
             (home / "samples").mkdir(parents=True, exist_ok=True)
             metadata = prompt.metadata or {"tag": prompt.category, "prompt": prompt.text}
-            write_atomically(home / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
+            write(home / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
             path = home / "samples" / f"{number:04d}.png"
         else:
             if "_" in prompt.text or "/" in prompt.text:
                 raise ValueError(f"T2I-CompBench reads prompts from file names; {prompt.text!r} cannot be one (it has _ or /)")
             (root / "samples").mkdir(parents=True, exist_ok=True)
             path = root / "samples" / f"{prompt.text}_{place * SEEDS_PER_PROMPT + number:06d}.png"
-        _write_png(path, image)
+        write_picture(path, Image.fromarray((image.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()))
         return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that at any moment it is there whole or as it was before."""
-    partial = _partial(path)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _partial(path: Path) -> Path:
-    """Where a file is written before it takes its place: a name no other worker on any machine has, and a short one, because a
-    prompt may fill the file's own."""
-    return path.with_name(f".{uuid.uuid4().hex}.part")
-
-
-def _write_png(path: Path, image: Tensor) -> None:
-    from PIL import Image
-
-    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    partial = _partial(path)
-    Image.fromarray(pixels).save(partial, format="PNG")
-    os.replace(partial, path)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..reading import read_text, refusing
 from ..scenes.grammar import CATEGORIES, SPLITS, prompts_of
 
 _ORDER_KEY = 5
@@ -54,15 +55,15 @@ def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ..
     A repeated prompt is kept once. Raises ValueError, naming the line, for a line that is no prompt.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
     read = _json_prompt if path.suffix in (".jsonl", ".json") else _text_prompt
     prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            one = read(line, f"{path.name}, line {number}")
-            prompts.setdefault(one.text, one)
-    if not prompts:
-        raise ValueError(f"{path} holds no prompts; expected one per line")
+    with refusing(path, "Give one prompt per line."):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            if line.strip():
+                one = read(line, f"line {number}")
+                prompts.setdefault(one.text, one)
+        if not prompts:
+            raise ValueError("no prompts")
     return tuple(prompts.values())[:count]
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..atomic import write
 from . import plots
 from .arms import Experiment
 from .definitions import build
-from .layout import write_atomically
 from .runner import setting_of
 from .stats import CONFIDENCE, Comparison, Interval
 from .tables import agreement, arm_row, category_rows, consistency, pair_row, shown_metrics, watched_arms
@@ -44,8 +44,8 @@ def write_report(results_path: str | Path) -> tuple[Path, Path]:
     folder = results_path.parent
     title = f"Experiment {experiment.name}"
     markdown, page = folder / "report.md", folder / "report.html"
-    write_atomically(markdown, _markdown(title, sections, folder / "plots"))
-    write_atomically(page, _html(title, sections))
+    write(markdown, _markdown(title, sections, folder / "plots"))
+    write(page, _html(title, sections))
     return markdown, page
 
 
@@ -172,7 +172,7 @@ def _markdown(title: str, sections: list[Section], plot_folder: Path) -> str:
         if section.figure:
             plot_folder.mkdir(exist_ok=True)
             name = f"{number:02d}.png"
-            (plot_folder / name).write_bytes(section.figure)
+            write(plot_folder / name, section.figure)
             parts.append(f"![{section.title}]({plot_folder.name}/{name})")
         if section.rows:
             parts.append(markdown_table(section.rows))

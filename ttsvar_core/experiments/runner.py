@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..atomic import write
+from ..reading import parse_json, read_text, refusing
 from ..search.save import alike
-from .arms import Experiment, Setting
+from .arms import Arm, Experiment, Setting
 from .definitions import build
 from .engines import Engine, opened
-from .layout import Layout, write_atomically
+from .layout import Layout
 from .prompts import Prompt
-from .unit import Task, Unit, describe, run_unit
+from .unit import Task, Unit, check_record, describe, run_unit
 from .world import World
 
 FORMAT = 1
@@ -51,7 +53,8 @@ def run_experiment(
     """Run what is not yet in ``out`` and write ``results.json``; returns its path.
 
     ``factory`` must be hashable and travel between processes (`world.WorldFiles`). ``progress(done, total)`` is called after
-    every unit. Raises OtherExperiment if ``out`` holds the results of other models, plans or settings.
+    every unit. Raises OtherExperiment if ``out`` holds the results of other models, plans or settings, UnusableFile if what it
+    holds is damaged; both before anything runs.
     """
     if seeds < 1 or not prompts:
         raise ValueError(f"{len(prompts)} prompts and {seeds} seeds leave nothing to run; give at least one of each")
@@ -65,11 +68,15 @@ def run_experiment(
         experiment = build(name, setting_of(world), n)
         identity = _identity(world, experiment, n, where.images)
         _claim(out, identity)
-        missing = [Task(factory, experiment.arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
+        arms, metrics = experiment.arms, world["metrics"]
+        missing = [Task(factory, arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
+        lacking = {task.unit.key for task in missing}
+        found = {unit.key: read_unit(out, unit, arms, metrics) for unit in units if unit.key not in lacking}
         _run_missing(out, missing, engine, len(units), progress)
-    results = {**identity, "units": [read_unit(out, unit) for unit in units]}
+    found |= {task.unit.key: read_unit(out, task.unit, arms, metrics) for task in missing}
+    results = {**identity, "units": [found[unit.key] for unit in units]}
     path = out / "results.json"
-    write_atomically(path, _dumps(results))
+    write(path, _dumps(results))
     return path
 
 
@@ -79,9 +86,12 @@ def setting_of(world: dict[str, Any]) -> Setting:
     return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]))
 
 
-def read_unit(out: Path, unit: Unit) -> dict[str, Any]:
-    """A finished unit's record, with its category as the present list of prompts has it."""
-    record = json.loads(_unit_path(out, unit).read_text(encoding="utf-8"))
+def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> dict[str, Any]:
+    """A finished unit's record, with its category as the present list of prompts has it. Raises UnusableFile."""
+    path = _unit_path(out, unit)
+    with refusing(path, "Remove it and repeat the command: it is run again."):
+        record = parse_json(read_text(path))
+        check_record(record, unit, arms, metrics)
     return {**record, "category": unit.prompt.category}
 
 
@@ -91,7 +101,7 @@ def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progr
     done, started = total - len(tasks), time.monotonic()
     tell(done, total)
     for key, seconds, record in engine(_timed_unit, tasks):
-        write_atomically(_unit_path(out, units[key]), _dumps(record))
+        write(_unit_path(out, units[key]), _dumps(record))
         with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
             log.write(_line({"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}))
         done += 1
@@ -123,22 +133,26 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
     path = out / "experiment.json"
     (out / "units").mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        write_atomically(path, _dumps(identity))
+        write(path, _dumps(identity))
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(_dumps(identity))
-    texts = [one.get("world", {}).get("text") for one in (found, wanted)]
-    if alike(*texts):
-        found["world"]["text"] = texts[1]
-    differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    if "world" in differing:
-        worlds = [one.get("world", {}) for one in (found, wanted)]
-        differing += sorted(f"world.{key}" for key in worlds[1] if worlds[0].get(key) != worlds[1][key])
+    with refusing(path, "Choose another folder."):
+        differing = _differing(parse_json(read_text(path)), json.loads(_dumps(identity)))
     if differing:
         raise OtherExperiment(
             f"{out} holds results of another experiment: {', '.join(differing)} differ. Choose another folder, or repeat what "
             "made it; more prompts and more seeds may be added to the same folder"
         )
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    worlds = [one.get("world", {}) for one in (found, wanted)]
+    texts = [world.get("text") for world in worlds]
+    if alike(*texts):
+        worlds[0]["text"] = texts[1]
+    differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    if "world" in differing:
+        differing += sorted(f"world.{key}" for key in worlds[1] if worlds[0].get(key) != worlds[1][key])
+    return differing
 
 
 def _dumps(value: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..reading import finite, whole
 from .arms import Arm
-from .flops import plan_cost
+from .flops import Cost, plan_cost
 from .layout import Layout
 from .prompts import Prompt
 from .walk import Finished, walk
@@ -62,6 +63,25 @@ def run_unit(task: Task) -> dict[str, Any]:
         if task.layout:
             task.layout.save(arm.name, task.unit.place, task.unit.number, prompt, finished[arm.name].images[record["best"]])
     return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}
+
+
+def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> None:
+    """Raise unless ``record`` is this unit's and has what reports read (`reading.refusing` makes one error of what is raised)."""
+    prompt = unit.prompt
+    for name, expected in (("prompt", prompt.text), ("number", unit.number), ("seed", prompt.seed(unit.number))):
+        if record[name] != expected:
+            raise ValueError(f"another unit's result: its {name} is {record[name]!r}, expected {expected!r}")
+    for arm in arms:
+        found = record["arms"][arm.name]
+        scores = found["scores"]
+        whole(found["best"], 0, len(scores) - 1)
+        history = found["history"] if arm.plan.score_at else ()
+        if arm.plan.score_at and {len(row) for row in history} != {len(arm.plan.survivors)}:
+            raise ValueError(f"{arm.name} was not scored at every scale")
+        values = [*scores, *(found["answer"][name] for name in metrics), *(found["cost"][name] for name in Cost._fields)]
+        values += [value for row in history for value in row if value is not None]
+        for value in values:
+            finite(value)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .plan import STAGES, Plan, Stage, scored_at
 
+MAX_COUNT = 2**16  # samples or scales that a plan in a file may name
 _FIRST_VERSION = {"cluster": "cluster", "potential": "resample"}  # its selectors and the stages they are now
 _SPOKEN = {"lam": "lambda"}  # what Python cannot call so
 _WRITTEN = {spoken: written for written, spoken in _SPOKEN.items()}
@@ -83,8 +84,8 @@ def _refuse_unknown(data: dict, known: set[str], what: str) -> None:
 
 def _whole(value: Any) -> int:
     number = int(value)
-    if number != float(value):
-        raise ValueError(f"expected a whole number in the plan, got {value!r}")
+    if number != float(value) or number > MAX_COUNT:
+        raise ValueError(f"expected a whole number up to {MAX_COUNT} in the plan, got {str(value)[:40]!r}")
     return number
 
 
@@ -93,13 +94,14 @@ _READERS = {"int": _whole, "float": float, "float | None": float, "str": str}
 
 def save_plan(plan: Plan, path: str | Path) -> None:
     """Write `plan` as JSON."""
-    Path(path).write_text(json.dumps(to_json(plan), indent=2) + "\n", encoding="utf-8")
+    from ..atomic import write
+
+    write(path, json.dumps(to_json(plan), indent=2) + "\n")
 
 
 def load_plan(path: str | Path) -> Plan:
-    """Read a plan from JSON. Raises ValueError for text that is not JSON, and as `from_json` does."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return from_json(data)
+    """Read a plan from JSON. Raises ValueError, naming the file, for text that is not JSON and where `from_json` does."""
+    from ..reading import parse_json, read_text, refusing
+
+    with refusing(path, "Correct it as save_plan writes them, or choose another."):
+        return from_json(parse_json(read_text(path)))

@@ -7,26 +7,26 @@ the same values; keys and values are replayed when sampling goes on, or stored t
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..bsq.bits import fuse
-from ..config import StepSampling
+from ..bsq.bits import cell_grid, fuse
 from ..infinity.cache import Chunk, KVCache, compact
-from ..scales import ScaleSchedule
+from ..reading import refusing
+from ..selection import as_log_weights
 from ..state import LineageStep, SearchState, start
+from .saved import MAX_FEATURE_BYTES, REMEDY, Saved, dumped, read_saved
 
 if TYPE_CHECKING:
     from ..image_model import ImageModel
     from ..infinity.text import Conditioning
 
-FORMAT = "ttsvar-state-1"
+_SHOWN = 400  # characters of a prompt in a message
 _SKETCH_BINS = 16
 _SKETCH_TOLERANCE = 0.05  # text encoders in half precision differ by less, other prompts and encoders by far more
 
@@ -37,49 +37,77 @@ def save_state(state: SearchState, path: str | Path, with_cache: bool = False) -
     with_cache: store keys and values as well, so that going on is bit-equal even after selections (a replayed cache
     agrees to rounding).
     """
-    from ..checkpoint.write import save_whole
+    from ..checkpoint.write import write_safetensors
 
     tensors = {f"bits.{scale:02d}": _packed(bits) for scale, bits in enumerate(state.bits)}
     tensors |= {"scores": state.scores.contiguous(), "log_weights": state.log_weights.contiguous()}
     if with_cache and state.cache is not None:
         tensors |= _cache_tensors(compact(list(state.cache.chunks)))
-    save_whole({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, _metadata(state))
+    write_safetensors(path, tensors, dumped(_about(state)))
 
 
 def load_state(path: str | Path, model: ImageModel, conditioning: Conditioning) -> SearchState:
     """The state saved at `path`, for the same model and prompt.
 
     Raises ValueError, naming the difference, for a state of another model or prompt, and for a file that is not a whole
-    state.
+    state (`reading.UnusableFile`); in both cases before anything is allocated for it.
     """
-    tensors, about = _read(Path(path))
-    _check_model(about, model)
-    _check_prompt(about, conditioning)
-    schedule = ScaleSchedule(tuple(tuple(grid) for grid in about["grids"]), tuple(about["rope_grid"]))
-    state = start(model, conditioning, about["samples"], about["seed"], schedule)
-    bits = tuple(_unpacked(tensors, scale, state) for scale in range(about["next_scale"]))
-    features = state.features
-    for scale, one in enumerate(bits):
-        features = fuse(features.to(one.device), one, scale, schedule, model.patchify)
-    return state._replace(
-        next_scale=about["next_scale"],
-        bits=bits,
-        features=features,
-        cache=_cache(tensors, about["next_scale"], model.transformer.device),
-        scores=tensors["scores"],
-        log_weights=tensors.get("log_weights", state.log_weights),
-        lineage=tuple(_lineage_step(step) for step in about["lineage"]),
-        steps=tuple(StepSampling(*step[:3], tuple(step[3])) for step in about["steps"]),
-    )
+    with refusing(path, REMEDY):
+        saved, file = read_saved(path)
+    with file:
+        with refusing(path, REMEDY):
+            saved.check_bytes(file)
+        _check_model(path, saved.about, model)
+        _check_prompt(path, saved.about, conditioning)
+        with refusing(path, REMEDY):
+            return _state(saved, file, model, conditioning)
 
 
 def describe_file(path: str | Path) -> dict:
     """What a saved state says about itself, without a model: prompt, model, seed, samples, scales, lineage."""
-    return _read(Path(path))[1]
+    with refusing(path, REMEDY):
+        saved, file = read_saved(path)
+        file.close()
+        return saved.about
 
 
-def _metadata(state: SearchState) -> dict[str, str]:
-    about = {
+def _state(saved: Saved, file: BinaryIO, model: ImageModel, conditioning: Conditioning) -> SearchState:
+    about, schedule, device = saved.about, saved.schedule, model.transformer.device
+    samples, scales = about["samples"], about["next_scale"]
+    _check_size(samples, schedule.final, model)
+    scores = saved.read(file, "scores", torch.float32, samples, len(schedule))
+    if torch.isinf(scores).any():
+        raise ValueError("its scores hold infinity")
+    per_token = model.config.transformer.bits_per_token
+    bits = tuple(
+        _unpacked(saved, file, scale, (samples, schedule.tokens[scale], per_token)).to(device) for scale in range(scales)
+    )
+    state = start(model, conditioning, samples, about["seed"], schedule)
+    weights = state.log_weights  # of files of the first version, which hold none
+    if "log_weights" in saved.entries:
+        weights = saved.read(file, "log_weights", torch.float64, samples)
+        as_log_weights(weights)
+    features = state.features
+    for scale, of_scale in enumerate(bits):
+        features = fuse(features.to(device), of_scale, scale, schedule, model.patchify)
+    return state._replace(
+        next_scale=scales, bits=bits, features=features, cache=_cache(saved, file, model), scores=scores,
+        log_weights=weights, lineage=saved.lineage, steps=saved.steps,
+    )
+
+
+def _check_size(samples: int, grid: tuple[int, int], model: ImageModel) -> None:
+    """Features are the one thing that a file needs not hold and a state does."""
+    size = 4 * samples * model.config.tokenizer.codebook_dim * math.prod(cell_grid(grid, model.patchify))
+    if size > MAX_FEATURE_BYTES:
+        raise ValueError(
+            f"{samples} samples of {grid[0]}x{grid[1]} tokens need {size / 2**20:,.0f} MiB of features, at most "
+            f"{MAX_FEATURE_BYTES / 2**20:.0f} are loaded"
+        )
+
+
+def _about(state: SearchState) -> dict[str, Any]:
+    return {
         "model": state.model.name,
         "model_fingerprint": state.model.fingerprint,
         "prompt": state.conditioning.prompt,
@@ -94,55 +122,36 @@ def _metadata(state: SearchState) -> dict[str, str]:
         "steps": [list(step) for step in state.steps],
         "lineage": [_without_nan(step) for step in state.lineage],
     }
-    return {"format": FORMAT, "state": json.dumps(about, allow_nan=False)}
 
 
 def _without_nan(step: LineageStep) -> dict:
     return {**step._asdict(), "scores": [None if math.isnan(score) else score for score in step.scores]}
 
 
-def _lineage_step(data: dict) -> LineageStep:
-    scores = tuple(math.nan if score is None else score for score in data["scores"])
-    return LineageStep(**{**data, "ancestors": tuple(data["ancestors"]), "scores": scores})
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # copies: what is mapped keeps the file open, and on Windows an open file cannot be replaced
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); save the state again") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a saved state: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-    return tensors, json.loads(metadata["state"])
-
-
-def _check_model(about: dict, model: ImageModel) -> None:
+def _check_model(path: str | Path, about: dict, model: ImageModel) -> None:
     if about["model_fingerprint"] != model.fingerprint:
         raise ValueError(
-            f"the state was made with model {about['model']} (fingerprint {about['model_fingerprint'][:12]}), the model "
-            f"given is {model.name} (fingerprint {model.fingerprint[:12]}); load the model it was made with"
+            f"{path} was made with model {about['model'][:_SHOWN]} (fingerprint {about['model_fingerprint'][:12]}), the model "
+            f"given is {model.name} (fingerprint {model.fingerprint[:12]}); use the model it was made with"
         )
 
 
-def _check_prompt(about: dict, conditioning: Conditioning) -> None:
+def _check_prompt(path: str | Path, about: dict, conditioning: Conditioning) -> None:
     for what, saved, given in (
         ("prompt", about["prompt"], conditioning.prompt),
         ("negative prompt", about["negative_prompt"], conditioning.negative_prompt),
     ):
         if saved != given:
-            raise ValueError(f"the state was made for the {what} {saved!r}, given is {given!r}; encode the former")
+            raise ValueError(
+                f"{path} was made for the {what} {repr(saved)[:_SHOWN]}, given is {repr(given)[:_SHOWN]}; use the former"
+            )
     for what, saved, given in (
         ("prompt", about["text_sketch"], conditioning.text),
         ("negative prompt", about["negative_sketch"], conditioning.negative),
     ):
         if not alike(saved, sketch(given)):
             raise ValueError(
-                f"the text features of the {what} are not those the state was made with, though the words are the same; "
+                f"the text features of the {what} are not those {path} was made with, though the words are the same; "
                 "use the same text encoder"
             )
 
@@ -162,7 +171,7 @@ def alike(saved: list[float] | None, given: list[float] | None) -> bool:
     """Whether two sketches are of the same text features, up to a change of precision."""
     if not saved or not given:
         return saved == given
-    if saved[-1] != given[-1]:
+    if len(saved) != len(given) or saved[-1] != given[-1]:
         return False
     one, two = np.asarray(saved[:-1]), np.asarray(given[:-1])
     return bool(np.abs(one - two).max() <= _SKETCH_TOLERANCE * np.abs(one).max())
@@ -172,15 +181,11 @@ def _packed(bits: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(bits.cpu().numpy()))
 
 
-def _unpacked(tensors: dict[str, Tensor], scale: int, state: SearchState) -> Tensor:
-    """Bits (P, L, Z) uint8 of a scale, on the transformer's device."""
-    shape = (state.samples, state.schedule.tokens[scale], state.model.config.transformer.bits_per_token)
-    packed, count = tensors.get(f"bits.{scale:02d}"), math.prod(shape)
-    if packed is None or len(packed) != -(-count // 8):
-        came = "none" if packed is None else f"{len(packed)} bytes"
-        raise ValueError(f"the saved bits of scale {scale} are {came}; expected {-(-count // 8)} bytes for {shape}")
-    bits = np.unpackbits(packed.numpy(), count=count).reshape(shape)
-    return torch.from_numpy(bits).to(state.model.transformer.device)
+def _unpacked(saved: Saved, file: BinaryIO, scale: int, shape: tuple[int, int, int]) -> Tensor:
+    """Bits (P, L, Z) uint8 of a scale."""
+    count = math.prod(shape)
+    packed = saved.read(file, f"bits.{scale:02d}", torch.uint8, -(-count // 8))
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).reshape(shape))
 
 
 def _cache_tensors(cache: KVCache) -> dict[str, Tensor]:
@@ -193,14 +198,34 @@ def _cache_tensors(cache: KVCache) -> dict[str, Tensor]:
     return tensors
 
 
-def _cache(tensors: dict[str, Tensor], scales: int, device: torch.device) -> KVCache | None:
-    if not any(name.startswith("keys.") for name in tensors):
+def _cache(saved: Saved, file: BinaryIO, model: ImageModel) -> KVCache | None:
+    """Keys and values of every finished scale, if the file has them."""
+    first = saved.entries.get("keys.00.000")
+    if first is None:
         return None
+    config, samples = model.config.transformer, saved.about["samples"]
     chunks = []
-    for scale in range(scales):
+    for scale in range(saved.about["next_scale"]):
+        branches, stored = saved.entries[f"keys.{scale:02d}.000"].shape[:2]
+        shape = (branches, stored, config.num_heads, saved.schedule.tokens[scale], config.embed_dim // config.num_heads)
+        if branches != first.shape[0] or branches not in (1, 2):
+            raise ValueError(f"keys of {branches} guidance branches at scale {scale}")
         keys, values = (
-            tuple(tensors[name].to(device) for name in sorted(tensors) if name.startswith(f"{side}.{scale:02d}."))
+            tuple(saved.read(file, f"{side}.{scale:02d}.{layer:03d}", first.dtype, *shape) for layer in range(config.depth))
             for side in ("keys", "values")
         )
-        chunks.append(Chunk(keys, values, tensors.get(f"rows.{scale:02d}")))
+        if not all(torch.isfinite(tensor.float()).all() for tensor in (*keys, *values)):
+            raise ValueError(f"keys or values of scale {scale} are no numbers")
+        chunks.append(Chunk(keys, values, _rows(saved, file, f"rows.{scale:02d}", stored, samples)).to(model.transformer.device))
     return KVCache(tuple(chunks))
+
+
+def _rows(saved: Saved, file: BinaryIO, name: str, stored: int, samples: int) -> Tensor | None:
+    if name not in saved.entries:
+        if stored != samples:
+            raise ValueError(f"keys of {stored} samples for {samples}")
+        return None
+    rows = saved.read(file, name, torch.int64, samples)
+    if not 0 <= int(rows.min()) <= int(rows.max()) < stored:
+        raise ValueError(f"{name} names a sample that is not there")
+    return rows

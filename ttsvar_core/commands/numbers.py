@@ -1,0 +1,48 @@
+"""Numbers on a command line, and the ranges they may lie in."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import NamedTuple
+
+
+class Number(NamedTuple):
+    """The type of an option that is a number in a range; ``above``: without its least value. Raises ArgumentTypeError."""
+
+    kind: type = float
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+
+    def __call__(self, text: str) -> float:
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        if not (self.least <= value <= self.most and math.isfinite(value)) or (self.above and value == self.least):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self}")
+        return value
+
+    def __str__(self) -> str:
+        least = f" {'above' if self.above else 'of at least'} {self.least}" if self.least > -math.inf else ""
+        most = f", at most {self.most}" if self.most < math.inf else ""
+        return f"{'a whole' if self.kind is int else 'a finite'} number{least}{most}"
+
+    def list(self, text: str) -> tuple[float, ...]:
+        """Several, with commas between them."""
+        return tuple(self(word) for word in text.split(","))
+
+    def one_or_list(self, text: str) -> float | tuple[float, ...]:
+        """One for all scales, or one for each."""
+        values = self.list(text)
+        return values if len(values) > 1 else values[0]
+
+
+COUNT = Number(int, 1, 2**16)
+SEED = Number(int, 0, 2**64 - 1)
+FINITE = Number()
+NOT_NEGATIVE = Number(least=0)
+POSITIVE = Number(least=0, above=True)
+SHARE = Number(least=0, most=1, above=True)
+PIXELS = Number(int, 0, 2**16)
