@@ -132,7 +132,7 @@ def test_weights_that_are_not_finite(tmp_path, bad, part):
 
 def test_weights_beyond_the_precision_asked_for(tmp_path):
     tensors = weights("transformer")
-    tensors["head.weight"][0, 0] = 1e6
+    tensors["word_embed.weight"][0, 0] = 1e6
     save_file(tensors, tmp_path / "m.safetensors")
     with_config(tmp_path, name="m")
     refuse("does not fit the range of torch.float16. Choose bfloat16", tmp_path / "m.safetensors", dtype=torch.float16)
