@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import html
 import logging
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checkpoint.reading import MAX_CONFIGURATION, read_bytes, reading
+from .files import MissingWeights
+
 log = logging.getLogger(__name__)
 
+OTHERWISE = "Name no folder to use the one shipped."
 SHIPPED = Path(__file__).parent / "vocab"
 IMAGE_REWARD_TOKENS = ("[DEC]", "[ENC]")
 """BLIP's additions to BERT's vocabulary; as 30522 and 30523 they follow its 30,522 word pieces."""
@@ -62,7 +66,8 @@ def bert_tokenizer(folder: str | Path | None = None, length: int = 35) -> Prompt
     from tokenizers.models import WordPiece
 
     path = _vocabulary(folder, ("vocab.txt",), "BERT", "bert_uncased.txt")
-    words = path.read_text(encoding="utf-8").splitlines()
+    with reading(path, OTHERWISE):
+        words = read_bytes(path).decode("utf-8").splitlines()
     tokenizer = Tokenizer(WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -84,8 +89,9 @@ def clip_tokenizer(folder: str | Path | None = None, length: int = 77) -> Prompt
     from tokenizers.models import BPE
 
     path = _vocabulary(folder, ("merges.txt", "bpe_simple_vocab_16e6.txt.gz"), "CLIP", "clip_merges.txt")
-    vocabulary, merges = _clip_vocabulary(path)
-    tokenizer = Tokenizer(BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=CLIP_END))
+    with reading(path, OTHERWISE):
+        vocabulary, merges = _clip_vocabulary(path)
+        tokenizer = Tokenizer(BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=CLIP_END))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -102,7 +108,9 @@ def _clip_vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
     """CLIP's entries by id: the bytes, the bytes that end a word, the merges, the two markers."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    raw = read_bytes(path)
+    if path.suffix == ".gz":
+        raw = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw, MAX_CONFIGURATION)
     lines = raw.decode("utf-8").split("\n")[1 : CLIP_MERGES + 1]
     merges = [(first, second) for first, second in (line.split() for line in lines)]
     letters = _byte_letters()
@@ -123,8 +131,6 @@ def _vocabulary(folder: str | Path | None, names: tuple[str, ...], whose: str, s
     if folder is None:
         return SHIPPED / shipped
     for name in names:
-        if (path := Path(folder) / name).is_file():
+        if (path := Path(folder) / name).exists():
             return path
-    raise FileNotFoundError(
-        f"{folder} holds no {whose} vocabulary: expected {' or '.join(names)}. Name no folder to use the one shipped."
-    )
+    raise MissingWeights(f"{folder} holds no {whose} vocabulary: expected {' or '.join(names)}. {OTHERWISE}")
