@@ -133,8 +133,10 @@ def _read_safetensors(path: Path, start: bytes) -> RawCheckpoint:
 def _check_safetensors_size(path: Path, start: bytes) -> None:
     """Refuse what is no safetensors file, or not all of one."""
     header_size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-    if start[8:9] != b"{" or not 2 <= header_size <= _MAX_HEADER:
-        raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Is it a model file at all?")
+    if header_size > _MAX_HEADER and start[8:9] == b"{":
+        raise CheckpointError(f"{path.name} claims a header of {header_size:,} bytes, more than any model has. Choose another file.")
+    if start[8:9] != b"{" or header_size < 2:
+        raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
     with path.open("rb") as file:
         file.seek(8)
         header = file.read(header_size)
@@ -218,7 +220,8 @@ def _read_shards(index: Path) -> RawCheckpoint:
         mapped = mapped and shard.mapped
     lost = sorted(set(weight_map) - set(tensors))
     if lost:
-        raise CheckpointError(f"The shards lack {len(lost)} tensors that {index.name} names: {', '.join(lost[:5])}.")
+        listed = ", ".join(lost[:5])
+        raise CheckpointError(f"The shards lack {len(lost)} tensors that {index.name} names: {listed}. Download all again.")
     return RawCheckpoint(index.parent, tensors, {}, mapped)
 
 

@@ -53,8 +53,8 @@ def load_model(
     that are not finite. Tensors no module has are a UserWarning that names them.
     """
     raw = reader(Path(transformer_path)), reader(Path(tokenizer_path))
-    tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
     with reading(f"{raw[0].path.name} with {raw[1].path.name}"):
+        tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
         config, origin = _resolve(raw, tensors, config)
         config = _fit_unconditional(config, tensors[0])
         transformer, tokenizer = _build(config, operations)

@@ -36,9 +36,10 @@ def reading(source: str | Path, remedy: str = AGAIN, error: type[CheckpointError
     except ImportError:
         raise
     except CheckpointError as refused:
-        if name in str(refused):
+        text = " ".join(str(refused).split())  # names in files may hold anything
+        if name in text and text == str(refused):
             raise
-        raise type(refused)(f"{name}: {refused}") from refused
+        raise type(refused)(text if name in text else f"{name}: {text}") from refused
     except BaseException as failure:
         # The tokenizer library's panics are no Exception.
         foreign = isinstance(failure, Exception) or type(failure).__name__ == "PanicException"

@@ -185,7 +185,7 @@ def _find_tokenizer(path: Path, given: Path | None) -> Path:
     folder = given or (path if path.is_dir() else path.parent)
     if not folder.is_dir():
         return folder
-    if (folder / "tokenizer_config.json").is_file() and (folder / "tokenizer.json").is_file():
+    if (folder / "tokenizer_config.json").exists() and (folder / "tokenizer.json").is_file():
         return folder
     stems = ["", *([path.stem + "."] if path.is_file() else [])]
     for candidate in (folder / (stem + name) for stem in reversed(stems) for name in ("tokenizer.json", "spiece.model")):
