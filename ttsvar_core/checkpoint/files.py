@@ -134,7 +134,7 @@ def _check_safetensors_size(path: Path, start: bytes) -> None:
     """Refuse what is no safetensors file, or not all of one."""
     header_size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
     if header_size > _MAX_HEADER and start[8:9] == b"{":
-        raise CheckpointError(f"{path.name} claims a header of {header_size:,} bytes, more than any model has. Choose another file.")
+        raise CheckpointError(f"{path.name} claims a header of {header_size:,} bytes, more than models have. Choose another file.")
     if start[8:9] != b"{" or header_size < 2:
         raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
     with path.open("rb") as file:
