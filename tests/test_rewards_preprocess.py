@@ -102,7 +102,7 @@ def test_clip_ids_equal_those_of_transformers(prompt, tmp_path):
 
     from ttsvar_core.rewards.tokens import _clip_vocabulary
 
-    vocabulary, _ = _clip_vocabulary(SHIPPED / "clip_merges.txt")
+    vocabulary, _ = _clip_vocabulary((SHIPPED / "clip_merges.txt").read_bytes())
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text((SHIPPED / "clip_merges.txt").read_text(encoding="utf-8"), encoding="utf-8")
     theirs = CLIPTokenizerFast.from_pretrained(str(tmp_path))

@@ -161,11 +161,11 @@ def test_float16_keeps_the_layers_that_would_run_over_in_float32(encoder, tmp_pa
 
 def test_missing_tensors(tmp_path):
     tensors = {n: t for n, t in load_file(FOLDER / "model.safetensors").items() if "block.1.layer.1" not in n}
-    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors of a T5 encoder: encoder\.block\.1\.layer\.1"):
+    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors .*, first encoder\.block\.1\.layer\.1"):
         load_text_encoder(single_file(tmp_path, tensors))
     shutil.copytree(FOLDER, tmp_path / "t5")
     save_file(tensors, tmp_path / "t5" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors of a T5 encoder"):
+    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors"):
         load_text_encoder(tmp_path / "t5")
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .archive import check_old, check_zip
 from .errors import CheckpointError
+from .reading import check_regular, one_line, read_json, reading
 
 _INDEX_SUFFIX = ".index.json"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -23,7 +25,10 @@ _SINGLE_FILES = (
     "model.safetensors", "open_clip_model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
 )
-_MAX_HEADER = 100 * 2**20  # safetensors' own limit of its header, in bytes
+_MAX_HEADER = 8 * 2**20  # bytes; the largest published file has 0.1 MB
+_MAX_TENSORS = 20_000  # a training checkpoint with its optimizer has a few thousand
+_NESTING = 4  # of dictionaries within a file
+_SURPLUS = 2, 64 * 2**20  # tensors may claim twice the bytes of their file (shared weights), and this many more
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _FOREIGN_STARTS = {
     b"<": "a web page (the download went wrong, perhaps for want of a login)",
@@ -58,26 +63,59 @@ def read_checkpoint(path: str | Path) -> RawCheckpoint:
     CheckpointError for a path that does not exist, is empty, truncated, or not a model file.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if not path.exists():
-        raise CheckpointError(f"There is no file {path}. Check the name, or download the model there.")
-    if path.name.endswith(_INDEX_SUFFIX):
-        return _read_shards(path)
-    return _read_file(path)
+    with reading(path):
+        if path.is_dir():
+            return _read_folder(path)
+        if not path.exists():
+            raise CheckpointError(f"There is no file {path}. Check the name, or download the model there.")
+        if path.name.endswith(_INDEX_SUFFIX):
+            return _read_shards(path)
+        return _read_file(path)
 
 
 def _read_file(path: Path) -> RawCheckpoint:
+    check_regular(path)
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
         raise CheckpointError(f"{path.name} is empty. Download it again.")
+    raw = _read_format(path, start)
+    _check_tensors(raw)
+    return raw
+
+
+def _read_format(path: Path, start: bytes) -> RawCheckpoint:
+    if start[8:9] == b"{":  # before the first byte, which may be any: it belongs to the length of the header
+        return _read_safetensors(path, start)
     if start[:4] == _ZIP or start[:1] == _PICKLE:
         return _read_torch(path, mapped=start[:4] == _ZIP)
     for mark, what in _FOREIGN_STARTS.items():
         if start.lstrip().startswith(mark):
             raise CheckpointError(f"{path.name} is {what}. Expected a .pth or .safetensors file.")
     return _read_safetensors(path, start)
+
+
+def _check_tensors(raw: RawCheckpoint) -> None:
+    """Refuse tensors that are not plain numbers in memory, or that claim more of it than their file has."""
+    tensors = list(_nested(raw.content, _NESTING, set()))
+    if len(tensors) > _MAX_TENSORS:
+        raise CheckpointError(f"{raw.path.name} holds {len(tensors):,} tensors, more than any model here. Choose another file.")
+    for name, tensor in tensors:
+        if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"{name} of {raw.path.name} is no plain tensor. Save it again as a dense one.")
+    claimed, size = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors), raw.path.stat().st_size
+    if claimed > _SURPLUS[0] * size + _SURPLUS[1]:
+        raise CheckpointError(f"{raw.path.name} has {size:,} bytes and claims tensors of {claimed:,}. Download it again.")
+
+
+def _nested(content: dict[Any, Any], depth: int, seen: set[int]) -> Iterator[tuple[Any, Tensor]]:
+    """Tensors in dictionaries within dictionaries, each dictionary once, however they hold each other."""
+    seen.add(id(content))
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, dict) and depth and id(value) not in seen:
+            yield from _nested(value, depth - 1, seen)
 
 
 def _read_safetensors(path: Path, start: bytes) -> RawCheckpoint:
@@ -95,8 +133,10 @@ def _read_safetensors(path: Path, start: bytes) -> RawCheckpoint:
 def _check_safetensors_size(path: Path, start: bytes) -> None:
     """Refuse what is no safetensors file, or not all of one."""
     header_size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-    if start[8:9] != b"{" or not 2 <= header_size <= _MAX_HEADER:
-        raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Is it a model file at all?")
+    if header_size > _MAX_HEADER and start[8:9] == b"{":
+        raise CheckpointError(f"{path.name} claims a header of {header_size:,} bytes, more than models have. Choose another file.")
+    if start[8:9] != b"{" or header_size < 2:
+        raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
     with path.open("rb") as file:
         file.seek(8)
         header = file.read(header_size)
@@ -104,8 +144,12 @@ def _check_safetensors_size(path: Path, start: bytes) -> None:
         raise CheckpointError(f"{path.name} is truncated: it ends within its own header. Download it again.")
     try:
         entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        if len(entries) > _MAX_TENSORS:
+            raise CheckpointError(f"{path.name} names {len(entries):,} tensors, more than any model here. Choose another file.")
         promised = 8 + header_size + max((entry["data_offsets"][1] for entry in entries), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path.name} has a damaged safetensors header ({error}). Download it again.") from error
     size = path.stat().st_size
     if size < promised:
@@ -120,27 +164,23 @@ def _read_torch(path: Path, mapped: bool) -> RawCheckpoint:
     import torch
 
     by_name = path.suffix == ".safetensors"  # given such a path, torch.load goes by the name; given a file, by what it holds
-    mapped = mapped and not by_name
+    zipped, mapped = mapped, mapped and not by_name
     try:
+        (check_zip if zipped else check_old)(path)
         with path.open("rb") as file:
             content = torch.load(file if by_name else path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path.name} holds more than tensors ({_first_line(error)}) and is not opened, because that could run code. "
+            f"{path.name} holds more than tensors ({one_line(error)}) and is not opened, because that could run code. "
             "Expected a state dict; save only the state dict, or use a .safetensors file."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError, OSError) as error:
-        raise CheckpointError(
-            f"{path.name} is truncated or no PyTorch file ({_first_line(error)}). Download it again."
-        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # the unpickler trips over anything
+        raise CheckpointError(f"{path.name} is truncated or no PyTorch file ({one_line(error)}). Download it again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}; expected a dictionary of named tensors.")
     return RawCheckpoint(path, content, {}, mapped)
-
-
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _read_folder(folder: Path) -> RawCheckpoint:
@@ -160,9 +200,9 @@ def _read_folder(folder: Path) -> RawCheckpoint:
 
 def _read_shards(index: Path) -> RawCheckpoint:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map: dict[str, str] = read_json(index)["weight_map"]
         shard_paths = [index.parent / name for name in sorted(set(weight_map.values()))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index.name} is no index of shards ({error!r}). Download it again.") from error
     if any(path.parent != index.parent for path in shard_paths):
         raise CheckpointError(f"{index.name} names shards outside its own folder; that is not followed.")
@@ -180,7 +220,8 @@ def _read_shards(index: Path) -> RawCheckpoint:
         mapped = mapped and shard.mapped
     lost = sorted(set(weight_map) - set(tensors))
     if lost:
-        raise CheckpointError(f"The shards lack {len(lost)} tensors that {index.name} names: {', '.join(lost[:5])}.")
+        listed = ", ".join(lost[:5])
+        raise CheckpointError(f"The shards lack {len(lost)} tensors that {index.name} names: {listed}. Download all again.")
     return RawCheckpoint(index.parent, tensors, {}, mapped)
 
 

@@ -20,8 +20,10 @@ from ..image_model import ImageModel
 from .errors import CheckpointError
 from .files import RawCheckpoint, Reader, read_checkpoint, release
 from .fingerprint import Fingerprint
+from .finite import check_finite
 from .names import SUGGESTIONS, model_tensors
 from .pairing import check_bits, check_d32, check_stride
+from .reading import reading
 from .shapes import assemble, json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
 
 if TYPE_CHECKING:
@@ -52,14 +54,15 @@ def load_model(
     that are not finite. Tensors no module has are a UserWarning that names them.
     """
     raw = reader(Path(transformer_path)), reader(Path(tokenizer_path))
-    tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
     from ..infinity.model import precision_of
 
-    config, origin = _resolve(raw, tensors, config)
-    config = _fit_unconditional(config, tensors[0])
-    transformer, tokenizer = _build(config, operations)
-    for module, part, file, kind in zip(_build(config, nn), tensors, raw, ("transformer", "tokenizer"), strict=True):
-        _check_names(module, part, f"{file.path.name} (sizes from {origin})", kind)
+    with reading(f"{raw[0].path.name} with {raw[1].path.name}"):
+        tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
+        config, origin = _resolve(raw, tensors, config)
+        config = _fit_unconditional(config, tensors[0])
+        transformer, tokenizer = _build(config, operations)
+        for module, part, file, kind in zip(_build(config, nn), tensors, raw, ("transformer", "tokenizer"), strict=True):
+            _check_names(module, part, f"{file.path.name} (sizes from {origin})", kind)
     fingerprint = Fingerprint()
     _fill(transformer, tensors[0], raw[0], lambda name: precision_of(name, dtype), device, fingerprint)
     _fill(tokenizer, tensors[1], raw[1], lambda name: torch.float32, device, fingerprint)
@@ -136,7 +139,7 @@ def _check_names(module: nn.Module, tensors: dict[str, Tensor], file: str, kind:
         raise CheckpointError(f"{file} has {len(wrong)} tensors of the wrong shape: {_listed(wrong)}. {SUGGESTIONS[kind]}")
     no_floats = [f"{name} is {tensors[name].dtype}" for name in expected if not tensors[name].is_floating_point()]
     if no_floats:
-        raise CheckpointError(f"{file} has weights that are no floating-point numbers: {_listed(no_floats)}.")
+        raise CheckpointError(f"{file} has weights that are no floating-point numbers: {_listed(no_floats)}. {SUGGESTIONS[kind]}")
     surplus = [name for name in tensors if name not in expected]
     for name in surplus:
         del tensors[name]
@@ -171,15 +174,3 @@ def _fill(
     if outcome.missing_keys or outcome.unexpected_keys or unfilled:
         raise CheckpointError(f"{raw.path.name} did not fill the model: {outcome}, without storage: {_listed(unfilled)}.")
     module.requires_grad_(False).eval()
-
-
-def check_finite(tensor: Tensor, source: Tensor, name: str, file: str) -> None:
-    """Refuse weights with NaN or infinity; ``tensor`` is ``source`` in the precision it will run in. Raises CheckpointError.
-
-    One pass without a temporary: the sum is finite unless an element is not (or the sum overflows, which is looked into).
-    """
-    if bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor.float()).all()):
-        return
-    if bool(torch.isfinite(source.float()).all()):
-        raise CheckpointError(f"{name} of {file} does not fit the range of {tensor.dtype}. Choose bfloat16 or float32.")
-    raise CheckpointError(f"{name} of {file} holds NaN or infinity; the file is damaged. Download or convert it again.")

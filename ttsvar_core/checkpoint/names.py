@@ -16,19 +16,26 @@ from .files import RawCheckpoint
 
 Kind = Literal["transformer", "tokenizer"]
 
+# A moving average of the weights, taken where the file has no other copy; trainers spell its name in these ways.
+_AVERAGES = ("gpt_ema_fsdp", "gpt_fsdp_ema", "gpt_ema", "gpt_wo_ddp_ema", "ema")
 # Where a model lies in a file, outermost key first; the empty path is the file itself.
 _PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
     "transformer": (
         (), ("trainer", "gpt_fsdp"), ("trainer", "gpt_wo_ddp"), ("gpt_fsdp",), ("state_dict",), ("model",), ("module",),
+        *(place for name in _AVERAGES for place in (("trainer", name), (name,))),
     ),
-    "tokenizer": ((), ("vae",), ("trainer", "vae_local"), ("vae_local",), ("state_dict",), ("model",), ("module",)),
+    "tokenizer": (
+        (), ("vae",), ("trainer", "vae_local"), ("vae_local",), ("state_dict",), ("model",), ("module",), ("ema",),
+        ("trainer", "vae_ema"), ("vae_ema",),
+    ),
 }
 # Tensors whose presence tells what a file is.
 _TELLTALES: dict[str, tuple[str, ...]] = {
     "transformer": ("word_embed.weight", "text_norm.weight"),
     "tokenizer": ("encoder.conv_in.conv.weight", "decoder.conv_in.conv.weight"),
 }
-_PREFIXES = ("_orig_mod.", "module.", "_fsdp_wrapped_module.")
+# What torch.compile, FSDP and activation checkpointing put between the parts of a name, at any place.
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 # Constants and training buffers of the published code (see its register_buffer calls), safe to drop.
 _CONSTANTS = {
@@ -88,16 +95,23 @@ def _find(content: dict[str, Any], kind: str) -> dict[str, Tensor] | None:
             inner = inner.get(key) if isinstance(inner, dict) else None
         if not isinstance(inner, dict):
             continue
-        tensors = {_our_name(name, kind): t for name, t in inner.items() if isinstance(t, Tensor)}
+        tensors = {_our_name(name, kind): t for name, t in inner.items() if isinstance(t, Tensor) and isinstance(name, str)}
         if all(name in tensors for name in _TELLTALES[kind]) and "class_emb.weight" not in tensors:
             return tensors
     return None
 
 
+def plain_name(name: str) -> str:
+    """A tensor's name without what wrapping a module for training put into it."""
+    name = _WRAPPERS.sub("", name)
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
 def _our_name(name: str, kind: str) -> str:
     """One spelling for all files: no wrapper prefix; in the tokenizer every convolution and norm has its inner name."""
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
+    name = plain_name(name)
     if kind == "tokenizer" and name.startswith(("encoder.", "decoder.")):
         name = re.sub(r"\b(conv_in|conv_out|conv1|conv2|nin_shortcut|(?:down|up)sample\.conv)\.(weight|bias)$", r"\1.conv.\2", name)
         name = re.sub(r"\b(norm1|norm2|norm_out)\.(weight|bias)$", r"\1.norm.\2", name)

@@ -18,9 +18,17 @@ from torch import Tensor
 from ..config import PRESETS, ModelConfig, TransformerConfig
 from .errors import CheckpointError
 from .files import RawCheckpoint
+from .reading import MAX_BLOCKS, count_blocks, one_line, read_bytes, reading
 
 METADATA_KEY = "ttsvar"  # holds the flat configuration as JSON in files written by our converter
 MAX_TEXT_TOKENS = 512  # rows of cfg_uncond in the published models
+_MOST_LEVELS = 16  # of a tokenizer, and of its blocks per level; the published ones have 5 and 4
+_MOST_CELLS = 4096  # along a side of a scale; the published grids have at most 122
+# Sizes that names and shapes tell for certain: what is stated elsewhere must not make another model of them.
+_CERTAIN = (
+    "embed_dim", "depth", "num_heads", "block_chunks", "text_channels", "codebook_dim", "vae_base_ch", "vae_ch_mult",
+    "vae_num_res_blocks", "patch_size",
+)
 
 
 def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -29,9 +37,11 @@ def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises CheckpointError if a tensor that carries a size is missing.
     """
     width, bits = _shape(tensors, "word_embed.weight", 2)
-    chunks = _count(tensors, r"block_chunks\.(\d+)\.")
+    chunks = count_blocks(tensors, r"block_chunks\.(\d+)\.")
     first = "block_chunks.0.module.0." if chunks else "blocks.0."
-    per_chunk = _count(tensors, r"block_chunks\.0\.module\.(\d+)\.") if chunks else _count(tensors, r"blocks\.(\d+)\.")
+    per_chunk = count_blocks(tensors, r"block_chunks\.0\.module\.(\d+)\." if chunks else r"blocks\.(\d+)\.")
+    if per_chunk * chunks > MAX_BLOCKS:
+        raise CheckpointError(f"The transformer has {chunks} times {per_chunk} layers; at most {MAX_BLOCKS} are read.")
     return {
         "embed_dim": width,
         "depth": per_chunk * max(1, chunks),
@@ -47,16 +57,16 @@ def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def tokenizer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Sizes of a tokenizer from its tensors. Raises CheckpointError if a tensor that carries a size is missing."""
     base = _shape(tensors, "encoder.conv_in.conv.weight", 4)[0]
-    levels = _count(tensors, r"encoder\.down\.(\d+)\.")
+    levels = count_blocks(tensors, r"encoder\.down\.(\d+)\.", _MOST_LEVELS)
     widths = [_shape(tensors, f"encoder.down.{i}.block.0.conv1.conv.weight", 4)[0] for i in range(levels)]
     halvings = sum(f"encoder.down.{i}.downsample.conv.conv.weight" in tensors for i in range(levels))
     if not widths or any(width % base for width in widths):
-        raise CheckpointError(f"The tokenizer's widths {widths} are no multiples of its first, {base}; the file is damaged.")
+        raise CheckpointError(f"The tokenizer's widths {widths} are no multiples of its first, {base}. Download it again.")
     return {
         "codebook_dim": _shape(tensors, "decoder.conv_in.conv.weight", 4)[1],
         "vae_base_ch": base,
         "vae_ch_mult": [width // base for width in widths],
-        "vae_num_res_blocks": _count(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
+        "vae_num_res_blocks": count_blocks(tensors, r"encoder\.down\.0\.block\.(\d+)\.", _MOST_LEVELS),
         "patch_size": 2**halvings,
     }
 
@@ -65,10 +75,8 @@ def stored_sizes(raw: RawCheckpoint) -> dict[str, Any]:
     """What the converter stored in a file's metadata about its model; empty for files from elsewhere."""
     if METADATA_KEY not in raw.metadata:
         return {}
-    try:
+    with reading(f"configuration inside {raw.path.name}", "Convert it again."):
         return dict(json.loads(raw.metadata[METADATA_KEY]))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"The configuration inside {raw.path.name} is damaged ({error}). Convert it again.") from error
 
 
 def json_beside(path: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -81,12 +89,10 @@ def json_beside(path: Path) -> tuple[Path, dict[str, Any]] | None:
     stem = path.name.removesuffix(path.suffix)
     names = [stem + ".json", re.sub(r"\.(transformer|vae)$", "", stem) + ".json"]
     for candidate in (path.parent / name for name in names):
-        if not candidate.is_file():
+        if not candidate.exists():
             continue
-        try:
-            data = json.loads(candidate.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"The configuration {candidate.name} cannot be read: {error}.") from error
+        with reading(f"configuration {candidate.name}"):
+            data = json.loads(read_bytes(candidate))
         if isinstance(data, dict) and {"embed_dim", "codebook_dim"} <= set(data):
             return candidate, data
     return None
@@ -97,11 +103,20 @@ def assemble(sizes: Mapping[str, Any], stated: Mapping[str, Any], fallback_name:
 
     Published models take their family's name and sampling settings. Raises CheckpointError where the two parts disagree.
     """
+    contradicted = [key for key in _CERTAIN if key in stated and key in sizes and stated[key] != sizes[key]]
+    if contradicted:
+        said = ", ".join(f"{key} {stated[key]!r:.40} (the tensors say {sizes[key]!r})" for key in contradicted[:3])
+        raise CheckpointError(f"The configuration of {fallback_name} does not belong to its file: {said}. Remove or correct it.")
     data = {"apply_spatial_patchify": sizes["bits_per_token"] == 4 * sizes["codebook_dim"], **sizes, **stated}
     try:
         config = ModelConfig.from_json({"name": fallback_name, **data})
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"The configuration of {fallback_name} cannot be used: {error}") from error
+        grids = config.own_schedule.grids if config.own_schedule else ()
+        if not isinstance(config.name, str) or any(not 0 < side <= _MOST_CELLS for grid in grids for side in grid):
+            raise ValueError(f"name {config.name!r:.40}, grids {grids!r:.60}")
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"The configuration of {fallback_name} cannot be used: {one_line(error)} Correct or remove the file that states it."
+        ) from error
     preset = _preset(config)
     if preset is None:
         return config
@@ -126,14 +141,9 @@ def _mlp_ratio(hidden: int, width: int) -> float:
 
 def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
     if name not in tensors:
-        raise CheckpointError(f"The file lacks the tensor {name}; it is incomplete or of another model.")
+        raise CheckpointError(f"The file lacks the tensor {name}; it is incomplete or of another model. Download it again.")
     shape = tuple(tensors[name].shape)
     if len(shape) != axes:
-        raise CheckpointError(f"The tensor {name} has the shape {shape}; expected {axes} axes.")
+        raise CheckpointError(f"The tensor {name} has the shape {shape}; expected {axes} axes. Download the file again.")
     return shape
 
-
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the highest number the pattern finds in the names; 0 if it finds none."""
-    found = (re.match(pattern, name) for name in tensors)
-    return max((int(match.group(1)) + 1 for match in found if match), default=0)

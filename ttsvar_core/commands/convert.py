@@ -39,7 +39,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
 
     from ..checkpoint import CheckpointError, read_checkpoint
     from ..checkpoint.files import release
-    from ..checkpoint.load import check_finite
+    from ..checkpoint.finite import check_finite
     from ..checkpoint.names import detect_kind, model_tensors
     from ..checkpoint.write import write_safetensors
 

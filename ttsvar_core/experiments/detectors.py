@@ -93,8 +93,8 @@ def load_detector(folder: str | Path, clip: str | Path | None = None, device: st
         names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
         segments = "Segmentation" in names[0]
         loader = AutoModelForUniversalSegmentation if segments else AutoModelForObjectDetection
-        model = loader.from_pretrained(folder, local_files_only=True)
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        model = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no detector that can be read ({error}). {_EXPECTED}") from error
     parts = _load_clip(clip, device) if clip else (None, None)
@@ -105,8 +105,8 @@ def _load_clip(folder: str | Path, device: str) -> tuple[Any, Any]:
     from transformers import CLIPModel, CLIPProcessor
 
     try:
-        model = CLIPModel.from_pretrained(folder, local_files_only=True)
-        return model.to(device).eval(), CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        model = CLIPModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return model.to(device).eval(), CLIPProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no CLIP that can be read ({error}). GenEval uses clip-vit-large-patch14.") from error
 

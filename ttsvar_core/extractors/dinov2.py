@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.reading import count_blocks, reading, stated
 from ..rewards.base import CHUNK, SingleNetwork
 from ..rewards.files import Published, Required, WrongWeights, read_config, read_tensors, require
-from ..rewards.layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows
+from ..rewards.layout import HEAD_SIZE, load_published, rename, split_rows
 from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from .reduce import REDUCERS
 
@@ -71,7 +72,8 @@ def load_dinov2(path: str | Path, reducer: str = "PCA", dtype=torch.float32) -> 
     """
     if reducer not in REDUCERS:
         raise ValueError(f"no reducer {reducer!r}; expected one of {', '.join(REDUCERS)}")
-    model = build_dinov2(read_tensors(path, PUBLISHED), read_config(path), str(path))
+    with reading(str(path), PUBLISHED.advice, WrongWeights):
+        model = build_dinov2(read_tensors(path, PUBLISHED), read_config(path), str(path))
     preprocess = Preprocess(PATCHES * model.config.patch_size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     return DinoExtractor(model.to(dtype), preprocess, reducer)
 
@@ -86,13 +88,13 @@ def build_dinov2(tensors: Mapping[str, Tensor], config: Mapping, source: str) ->
     settings = Dinov2WithRegistersConfig(
         hidden_size=width,
         num_hidden_layers=count_blocks(named, r"encoder\.layer\.(\d+)\."),
-        num_attention_heads=config.get("num_attention_heads", max(1, width // HEAD_SIZE)),
+        num_attention_heads=stated(config, "num_attention_heads", max(1, width // HEAD_SIZE)),
         mlp_ratio=_mlp_ratio(named, width, gated, source),
         image_size=round((named["embeddings.position_embeddings"].shape[1] - 1) ** 0.5) * patch,
         patch_size=patch,
         num_register_tokens=named["embeddings.register_tokens"].shape[1],
         use_swiglu_ffn=gated,
-        layer_norm_eps=config.get("layer_norm_eps", 1e-6),
+        layer_norm_eps=stated(config, "layer_norm_eps", 1e-6),
     )
     return load_published(Dinov2WithRegistersModel, settings, named, source, PUBLISHED)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.finite import finite_floats
 from ..rewards.base import CHUNK, SingleNetwork
 from ..rewards.files import Published, WrongWeights, read_tensors
 from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -52,7 +53,7 @@ def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
             f"InceptionV3 needs torchvision, which cannot be imported ({error}). Install the torchvision that belongs to "
             f"torch {torch.__version__}, or use DINOv2, the paper's default."
         ) from error
-    tensors = read_tensors(path, PUBLISHED)
+    tensors = finite_floats(read_tensors(path, PUBLISHED), str(path))
     # torchvision's own weights expect inputs scaled once more from ImageNet's to the original network's statistics
     model = inception_v3(weights=None, init_weights=False, transform_input=True)
     try:

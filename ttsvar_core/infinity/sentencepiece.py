@@ -6,14 +6,18 @@ the normaliser with its character map.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoint.reading import read_bytes
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_MAX_BYTES = 2 * 2**20  # T5's has 0.8 MB
 _PIECES, _NORMALISER = 1, 3  # fields of the model
 _TEXT, _SCORE, _TYPE = 1, 2, 3  # fields of a piece
 _CHARACTER_MAP = 2  # field of the normaliser
@@ -26,16 +30,18 @@ def read_sentencepiece(path: Path) -> Tokenizer:
     """The tokenizer in a T5 ``spiece.model``. Raises ValueError if the file is not such a model."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    data = path.read_bytes()
-    pieces = [dict(_fields(piece)) for field, piece in _fields(data) if field == _PIECES]
+    parts = list(_fields(read_bytes(path, _MAX_BYTES)))
+    pieces = [dict(_fields(piece)) for field, piece in parts if field == _PIECES]
     vocabulary = [(piece[_TEXT].decode("utf-8"), piece.get(_SCORE, 0.0)) for piece in pieces]
     unknown = next((i for i, piece in enumerate(pieces) if piece.get(_TYPE) == _UNKNOWN), None)
     words = [word for word, _ in vocabulary]
     if unknown is None or "</s>" not in words:
         raise ValueError(f"{path.name} has {len(pieces)} pieces and no marks for unknown and end; it is no T5 vocabulary")
+    if not all(math.isfinite(score) for _, score in vocabulary):
+        raise ValueError("it has scores that are no numbers")
     vocabulary += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(_EXTRA_MARKS))]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unknown, byte_fallback=False))
-    normaliser = next((dict(_fields(message)) for field, message in _fields(data) if field == _NORMALISER), {})
+    normaliser = next((dict(_fields(message)) for field, message in parts if field == _NORMALISER), {})
     steps = [normalizers.Precompiled(normaliser[_CHARACTER_MAP])] if normaliser.get(_CHARACTER_MAP) else []
     steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
     tokenizer.normalizer = normalizers.Sequence(steps)

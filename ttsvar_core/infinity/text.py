@@ -5,11 +5,9 @@ A prompt is encoded once; the encoder remembers the last few. An empty prompt ha
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,12 +15,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
+from ..checkpoint.reading import count_blocks, read_bytes, read_json, reading, stated
 
 if TYPE_CHECKING:
     from torch import nn
 
 MAX_TOKENS = 512  # what the published models were trained with
 _REMEMBERED = 32  # prompts
+_MARKS = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _EXPECTED = "Infinity 2B and 8B use flan-t5-xl, as a Hugging Face folder or one .safetensors file with its tokenizer beside it."
 
 
@@ -88,7 +88,11 @@ class TextEncoder:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _encode(self, tokens: tuple[int, ...]) -> Tensor:
-        device = self.model.get_input_embeddings().weight.device
+        known, device = self.model.get_input_embeddings().weight.shape[0], self.model.get_input_embeddings().weight.device
+        if max(tokens, default=0) >= known:
+            raise CheckpointError(
+                f"The tokenizer gives token {max(tokens)}, the text encoder knows {known}: they do not belong together. {_EXPECTED}"
+            )
         ids = torch.tensor([tokens], device=device)
         return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
 
@@ -117,64 +121,42 @@ def load_text_encoder(
     if not path.exists():
         raise CheckpointError(f"There is no text encoder at {path}. {_EXPECTED}")
     found = _find_tokenizer(path, Path(tokenizer) if tokenizer else None)
-    model = _load_folder(path, dtype) if path.is_dir() else _load_single_file(path, dtype)
+    with reading(path, _EXPECTED):
+        model = _load_model(path, dtype)
     return TextEncoder(model.to(device).requires_grad_(False).eval(), _load_tokenizer(found))
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
-    from transformers import T5EncoderModel
-
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder} has no readable config.json ({error}). {_EXPECTED}") from error
-    if kind != "t5":
-        raise CheckpointError(f"{folder} holds a {kind} model; expected a t5 one. {_EXPECTED}")
-    try:
-        with _no_progress_bar():
-            model, outcome = T5EncoderModel.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"The text encoder in {folder} cannot be read: {error} {_EXPECTED}") from error
-    _check(outcome, folder.name)
-    return model
-
-
-def _load_single_file(path: Path, dtype: torch.dtype) -> nn.Module:
+def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
+    """The encoder half of the T5 in a folder or file; sizes come from its tensors, the rest from the folder's config.json."""
     from transformers import T5EncoderModel
 
     from ..checkpoint.files import read_checkpoint
+    from ..checkpoint.finite import finite_floats
+    from ..checkpoint.names import plain_name
+    from ..checkpoint.published import fill_published
 
-    content = {name: tensor for name, tensor in read_checkpoint(path).content.items() if isinstance(tensor, Tensor)}
+    config = _read_config(path) if path.is_dir() else {}
+    content = {plain_name(str(n)): t for n, t in read_checkpoint(path).content.items() if isinstance(t, Tensor)}
     weights = {name: tensor for name, tensor in content.items() if not name.startswith(("decoder.", "lm_head."))}
     if "shared.weight" not in weights and "encoder.embed_tokens.weight" in weights:
         weights["shared.weight"] = weights["encoder.embed_tokens.weight"]
-    config = _config_of(weights, path.name)
-    with _no_progress_bar():
-        model, outcome = T5EncoderModel.from_pretrained(
-            None, config=config, state_dict=weights, torch_dtype=dtype, output_loading_info=True
-        )
-    _check(outcome, path.name)
-    return model
+    sizes = _config_of(weights, config, path.name)
+    weights = finite_floats(weights, path.name)
+    return fill_published(T5EncoderModel, sizes, weights, path.name, remedy=_EXPECTED, torch_dtype=dtype)[0]
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar over tensors it loads in milliseconds."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        config = read_json(folder / "config.json")
+    except (CheckpointError, OSError) as error:
+        raise CheckpointError(f"{folder} has no readable config.json ({error}). {_EXPECTED}") from error
+    if config.get("model_type") != "t5":
+        raise CheckpointError(f"{folder} holds a {config.get('model_type')!s:.40} model; expected a t5 one. {_EXPECTED}")
+    return config
 
 
-def _config_of(weights: Mapping[str, Tensor], name: str) -> Any:
-    """A T5 configuration from the shapes of the weights."""
+def _config_of(weights: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> Any:
+    """A T5 configuration from the shapes of the weights, and what they do not tell from the one beside them."""
     from transformers import T5Config
 
     try:
@@ -186,30 +168,28 @@ def _config_of(weights: Mapping[str, Tensor], name: str) -> Any:
         inner = weights[attention + "q.weight"].shape[0]
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{name} is no T5 text encoder (it lacks {error}). {_EXPECTED}") from error
-    layers = {key.split(".")[2] for key in weights if key.startswith("encoder.block.")}
+    usual = T5Config()
     return T5Config(
-        vocab_size=vocabulary, d_model=width, d_kv=inner // heads, d_ff=hidden, num_layers=len(layers), num_heads=heads,
-        relative_attention_num_buckets=buckets, feed_forward_proj="gated-gelu" if gated else "relu",
+        vocab_size=vocabulary, d_model=width, d_kv=inner // heads, d_ff=hidden, num_heads=heads,
+        num_layers=count_blocks(weights, r"encoder\.block\.(\d+)\."), relative_attention_num_buckets=buckets,
+        feed_forward_proj=stated(config, "feed_forward_proj", "gated-gelu" if gated else "relu"),
+        relative_attention_max_distance=stated(
+            config, "relative_attention_max_distance", usual.relative_attention_max_distance
+        ),
+        layer_norm_epsilon=stated(config, "layer_norm_epsilon", usual.layer_norm_epsilon),
     )
-
-
-def _check(outcome: Mapping[str, Any], name: str) -> None:
-    """Nothing may be missing or misshaped, or it would run on random values."""
-    lost = sorted(map(str, [*outcome["missing_keys"], *outcome.get("mismatched_keys", ())]))
-    if lost:
-        raise CheckpointError(f"{name} lacks {len(lost)} tensors of a T5 encoder: {', '.join(lost[:5])}. {_EXPECTED}")
 
 
 def _find_tokenizer(path: Path, given: Path | None) -> Path:
     """The tokenizer's file, or its folder if that says how it is set up."""
     folder = given or (path if path.is_dir() else path.parent)
-    if folder.is_file():
+    if not folder.is_dir():
         return folder
-    if (folder / "tokenizer_config.json").is_file() and (folder / "tokenizer.json").is_file():
+    if (folder / "tokenizer_config.json").exists() and (folder / "tokenizer.json").is_file():
         return folder
     stems = ["", *([path.stem + "."] if path.is_file() else [])]
     for candidate in (folder / (stem + name) for stem in reversed(stems) for name in ("tokenizer.json", "spiece.model")):
-        if candidate.is_file():
+        if candidate.exists():
             return candidate
     raise CheckpointError(
         f"There is no tokenizer in {folder}. Put the tokenizer.json or spiece.model of the text encoder (flan-t5-xl) there."
@@ -217,16 +197,25 @@ def _find_tokenizer(path: Path, given: Path | None) -> Path:
 
 
 def _load_tokenizer(path: Path) -> Any:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    """The tokenizer in a file, or in a folder, whose tokenizer_config.json then states its limit and its marks.
+
+    Read without transformers' own loader, which would follow a configuration to code and ask whether to run it.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     from .sentencepiece import read_sentencepiece
 
-    try:
-        if path.is_dir():
-            return AutoTokenizer.from_pretrained(path, local_files_only=True)
-        marks = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-        if path.suffix == ".json":
-            return PreTrainedTokenizerFast(tokenizer_file=str(path), model_max_length=MAX_TOKENS, **marks)
-        return PreTrainedTokenizerFast(tokenizer_object=read_sentencepiece(path), model_max_length=MAX_TOKENS, **marks)
-    except Exception as error:  # the tokenizer library raises bare exceptions
-        raise CheckpointError(f"The tokenizer {path} cannot be read ({error}). Download it again.") from error
+    config = read_json(path / "tokenizer_config.json") if path.is_dir() else {}
+    file = path / "tokenizer.json" if path.is_dir() else path
+    with reading(f"The tokenizer {path}"):
+        tokenizer = Tokenizer.from_buffer(read_bytes(file)) if file.suffix == ".json" else read_sentencepiece(file)
+        marks = {key: _mark(config, key, usual) for key, usual in _MARKS.items()}
+        limit = stated(config, "model_max_length", MAX_TOKENS)
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **marks)
+
+
+def _mark(config: Mapping[str, Any], key: str, usual: str) -> str:
+    """A special token's text, which some configurations wrap into a description of it."""
+    entry = config.get(key)
+    return stated(entry, "content", usual) if isinstance(entry, Mapping) else stated(config, key, usual)

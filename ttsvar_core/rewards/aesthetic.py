@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.reading import count_blocks, reading, section, stated
 from .base import CHUNK, SingleNetwork
-from .files import Published, Required, read_config, read_tensors, require, with_prefix
-from .layout import count_blocks, float_stack, linear_stack, load_published, vision_heads
+from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
+from .layout import float_stack, linear_stack, load_published, vision_heads
 from .preprocess import HALF, Preprocess
 
 TOWER = Published("SigLIP", "model.safetensors", "https://huggingface.co/google/siglip-so400m-patch14-384")
@@ -77,8 +78,10 @@ def load_aesthetic(tower: str | Path, head: str | Path, dtype=torch.float32) -> 
 
     dtype: of the tower. Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
     """
-    tensors = {**read_tensors(tower, TOWER), **head_tensors(read_tensors(head, HEAD))}
-    model, size = build_aesthetic(tensors, read_config(tower), f"{tower} with {head}")
+    source = f"{tower} with {head}"
+    with reading(source, TOWER.advice, WrongWeights):
+        tensors = {**read_tensors(tower, TOWER), **head_tensors(read_tensors(head, HEAD))}
+        model, size = build_aesthetic(tensors, read_config(tower), source)
     model.vision.to(dtype)
     return AestheticReward(model, Preprocess(size, "stretch", mean=HALF, std=HALF))
 
@@ -98,8 +101,7 @@ def build_aesthetic(tensors: Mapping[str, Tensor], config: Mapping, source: str)
     require(head, ("0.weight", "0.bias"), source, HEAD)
     vision = Required(_tower(tensors), source, TOWER)
     require(vision, ("embeddings.patch_embedding.weight", "head.probe"), source, TOWER)
-    section = config.get("vision", config.get("vision_config", config))
-    return _assemble(vision, head, section, source)
+    return _assemble(vision, head, section(config, "vision", "vision_config") or config, source)
 
 
 def _tower(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,16 +116,16 @@ def _assemble(vision: dict, head: dict, config: Mapping, source: str) -> tuple[A
 
     width, _, patch, _ = vision["embeddings.patch_embedding.weight"].shape
     grid = round(len(vision["embeddings.position_embedding.weight"]) ** 0.5)
-    size = config.get("image_size", IMAGE_SIZES.get((patch, grid), grid * patch))
+    size = stated(config, "image_size", IMAGE_SIZES.get((patch, grid), grid * patch))
     settings = SiglipVisionConfig(
         hidden_size=width,
         intermediate_size=len(vision["encoder.layers.0.mlp.fc1.weight"]),
         num_hidden_layers=count_blocks(vision, r"encoder\.layers\.(\d+)\."),
-        num_attention_heads=config.get("num_attention_heads", vision_heads(width)),
+        num_attention_heads=stated(config, "num_attention_heads", vision_heads(width)),
         image_size=size,
         patch_size=patch,
-        hidden_act=config.get("hidden_act", "gelu_pytorch_tanh"),
-        layer_norm_eps=config.get("layer_norm_eps", 1e-6),
+        hidden_act=stated(config, "hidden_act", "gelu_pytorch_tanh"),
+        layer_norm_eps=stated(config, "layer_norm_eps", 1e-6),
     )
     named = {f"vision_model.{name}": tensor for name, tensor in vision.items() if not name.endswith("position_ids")}
     tower = load_published(SiglipVisionModel, settings, named, source, TOWER)

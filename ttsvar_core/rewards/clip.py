@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checkpoint.reading import reading
 from .base import CHUNK, Recent, SingleNetwork, placement
 from .clip_layout import VIT_H, ClipNetwork, ClipSizes, build_clip, check_vocabulary
-from .files import Published, read_config, read_tensors
+from .files import Published, WrongWeights, read_config, read_tensors
 from .preprocess import Preprocess
 from .tokens import PromptTokenizer, clip_tokenizer
 
@@ -84,8 +85,9 @@ def load_clip_reward(
     `build_clip`; config=None reads the one published beside the weights. fit: see `Preprocess`. dtype: of the network.
     Raises MissingWeights or WrongWeights, naming the file, the folder and the page it is published on.
     """
-    config = read_config(path) if config is None else config
-    model = build_clip(read_tensors(path, published), config, str(path), published, activation, sizes)
+    with reading(str(path), published.advice, WrongWeights):
+        config = read_config(path) if config is None else config
+        model = build_clip(read_tensors(path, published), config, str(path), published, activation, sizes)
     tokenizer = clip_tokenizer(vocabulary, model.text_length)
     check_vocabulary(model, tokenizer.size, str(path), published)
     preprocess = Preprocess(model.image_size, fit=fit)

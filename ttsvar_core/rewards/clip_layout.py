@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.reading import count_blocks, section, stated
 from .files import Published, Required, WrongWeights, require
-from .layout import HEAD_SIZE, count_blocks, load_published, rename, split_rows, vision_heads
+from .layout import HEAD_SIZE, load_published, rename, split_rows, vision_heads
 
 OPEN_CLIP_NAMES = (
     (r"visual\.class_embedding", "vision_model.embeddings.class_embedding"),
@@ -114,7 +115,7 @@ def build_clip(
     named = _published_names(tensors, source, published)
     from transformers import CLIPModel
 
-    settings = _settings(named, config.get("model_cfg", config), _open_clip(tensors), activation)
+    settings = _settings(named, section(config, "model_cfg") or config, _open_clip(tensors), activation)
     _check_sizes(settings, sizes, source, published)
     network = load_published(CLIPModel, settings, named, source, published)
     text, vision = settings.text_config, settings.vision_config
@@ -144,8 +145,8 @@ def _published_names(tensors: Mapping[str, Tensor], source: str, published: Publ
 def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, activation: str):
     from transformers import CLIPConfig
 
-    vision = _section(config, "vision_config", "vision_cfg", "vision")
-    text = _section(config, "text_config", "text_cfg", "text")
+    vision = section(config, "vision_config", "vision_cfg", "vision")
+    text = section(config, "text_config", "text_cfg", "text")
     projection, width = tensors["visual_projection.weight"].shape
     patch = tensors["vision_model.embeddings.patch_embedding.weight"].shape[-1]
     positions = len(tensors["vision_model.embeddings.position_embedding.weight"])
@@ -189,14 +190,10 @@ def _check_sizes(settings, sizes: ClipSizes | None, source: str, published: Publ
     )
 
 
-def _section(config: Mapping, *names: str) -> Mapping:
-    return next((config[name] for name in names if isinstance(config.get(name), Mapping)), {})
-
-
-def _heads(section: Mapping, width: int, usual: int) -> int:
-    if "head_width" in section:
-        return width // section["head_width"]
-    return section.get("num_attention_heads", section.get("heads", usual))
+def _heads(tower: Mapping, width: int, usual: int) -> int:
+    if "head_width" in tower:
+        return width // stated(tower, "head_width", HEAD_SIZE)
+    return stated(tower, "num_attention_heads", stated(tower, "heads", usual))
 
 
 def _depth(tensors: Mapping[str, Tensor], tower: str) -> dict[str, int]:
@@ -209,11 +206,11 @@ def _depth(tensors: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 def _activation(config: Mapping, vision: Mapping, width: int, open_clip: bool) -> str:
     """What the configuration says, or what the publisher of such a file used (see `build_clip`)."""
     if "activation" in config:
-        return config["activation"]
+        return stated(config, "activation", "gelu")
     if "vision_cfg" in config:
         return "quick_gelu" if config.get("quick_gelu") else "gelu"
     if "vision_config" in config:
-        return vision.get("hidden_act", "quick_gelu")
+        return stated(vision, "hidden_act", "quick_gelu")
     return "gelu" if open_clip or width > OPENAI_WIDTH else "quick_gelu"
 
 

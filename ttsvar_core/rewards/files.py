@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +10,13 @@ from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.files import read_checkpoint
+from ..checkpoint.names import plain_name
+from ..checkpoint.reading import read_json
 
 WRAPPERS = ("state_dict", "model", "module")
 """Keys under which training code keeps the tensors: open_clip and HPS use the first."""
+NESTING = 3
+"""How deep such keys may lie in each other; a file may also hold itself."""
 
 
 class Published(NamedTuple):
@@ -30,11 +33,11 @@ class Published(NamedTuple):
         return f"{self.title}: get {self.file} from {self.page} and put it into {self.folder}."
 
 
-class MissingWeights(FileNotFoundError):
+class MissingWeights(CheckpointError, FileNotFoundError):
     """No such file."""
 
 
-class WrongWeights(ValueError):
+class WrongWeights(CheckpointError):
     """The file is there but does not hold the model that was asked for."""
 
 
@@ -64,12 +67,12 @@ def read_tensors(path: str | Path, published: Published) -> dict[str, Tensor]:
         content = read_checkpoint(path).content
     except CheckpointError as error:
         raise WrongWeights(f"{path} cannot be read as tensors: {error} {published.advice}") from error
-    while wrapper := _wrapper(content):
-        content = content[wrapper]
-    tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    for _ in range(NESTING):
+        content = content.get(_wrapper(content), content)
+    tensors = {plain_name(str(name)): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise WrongWeights(f"{path} holds no tensors. {published.advice}")
-    return with_prefix(tensors, "module.") if all(name.startswith("module.") for name in tensors) else tensors
+    return tensors
 
 
 def read_config(path: str | Path) -> dict:
@@ -77,8 +80,8 @@ def read_config(path: str | Path) -> dict:
     path = Path(path)
     candidates = [path / "config.json", path / "open_clip_config.json"] if path.is_dir() else [path.with_suffix(".json")]
     for candidate in candidates:
-        if candidate.is_file():
-            return json.loads(candidate.read_text(encoding="utf-8"))
+        if candidate.exists():
+            return read_json(candidate)
     return {}
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.reading import count_blocks, reading, section, stated
 from .base import CHUNK, Recent, SingleNetwork
 from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
-from .layout import HEAD_SIZE, count_blocks, float_stack, linear_stack, load_published, rename, vision_heads
+from .layout import HEAD_SIZE, float_stack, linear_stack, load_published, rename, vision_heads
 from .preprocess import Preprocess
 from .tokens import PromptTokenizer, bert_tokenizer
 
@@ -88,7 +89,8 @@ def load_image_reward(path: str | Path, vocabulary: str | Path | None = None, dt
     vocabulary: a folder with BERT's vocab.txt, or None for the one that is shipped. dtype: of the two towers.
     Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
     """
-    model, size = build_image_reward(read_tensors(path, PUBLISHED), read_config(path), str(path))
+    with reading(str(path), PUBLISHED.advice, WrongWeights):
+        model, size = build_image_reward(read_tensors(path, PUBLISHED), read_config(path), str(path))
     tokenizer = bert_tokenizer(vocabulary)
     known = model.text.config.vocab_size
     if known < tokenizer.size:
@@ -107,14 +109,14 @@ def build_image_reward(tensors: Mapping[str, Tensor], config: Mapping, source: s
     vision, text, head = (Required(with_prefix(tensors, prefix), source, PUBLISHED) for prefix in prefixes)
     marks = ("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight")
     require(tensors, (*marks, "mlp.layers.0.weight"), source, PUBLISHED)
-    image_tower, size = _vision(vision, config.get("vision", {}), source)
+    image_tower, size = _vision(vision, section(config, "vision"), source)
     return (
         ImageRewardModel(
             image_tower,
-            _text(text, config.get("text", {}), vision["pos_embed"].shape[-1], source),
+            _text(text, section(config, "text"), vision["pos_embed"].shape[-1], source),
             linear_stack(head, source, PUBLISHED),
-            config.get("mean", MEAN),
-            config.get("std", STD),
+            stated(config, "mean", MEAN),
+            stated(config, "std", STD),
         ),
         size,
     )
@@ -129,7 +131,7 @@ def _vision(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tupl
         hidden_size=width,
         intermediate_size=tensors["blocks.0.mlp.fc1.weight"].shape[0],
         num_hidden_layers=count_blocks(tensors, r"blocks\.(\d+)\."),
-        num_attention_heads=config.get("num_attention_heads", vision_heads(width)),
+        num_attention_heads=stated(config, "num_attention_heads", vision_heads(width)),
         image_size=size,
         patch_size=patch,
         layer_norm_eps=VISION_EPS,
@@ -149,9 +151,9 @@ def _text(tensors: Mapping[str, Tensor], config: Mapping, image_width: int, sour
         encoder_hidden_size=image_width,
         intermediate_size=tensors["encoder.layer.0.intermediate.dense.weight"].shape[0],
         num_hidden_layers=count_blocks(tensors, r"encoder\.layer\.(\d+)\."),
-        num_attention_heads=config.get("num_attention_heads", max(1, width // HEAD_SIZE)),
+        num_attention_heads=stated(config, "num_attention_heads", max(1, width // HEAD_SIZE)),
         max_position_embeddings=tensors["embeddings.position_embeddings.weight"].shape[0],
-        layer_norm_eps=config.get("layer_norm_eps", TEXT_EPS),
+        layer_norm_eps=stated(config, "layer_norm_eps", TEXT_EPS),
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         is_decoder=True,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.finite import finite_floats
+from ..checkpoint.published import fill_published
 from .files import Published, WrongWeights
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,6 @@ def split_rows(tensors: Mapping[str, Tensor], pattern: str, names: Sequence[str]
     return split
 
 
-def count_blocks(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many blocks there are, from names whose index `pattern` captures."""
-    indices = [int(match.group(1)) for name in tensors if (match := re.match(pattern, name))]
-    return max(indices, default=-1) + 1
-
-
 def vision_heads(width: int) -> int:
     """Attention heads of a published image tower of this width, which its tensors do not tell."""
     return VISION_HEADS.get(width, max(1, width // HEAD_SIZE))
@@ -62,10 +57,11 @@ def linear_stack(tensors: Mapping[str, Tensor], source: str, published: Publishe
     Raises WrongWeights if the layers do not follow from each other.
     """
     layers = []
+    tensors = finite_floats(tensors, source, torch.float32)
     for index in sorted(int(name.removesuffix(".weight")) for name in tensors if name.endswith(".weight")):
         weight, bias = tensors[f"{index}.weight"], tensors[f"{index}.bias"]
         layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        layer.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
+        layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
         layers.append(layer)
     widths = [layer.in_features for layer in layers[1:]] + [1]
     if [layer.out_features for layer in layers] != widths:
@@ -84,37 +80,10 @@ def float_stack(layers: nn.Sequential, features: Tensor) -> Tensor:
 def load_published(model_class, config, tensors: Mapping[str, Tensor], source: str, published: Published, **options):
     """A transformers model in float32 holding `tensors`, which carry the names of the published checkpoints.
 
-    `from_pretrained` translates those names to the installed version's own. A tensor that is missing or has another
-    shape is an error, a surplus one a warning; nothing keeps a random initial value.
+    A tensor that is missing or has another shape is an error, a surplus one a warning; see `fill_published`.
     """
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    with _quiet():
-        model, report = model_class.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-    misfits = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if misfits:
-        raise WrongWeights(
-            f"{source} does not hold a complete {published.title}: {len(misfits)} tensors are missing or have another "
-            f"shape, first {', '.join(misfits[:3])}. {published.advice}"
-        )
-    surplus = sorted(report["unexpected_keys"])
+    state = finite_floats(tensors, source, torch.float32)
+    model, surplus = fill_published(model_class, config, state, source, WrongWeights, published.advice, **options)
     if surplus:
         log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), published.title, surplus[:3])
     return model.to(torch.float32).eval().requires_grad_(False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' progress bar and its report of surplus tensors from the console; ours says it in one line."""
-    from transformers.utils import logging as library
-
-    bars, level = library.is_progress_bar_enabled(), library.get_verbosity()
-    library.disable_progress_bar()
-    library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        library.set_verbosity(level)
-        if bars:
-            library.enable_progress_bar()

@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.finite import finite_floats
+from ..checkpoint.reading import count_blocks, reading
 from .files import WrongWeights, read_tensors, require
 from .image_reward import MEAN, PUBLISHED, STD, TEXT_EPS, ImageReward, ImageRewardModel
-from .layout import HEAD_SIZE, count_blocks
+from .layout import HEAD_SIZE
 from .preprocess import Preprocess
 from .tokens import bert_tokenizer
 
@@ -55,13 +57,14 @@ def load_packaged_image_reward(path: str | Path, vocabulary: str | Path | None =
             f"the image-reward package cannot be imported ({error}); it needs transformers 4.55 or older. "
             "The built-in ImageReward reads the same file and gives the same scores."
         ) from error
-    tensors = read_tensors(path, PUBLISHED)
     words = f"{TEXT}embeddings.word_embeddings.weight"
-    require(tensors, (words, "mlp.layers.0.weight"), str(path), PUBLISHED)
     holder = nn.Module()
-    holder.blip = _towers(blip_pretrain, tensors, words)
-    holder.mlp = MLP(tensors["mlp.layers.0.weight"].shape[1])
-    missing, _ = holder.load_state_dict(tensors, strict=False)
+    with reading(str(path), PUBLISHED.advice, WrongWeights):
+        tensors = finite_floats(read_tensors(path, PUBLISHED), str(path))
+        require(tensors, (words, "mlp.layers.0.weight"), str(path), PUBLISHED)
+        holder.blip = _towers(blip_pretrain, tensors, words)
+        holder.mlp = MLP(tensors["mlp.layers.0.weight"].shape[1])
+        missing, _ = holder.load_state_dict(tensors, strict=False)
     if missing := [name for name in missing if not name.endswith("position_ids")]:
         raise WrongWeights(f"{path} lacks {len(missing)} tensors, first {', '.join(missing[:3])}. {PUBLISHED.advice}")
     holder.eval().requires_grad_(False)

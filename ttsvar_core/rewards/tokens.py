@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import html
 import logging
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checkpoint.reading import MAX_CONFIGURATION, read_bytes, reading
+from .files import MissingWeights
+
 log = logging.getLogger(__name__)
 
+OTHERWISE = "Name no folder to use the one shipped."
 SHIPPED = Path(__file__).parent / "vocab"
 IMAGE_REWARD_TOKENS = ("[DEC]", "[ENC]")
 """BLIP's additions to BERT's vocabulary; as 30522 and 30523 they follow its 30,522 word pieces."""
+BERT_MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_MERGES = 49152 - 256 - 2
 """Merges CLIP uses of its byte-pair file: 49,152 entries less the bytes and the two markers (openai/CLIP)."""
@@ -62,11 +67,14 @@ def bert_tokenizer(folder: str | Path | None = None, length: int = 35) -> Prompt
     from tokenizers.models import WordPiece
 
     path = _vocabulary(folder, ("vocab.txt",), "BERT", "bert_uncased.txt")
-    words = path.read_text(encoding="utf-8").splitlines()
+    with reading(path, OTHERWISE):
+        words = read_bytes(path).decode("utf-8").splitlines()
+        if lost := sorted({*BERT_MARKS} - {*words}):
+            raise ValueError(f"it lacks {', '.join(lost)} and is no vocabulary of BERT's")
     tokenizer = Tokenizer(WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *IMAGE_REWARD_TOKENS])
+    tokenizer.add_special_tokens([*BERT_MARKS, *IMAGE_REWARD_TOKENS])
     tokenizer.post_processor = processors.BertProcessing(
         ("[SEP]", tokenizer.token_to_id("[SEP]")), ("[CLS]", tokenizer.token_to_id("[CLS]"))
     )
@@ -84,8 +92,9 @@ def clip_tokenizer(folder: str | Path | None = None, length: int = 77) -> Prompt
     from tokenizers.models import BPE
 
     path = _vocabulary(folder, ("merges.txt", "bpe_simple_vocab_16e6.txt.gz"), "CLIP", "clip_merges.txt")
-    vocabulary, merges = _clip_vocabulary(path)
-    tokenizer = Tokenizer(BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=CLIP_END))
+    with reading(path, OTHERWISE):
+        vocabulary, merges = _clip_vocabulary(_unpacked(path))
+        tokenizer = Tokenizer(BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=CLIP_END))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -98,11 +107,10 @@ def clip_tokenizer(folder: str | Path | None = None, length: int = 77) -> Prompt
 
 
 @lru_cache(maxsize=2)
-def _clip_vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _clip_vocabulary(raw: bytes) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's entries by id: the bytes, the bytes that end a word, the merges, the two markers."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     lines = raw.decode("utf-8").split("\n")[1 : CLIP_MERGES + 1]
     merges = [(first, second) for first, second in (line.split() for line in lines)]
     letters = _byte_letters()
@@ -110,6 +118,11 @@ def _clip_vocabulary(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]
         raise ValueError("the tokenizers library maps bytes to other letters than CLIP does; install tokenizers>=0.13")
     entries = letters + [letter + "</w>" for letter in letters] + ["".join(pair) for pair in merges]
     return {entry: index for index, entry in enumerate([*entries, CLIP_START, CLIP_END])}, merges
+
+
+def _unpacked(path: Path) -> bytes:
+    raw = read_bytes(path)
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw, MAX_CONFIGURATION) if path.suffix == ".gz" else raw
 
 
 def _byte_letters() -> list[str]:
@@ -123,8 +136,6 @@ def _vocabulary(folder: str | Path | None, names: tuple[str, ...], whose: str, s
     if folder is None:
         return SHIPPED / shipped
     for name in names:
-        if (path := Path(folder) / name).is_file():
+        if (path := Path(folder) / name).exists():
             return path
-    raise FileNotFoundError(
-        f"{folder} holds no {whose} vocabulary: expected {' or '.join(names)}. Name no folder to use the one shipped."
-    )
+    raise MissingWeights(f"{folder} holds no {whose} vocabulary: expected {' or '.join(names)}. {OTHERWISE}")

@@ -1,0 +1,33 @@
+"""Weights must be numbers: the one check that all models' tensors pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+
+
+def check_finite(tensor: Tensor, source: Tensor, name: str, file: str) -> None:
+    """Refuse weights with NaN or infinity; ``tensor`` is ``source`` in the precision it will run in. Raises CheckpointError.
+
+    One pass without a temporary: the sum is finite unless an element is not (or the sum overflows, which is looked into).
+    """
+    if bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor.float()).all()):
+        return
+    if bool(torch.isfinite(source.float()).all()):
+        raise CheckpointError(f"{name} of {file} does not fit the range of {tensor.dtype}. Choose bfloat16 or float32.")
+    raise CheckpointError(f"{name} of {file} holds NaN or infinity; the file is damaged. Download or convert it again.")
+
+
+def finite_floats(tensors: Mapping[str, Tensor], file: str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The same tensors, those of floating point checked and, if ``dtype`` is given, in it. Raises CheckpointError."""
+    checked = {}
+    for name, source in tensors.items():
+        checked[name] = source
+        if source.is_floating_point():
+            checked[name] = source.to(dtype or source.dtype)
+            check_finite(checked[name], source, name, file)
+    return checked
