@@ -21,6 +21,7 @@ from .low_memory import check_float8
 from .rng import uniforms
 from .scales import Grid
 from .search.state import SearchState
+from .threads import threads_for
 
 CachePolicy = Literal["keep", "float8", "cpu", "drop"]
 CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "float8", "cpu", "drop")
@@ -136,7 +137,7 @@ def decode_features(model: ImageModel, features: Tensor, chunk: int = DECODE_CHU
     """
     features = _shrunk(features, shrink)
     device = next(model.tokenizer.parameters()).device
-    with torch.inference_mode():
+    with torch.inference_mode(), threads_for(model.tokenizer, chunk * features.shape[-2] * features.shape[-1]):
         parts = [model.tokenizer.decode(part.to(device)) for part in features.split(chunk)]
         images = ((torch.cat(parts) + 1) / 2).permute(0, 2, 3, 1)
         _check_finite(images, "The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
@@ -189,7 +190,8 @@ def _forward_groups(state: SearchState, step: StepSampling, branches: int, group
         whole = len(rows) == state.samples
         features = state.features if whole else state.features[rows.to(state.features.device)]
         past = state.cache if whole else state.cache.select(rows)
-        part, chunk = state.model.transformer.forward_scale(features, state.next_scale, state.schedule, text, past, step)
+        with threads_for(state.model.transformer, len(rows) * branches * state.schedule.tokens[state.next_scale]):
+            part, chunk = state.model.transformer.forward_scale(features, state.next_scale, state.schedule, text, past, step)
         logits.append(part)
         chunks.append(chunk)
     return torch.cat(logits), merge(chunks)
@@ -214,7 +216,9 @@ def _check_through(state: SearchState, through: int) -> None:
     if state.finished:
         raise ValueError(f"All {last + 1} scales are sampled already; decode the state instead.")
     if not state.next_scale <= through <= last:
-        raise ValueError(f"Cannot sample through scale {through}: scale {state.next_scale} is next and {last} is the last.")
+        why = f"{last} is the last" if through > last else f"scale {through} is sampled already"
+        ahead = f"{last}" if state.next_scale == last else f"{state.next_scale} to {last}"
+        raise ValueError(f"Cannot sample through scale {through}: {why}. Name {ahead} instead.")
 
 
 def _check_policy(policy: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
+from ..threads import threads_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +91,8 @@ class TextEncoder:
     def _encode(self, tokens: tuple[int, ...]) -> Tensor:
         device = self.model.get_input_embeddings().weight.device
         ids = torch.tensor([tokens], device=device)
-        return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
+        with threads_for(self.model, len(tokens)):
+            return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
 
     def __repr__(self) -> str:
         return f"TextEncoder(channels={self.channels}, tokens<={self.max_tokens})"

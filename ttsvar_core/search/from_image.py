@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..bsq.bits import encode_bits
 from ..scales import ScaleSchedule
+from ..threads import threads_for
 from .state import SearchState, start
 
 
@@ -29,7 +30,8 @@ def state_from_image(
     device = next(model.tokenizer.parameters()).device
     with torch.inference_mode():
         pixels = on_canvas(image[..., :3], schedule, model.config.pixels_per_token).to(device)
-        encoded = model.tokenizer.encode(pixels * 2 - 1)
+        with threads_for(model.tokenizer, pixels[0, 0].numel() // model.config.tokenizer.patch_size**2):
+            encoded = model.tokenizer.encode(pixels * 2 - 1)
         bits, features = encode_bits(encoded, schedule, model.patchify, through + 1)
     sampling = model.config.sampling
     return state._replace(
