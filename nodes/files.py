@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import host
 from .load import encode
-from .types import ASPECT_RATIOS, CATEGORY, Conditioning, Model, State, TextEncoder, canvas, seed
+from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, TextEncoder, canvas, seed
 
 NEWEST = "(newest)"
 
@@ -117,7 +117,7 @@ class StateFromImage(io.ComfyNode):
                     tooltip="The last scale taken from the picture. Small keeps colours and rough layout, large keeps nearly all.",
                 ),
                 *canvas(),
-                io.Int.Input("samples", default=8, min=1, max=64, tooltip="How many samples go on from the picture."),
+                io.Int.Input("samples", default=8, min=1, max=MOST_SAMPLES, tooltip="How many samples go on from the picture."),
                 seed("What the samples draw from the next scale on."),
             ],
             outputs=[State.Output("state", tooltip="Samples that all show the picture so far.")],

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from . import host
-from .types import CATEGORY, Conditioning, Model, TextEncoder, precision
+from .types import CATEGORY, Conditioning, Model, Reward, TextEncoder, precision
 
 
 class InfinityLoader(io.ComfyNode):
@@ -129,12 +129,20 @@ class PromptEncode(io.ComfyNode):
                     "negative", multiline=True, default="", advanced=True,
                     tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
                 ),
+                Reward.Input(
+                    "reward", optional=True,
+                    tooltip="Wire it if the reward judges certain prompts only, as the scene verifier does: any other prompt is "
+                    "refused here, before anything is sampled. With the wire, another reward means sampling anew.",
+                ),
             ],
             outputs=[Conditioning.Output("conditioning", tooltip="The encoded prompt, for Start State.")],
         )
 
     @classmethod
-    def execute(cls, text_encoder, text, negative) -> io.NodeOutput:
+    def execute(cls, text_encoder, text, negative, reward=None) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.base import check_prompt
+
+        check_prompt(reward, text)
         return io.NodeOutput(encode(text_encoder, text, negative))
 
 

@@ -1,13 +1,19 @@
 """From noise to picture: start a state, run scales, decode."""
 
+import time
+
 from comfy_api.latest import io
 
 from . import host
-from .types import ASPECT_RATIOS, CATEGORY, Conditioning, Model, State, canvas, sampling, seed
+from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, sampling, seed
 
 CACHE_POLICIES = ["keep", "float8", "offload", "drop"]
 PREVIEWS = ["all samples", "first sample", "off"]
 _SHOWN = {"all samples": 16, "first sample": 1, "off": 0}
+PREVIEW_TOOLTIP = (
+    'What the live preview decodes, where "Live preview method" in ComfyUI\'s settings (Execution) is not none. Previews take at '
+    "most as long as the sampling they show."
+)
 LAST = -1
 MOST_SCALES = 14
 
@@ -28,7 +34,7 @@ class StartState(io.ComfyNode):
                 Conditioning.Input("conditioning", tooltip="From Prompt Encode."),
                 *canvas(),
                 io.Int.Input(
-                    "samples", default=8, min=1, max=64,
+                    "samples", default=8, min=1, max=MOST_SAMPLES,
                     tooltip="How many samples start. The paper starts with 8 times N; sample 0 is what the seed draws alone.",
                 ),
                 seed("Every random draw of the whole search follows from this number, sample by sample."),
@@ -71,7 +77,7 @@ class ScaleStepSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "preview", options=PREVIEWS, default="all samples", advanced=True,
-                    tooltip="What the live preview decodes after every scale. Off saves the time for it.",
+                    tooltip=PREVIEW_TOOLTIP,
                 ),
             ],
             outputs=[State.Output("state", tooltip="The state after the named scale.")],
@@ -84,7 +90,7 @@ class ScaleStepSampler(io.ComfyNode):
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p)
-        if preview != "off":
+        if _wanted(preview):
             host.load_tokenizer(state.model, host.decoding_memory(state))
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
@@ -100,14 +106,30 @@ def sampling_of(model: host.HostedModel, guidance: float, tau: float, top_p: flo
     return replace(model.config.sampling, **{name: value for name, value in given.items() if value})
 
 
+def _wanted(preview: str) -> int:
+    """How many samples a live preview shows: none where the user has turned previews off in ComfyUI."""
+    return _SHOWN[preview] if host.shows_previews() else 0
+
+
 def previewer(model: host.HostedModel, scales: int, shown: str):
-    """What to call with the state after every scale: progress, interrupt, and a preview of it."""
+    """What to call with the state after every scale: progress, interrupt, and a preview of it.
+
+    After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
+    of the time, however small the model is.
+    """
     from ..ttsvar_core.inspect.preview import preview
 
-    progress = host.Progress(max(1, scales))
+    progress, samples, due = host.Progress(max(1, scales)), _wanted(shown), 0.0
 
     def watch(state) -> None:
-        progress.step(preview(model, state.features, _SHOWN[shown]) if _SHOWN[shown] else None)
+        nonlocal due
+        picture, begun = None, time.monotonic()
+        if samples and begun >= due:
+            picture = preview(model, state.features, samples)
+        progress.step(picture)
+        if picture is not None:
+            ended = time.monotonic()
+            due = ended + (ended - begun)
 
     return watch
 

@@ -6,14 +6,28 @@ from comfy_api.latest import io
 
 from . import host
 from .sample import decoded
-from .types import CATEGORY, Extractor, State
+from .types import CATEGORY, MOST_SAMPLES, Extractor, State
 
 POTENTIALS = ["value", "diff", "max", "sum"]
 SCHEMES = ["multinomial", "systematic", "stratified", "residual", "top-k"]
 
 
 def _keep(default: int):
-    return io.Int.Input("keep", default=default, min=1, max=64, tooltip="How many samples go on.")
+    return io.Int.Input("keep", default=default, min=1, max=MOST_SAMPLES, tooltip="How many samples go on.")
+
+
+def _check_keep(state, keep: int) -> None:
+    """Raise ValueError where more samples would go on than there are."""
+    if keep > state.samples:
+        have = "1 sample" if state.samples == 1 else f"{state.samples} samples"
+        raise ValueError(f"keep is {keep}, but only {have} arrive here. Set keep to at most {state.samples}.")
+
+
+def _share(name: str, value: float) -> float | None:
+    """A share of the samples, None where the widget says 0. Raises ValueError for what is no share."""
+    if not 0 <= value <= 1:  # NaN as well, which passes the widget's own bounds
+        raise ValueError(f"{name} is {value}; set it to a share of the samples between 0 (off) and 1.")
+    return value or None
 
 
 def _reason():
@@ -44,6 +58,7 @@ class ClusterSelector(io.ComfyNode):
     def execute(cls, state, extractor, keep) -> io.NodeOutput:
         from ..ttsvar_core.search.select import cluster_select
 
+        _check_keep(state, keep)
         looks = extractor.looks_at == "images" and keep < state.samples
         images = decoded(state) if looks else None
         with host.running(extractor, memory=host.looking_memory(images)):
@@ -98,9 +113,9 @@ class PotentialResampler(io.ComfyNode):
     def execute(cls, state, keep, potential, lambda_, scheme, target_ess, ess_threshold) -> io.NodeOutput:
         from ..ttsvar_core.search.select import potential_select
 
-        state, selection = potential_select(
-            state, keep, potential, lambda_, scheme, ess_threshold=ess_threshold or None, target_ess=target_ess or None
-        )
+        _check_keep(state, keep)
+        shares = {"ess_threshold": _share("ess_threshold", ess_threshold), "target_ess": _share("target_ess", target_ess)}
+        state, selection = potential_select(state, keep, potential, lambda_, scheme, **shares)
         return io.NodeOutput(state, selection.reason)
 
 
@@ -124,6 +139,7 @@ class SelectBest(io.ComfyNode):
     def execute(cls, state, keep) -> io.NodeOutput:
         from ..ttsvar_core.search.select import best
 
+        _check_keep(state, keep)
         state, selection = best(state, keep)
         return io.NodeOutput(state, selection.reason)
 
@@ -155,21 +171,26 @@ class SelectByHand(io.ComfyNode):
     def execute(cls, state, numbers) -> io.NodeOutput:
         from ..ttsvar_core.search.selection import choose
 
-        selection = choose(rows(numbers), state.samples)
+        selection = choose(rows(numbers, state.samples), state.samples)
         return io.NodeOutput(state.select(selection), selection.reason)
 
 
-def rows(text: str) -> list[int]:
-    """Row numbers from text such as "1, 4, 6" or "#0-3". Raises ValueError for anything else."""
+def rows(text: str, samples: int) -> list[int]:
+    """Row numbers below ``samples`` from text such as "1, 4, 6" or "#0-3". Raises ValueError for anything else, before it makes
+    a list of a range."""
     chosen: list[int] = []
     for word in re.sub(r"\s*-\s*", "-", text).replace(",", " ").replace(";", " ").replace("#", "").split():
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        found = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", word)
         if not found:
-            raise ValueError(f"Cannot read {word!r} in {text!r}; name samples by number, for example 1, 4, 6 or 0-3.")
+            raise ValueError(f"Cannot read {word[:40]!r}; name samples by number, for example 1, 4, 6 or 0-3.")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
             raise ValueError(f"The range {word!r} runs backwards; write {last}-{first}.")
+        if last >= samples:
+            raise ValueError(f"There is no sample {last}: there are {samples} samples, name rows from 0 to {samples - 1}.")
         chosen.extend(range(first, last + 1))
+        if len(chosen) > MOST_SAMPLES:
+            raise ValueError(f"More than {MOST_SAMPLES} samples are named; name at most {MOST_SAMPLES}, repetitions counted.")
     return chosen
 
 
