@@ -21,7 +21,7 @@ class SaveState(io.ComfyNode):
             display_name="Save State",
             category=f"{CATEGORY}/files",
             description="Writes a state to ComfyUI's output folder. A few kilobytes hold everything: bits, scores, lineage, seed.",
-            search_aliases=["save latent", "checkpoint", "resume", "tts-var"],
+            search_aliases=["save latent", "checkpoint", "resume", "tts-var", "保存"],
             is_output_node=True,
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
@@ -57,7 +57,7 @@ class LoadState(io.ComfyNode):
             category=f"{CATEGORY}/files",
             description="Reads a state that Save State wrote. The prompt comes from the file; the model must be the one the "
             "state was made with.",
-            search_aliases=["load latent", "resume", "continue", "tts-var"],
+            search_aliases=["load latent", "resume", "continue", "tts-var", "继续"],
             inputs=[
                 Model.Input("model", tooltip="The model the state was made with."),
                 TextEncoder.Input("text_encoder", tooltip="Its text encoder; the prompt saved in the file is encoded again."),
@@ -107,7 +107,7 @@ class StateFromImage(io.ComfyNode):
             category=f"{CATEGORY}/files",
             description="Encodes the first scales of a picture and lets a search go on from there: colours and layout of the "
             "picture, details for the prompt.",
-            search_aliases=["img2img", "image to image", "vae encode", "variation", "tts-var"],
+            search_aliases=["img2img", "image to image", "vae encode", "variation", "tts-var", "图生图"],
             inputs=[
                 Model.Input("model", tooltip="From Infinity Loader."),
                 Conditioning.Input("conditioning", tooltip="What the picture shall become, from Prompt Encode."),

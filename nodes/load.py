@@ -17,7 +17,7 @@ class InfinityLoader(io.ComfyNode):
             category=f"{CATEGORY}/load",
             description="Loads an Infinity image model: a transformer and the tokenizer (VAE) that belongs to it. "
             "The bundled 64x64 model needs no download.",
-            search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var"],
+            search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var", "加载模型"],
             inputs=[
                 io.Combo.Input(
                     "transformer", options=[host.BUNDLED, *host.choices("infinity")], default=host.BUNDLED,
@@ -80,7 +80,7 @@ class TextEncoderLoader(io.ComfyNode):
             display_name="Text Encoder Loader (T5)",
             category=f"{CATEGORY}/load",
             description="Loads the T5 text encoder of an Infinity model. Infinity 2B and 8B use flan-t5-xl.",
-            search_aliases=["t5", "flan-t5-xl", "clip loader", "text encoder", "tts-var"],
+            search_aliases=["t5", "flan-t5-xl", "clip loader", "text encoder", "tts-var", "加载CLIP"],
             inputs=[
                 io.Combo.Input(
                     "encoder", options=[host.BUNDLED, *host.choices("text_encoders")], default=host.BUNDLED,
@@ -116,7 +116,7 @@ class PromptEncode(io.ComfyNode):
             display_name="Prompt Encode (Infinity)",
             category=f"{CATEGORY}/load",
             description="Turns a prompt, and if you like a negative one, into what the image model reads.",
-            search_aliases=["clip text encode", "prompt", "conditioning", "negative prompt", "tts-var"],
+            search_aliases=["clip text encode", "prompt", "conditioning", "negative prompt", "tts-var", "提示词"],
             inputs=[
                 TextEncoder.Input("text_encoder", tooltip="From Text Encoder Loader."),
                 io.String.Input(

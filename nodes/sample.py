@@ -28,7 +28,7 @@ class StartState(io.ComfyNode):
             display_name="Start State",
             category=CATEGORY,
             description="Begins a search: so many samples of one prompt, before the first scale.",
-            search_aliases=["empty latent", "start search", "batch", "seed", "tts-var"],
+            search_aliases=["empty latent", "start search", "batch", "seed", "tts-var", "空Latent"],
             inputs=[
                 Model.Input("model", tooltip="From Infinity Loader."),
                 Conditioning.Input("conditioning", tooltip="From Prompt Encode."),
@@ -61,7 +61,7 @@ class ScaleStepSampler(io.ComfyNode):
             display_name="Scale-Step Sampler",
             category=CATEGORY,
             description="Samples the next scales of every sample in the state, up to and including the one you name.",
-            search_aliases=["ksampler", "sampler", "run scales", "next scale", "infinity sampler", "tts-var"],
+            search_aliases=["ksampler", "sampler", "run scales", "next scale", "infinity sampler", "tts-var", "采样器"],
             inputs=[
                 State.Input("state", tooltip="From Start State, a selector, Load State, or another sampler."),
                 io.Int.Input(
@@ -145,7 +145,7 @@ class DecodeState(io.ComfyNode):
             category=CATEGORY,
             description="Decodes every sample of a state to a full-size picture. Works after any scale: "
             "an unfinished state shows the sketch so far.",
-            search_aliases=["vae decode", "decode", "latent to image", "tts-var"],
+            search_aliases=["vae decode", "decode", "latent to image", "tts-var", "VAE解码"],
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
                 io.Int.Input(

@@ -23,7 +23,7 @@ class RewardScorer(io.ComfyNode):
             category=CATEGORY,
             description="Decodes every sample as it looks now and scores it against the prompt. "
             "The scores travel with the state; resamplers and Select Best use them.",
-            search_aliases=["reward", "score", "image reward", "hps", "clip score", "tts-var"],
+            search_aliases=["reward", "score", "image reward", "hps", "clip score", "tts-var", "打分"],
             inputs=[
                 State.Input("state", tooltip="A state after at least one scale; scores mean something from about scale 6 on."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
@@ -57,7 +57,7 @@ class AttachScores(io.ComfyNode):
             category=CATEGORY,
             description="Notes scores from other nodes on a state, one per sample: a bridge to every scoring node there is. "
             "Decode State, score the pictures with any node, and bring the numbers back here.",
-            search_aliases=["bridge", "custom score", "external reward", "scores from nodes", "tts-var"],
+            search_aliases=["bridge", "custom score", "external reward", "scores from nodes", "tts-var", "外部分数"],
             is_input_list=True,
             inputs=[
                 State.Input("state", tooltip="The state whose pictures were scored."),
@@ -122,7 +122,7 @@ class ScoreImages(io.ComfyNode):
             category=CATEGORY,
             description="Scores any pictures against a prompt and sorts them, best first. Works in every workflow, "
             "whatever made the pictures: Best-of-N for any model.",
-            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var"],
+            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var", "排序"],
             inputs=[
                 io.Image.Input("images", tooltip="A batch of pictures from any node."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),

@@ -45,7 +45,7 @@ class ClusterSelector(io.ComfyNode):
             category=CATEGORY,
             description="Keeps samples that differ: clusters what they look like and keeps the one nearest to each centre. "
             "The paper does this early, at scales 2 and 5, when layouts form and rewards cannot judge yet.",
-            search_aliases=["diversity", "k-means", "cluster", "dinov2", "tts-var"],
+            search_aliases=["diversity", "k-means", "cluster", "dinov2", "tts-var", "多样性"],
             inputs=[
                 State.Input("state", tooltip="A state after an early scale."),
                 Extractor.Input("extractor", tooltip="What samples are compared by, from Extractor Loader."),
@@ -77,7 +77,7 @@ class PotentialResampler(io.ComfyNode):
             category=CATEGORY,
             description="Draws the samples that go on by a potential of their scores; a good sample may go on twice. "
             "Put a Reward Scorer right before it. The paper does this at scales 6 and 9.",
-            search_aliases=["importance sampling", "resample", "lambda", "particle filter", "smc", "tts-var"],
+            search_aliases=["importance sampling", "resample", "lambda", "particle filter", "smc", "tts-var", "粒子滤波"],
             inputs=[
                 State.Input("state", tooltip="A state that was scored at its last scale."),
                 _keep(2),
@@ -130,7 +130,7 @@ class SelectBest(io.ComfyNode):
             category=CATEGORY,
             description="Keeps the samples scored highest at the last scale, best first. "
             "A search ends with this; after a Reward Scorer on full samples it is Best-of-N.",
-            search_aliases=["best of n", "top k", "argmax", "pick best", "tts-var"],
+            search_aliases=["best of n", "top k", "argmax", "pick best", "tts-var", "最佳"],
             inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
             outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
         )
@@ -155,7 +155,7 @@ class SelectByHand(io.ComfyNode):
             category=CATEGORY,
             description="Keeps the samples you name: look at the sketches in Inspect State, type the numbers you like, run on. "
             "What was sampled before is not sampled again.",
-            search_aliases=["manual", "choose", "pick", "human in the loop", "tts-var"],
+            search_aliases=["manual", "choose", "pick", "human in the loop", "tts-var", "挑选"],
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
                 io.String.Input(
