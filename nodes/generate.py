@@ -36,7 +36,9 @@ class Generate(io.ComfyNode):
             category=CATEGORY,
             description="The whole search in one node: prompt in, best picture out. Everything not wired is the bundled model, "
             "its verifier and the latent pool. A model you wire needs a reward, too.",
-            search_aliases=["text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "文生图"],
+            search_aliases=[
+                "text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "quick start", "文生图",
+            ],
             inputs=_inputs(),
             outputs=[
                 io.Image.Output("image", tooltip="The best picture."),
