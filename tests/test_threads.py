@@ -9,7 +9,7 @@ from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.sampling import decode, sample
 from ttsvar_core.search.state import start
-from ttsvar_core.threads import WORTH_A_THREAD, threads_for
+from ttsvar_core.threads import WORTH_THREADS, threads_for
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def during(network, rows: int) -> int:
 
 def test_threads_follow_the_work(eight_threads):
     network = torch.nn.Linear(1000, 1000, bias=False)
-    one = int(WORTH_A_THREAD / 2e6)  # rows whose work is worth one thread
-    assert [during(network, rows) for rows in (0, 1, one, 3 * one, 100 * one)] == [1, 1, 1, 3, 8]
+    worth = int(WORTH_THREADS / 2e6)  # rows
+    assert [during(network, rows) for rows in (0, 1, worth - 1, worth, 100 * worth)] == [1, 1, 1, 8, 8]
     assert torch.get_num_threads() == 8
     with pytest.raises(RuntimeError), threads_for(network, 1):
         raise RuntimeError
