@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import host
 from .load import encode
-from .types import ASPECT_RATIOS, CATEGORY, Conditioning, Model, State, TextEncoder, canvas, seed
+from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, TextEncoder, canvas, seed
 
 NEWEST = "(newest)"
 
@@ -21,7 +21,7 @@ class SaveState(io.ComfyNode):
             display_name="Save State",
             category=f"{CATEGORY}/files",
             description="Writes a state to ComfyUI's output folder. A few kilobytes hold everything: bits, scores, lineage, seed.",
-            search_aliases=["save latent", "checkpoint", "resume", "tts-var"],
+            search_aliases=["save latent", "checkpoint", "resume", "tts-var", "保存"],
             is_output_node=True,
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
@@ -57,7 +57,7 @@ class LoadState(io.ComfyNode):
             category=f"{CATEGORY}/files",
             description="Reads a state that Save State wrote. The prompt comes from the file; the model must be the one the "
             "state was made with.",
-            search_aliases=["load latent", "resume", "continue", "tts-var"],
+            search_aliases=["load latent", "resume", "continue", "tts-var", "继续"],
             inputs=[
                 Model.Input("model", tooltip="The model the state was made with."),
                 TextEncoder.Input("text_encoder", tooltip="Its text encoder; the prompt saved in the file is encoded again."),
@@ -107,7 +107,7 @@ class StateFromImage(io.ComfyNode):
             category=f"{CATEGORY}/files",
             description="Encodes the first scales of a picture and lets a search go on from there: colours and layout of the "
             "picture, details for the prompt.",
-            search_aliases=["img2img", "image to image", "vae encode", "variation", "tts-var"],
+            search_aliases=["img2img", "image to image", "vae encode", "variation", "tts-var", "图生图"],
             inputs=[
                 Model.Input("model", tooltip="From Infinity Loader."),
                 Conditioning.Input("conditioning", tooltip="What the picture shall become, from Prompt Encode."),
@@ -117,7 +117,7 @@ class StateFromImage(io.ComfyNode):
                     tooltip="The last scale taken from the picture. Small keeps colours and rough layout, large keeps nearly all.",
                 ),
                 *canvas(),
-                io.Int.Input("samples", default=8, min=1, max=64, tooltip="How many samples go on from the picture."),
+                io.Int.Input("samples", default=8, min=1, max=MOST_SAMPLES, tooltip="How many samples go on from the picture."),
                 seed("What the samples draw from the next scale on."),
             ],
             outputs=[State.Output("state", tooltip="Samples that all show the picture so far.")],

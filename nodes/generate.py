@@ -7,12 +7,12 @@ from comfy_api.latest import io
 from . import host
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
-from .sample import PREVIEWS, previewer, sampling_of
+from .sample import PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
 from .select import POTENTIALS, SCHEMES
 from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, sampling, seed
 
 OWN_PLAN = "own plan"
-BUNDLED_MODEL, SCENES = "scenes64", "scenes"  # names of the bundled model and of the reward that judges its scenes
+BUNDLED_MODEL = "scenes64"
 METHODS = {"TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw"}
 _PLAN_EXAMPLE = """{
   "name": "mine", "samples": 8,
@@ -36,7 +36,9 @@ class Generate(io.ComfyNode):
             category=CATEGORY,
             description="The whole search in one node: prompt in, best picture out. Everything not wired is the bundled model, "
             "its verifier and the latent pool. A model you wire needs a reward, too.",
-            search_aliases=["text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "quick start"],
+            search_aliases=[
+                "text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "quick start", "文生图",
+            ],
             inputs=_inputs(),
             outputs=[
                 io.Image.Output("image", tooltip="The best picture."),
@@ -55,10 +57,10 @@ class Generate(io.ComfyNode):
 
         if reward is None and (model is None or model.name == BUNDLED_MODEL):
             reward = load_reward()
-        _check_reward(method, prompt, reward)
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
         chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
+        reward = _judge(reward, chosen, method, prompt)
         conditioning = encode(text_encoder, prompt, negative)
         drawn = sampling_of(model, guidance, tau, top_p)
         host.load_transformer(model)
@@ -111,7 +113,7 @@ def _inputs() -> list:
         ),
         io.Combo.Input(
             "preview", options=PREVIEWS, default="all samples", advanced=True,
-            tooltip="What the live preview decodes after every scale. Off saves the time for it.",
+            tooltip=PREVIEW_TOOLTIP,
         ),
         Model.Input("model", optional=True, tooltip="From Infinity Loader; the bundled model otherwise."),
         TextEncoder.Input("text_encoder", optional=True, tooltip="From Text Encoder Loader; the bundled one otherwise."),
@@ -120,19 +122,21 @@ def _inputs() -> list:
     ]
 
 
-def _check_reward(method: str, prompt: str, reward) -> None:
-    """Raise ValueError before any work for a search without a reward, and for a prompt that the scene verifier cannot judge."""
-    from ..ttsvar_core.scenes.grammar import PromptError, parse_prompt
+def _judge(reward, plan, method: str, prompt: str):
+    """The reward, or None where it cannot judge the prompt and decides nothing. Raises ValueError, before any work, if it does."""
+    from ..ttsvar_core.rewards.base import check_prompt
 
-    if reward is None and method not in ("raw", OWN_PLAN):
+    if reward is None and plan.needs_reward:
         raise ValueError(
             f"{method} needs a reward: wire a Reward Loader (ImageReward, HPS v2.1, ...). Only the bundled model brings its own."
         )
     try:
-        if SCENES in (one.name for one in getattr(reward, "rewards", [reward]) if one):
-            parse_prompt(prompt)
-    except PromptError as error:
-        raise PromptError(f"The scene verifier judges the bundled model's scenes; else wire another reward: {error}") from error
+        check_prompt(reward, prompt)
+    except ValueError:
+        if plan.needs_reward:
+            raise
+        return None
+    return reward
 
 
 def _plan(method: str, n: int, scales: int, own: str, settings: dict):

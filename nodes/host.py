@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import comfy.cli_args
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -365,6 +366,11 @@ def put_cache(state: SearchState, policy: str) -> SearchState:
 def check_interrupt() -> None:
     """Stop here if the user pressed stop."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def shows_previews() -> bool:
+    """Whether the user wants live previews: ComfyUI's setting "Live preview method", or its option --preview-method."""
+    return comfy.cli_args.args.preview_method != comfy.cli_args.LatentPreviewMethod.NoPreviews
 
 
 class Progress:

@@ -18,7 +18,7 @@ class InspectState(io.ComfyNode):
             category=CATEGORY,
             description="Shows a state: every living sample with its number and score, who descends from whom, scores per scale, "
             "effective sample size of every selection, and feature maps as colours.",
-            search_aliases=["contact sheet", "preview", "lineage", "family tree", "plot", "pca", "tts-var"],
+            search_aliases=["contact sheet", "preview", "lineage", "family tree", "plot", "pca", "tts-var", "预览"],
             is_output_node=True,
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),

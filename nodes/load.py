@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from . import host
-from .types import CATEGORY, Conditioning, Model, TextEncoder, precision
+from .types import CATEGORY, Conditioning, Model, Reward, TextEncoder, precision
 
 
 class InfinityLoader(io.ComfyNode):
@@ -17,7 +17,7 @@ class InfinityLoader(io.ComfyNode):
             category=f"{CATEGORY}/load",
             description="Loads an Infinity image model: a transformer and the tokenizer (VAE) that belongs to it. "
             "The bundled 64x64 model needs no download.",
-            search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var"],
+            search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var", "加载模型"],
             inputs=[
                 io.Combo.Input(
                     "transformer", options=[host.BUNDLED, *host.choices("infinity")], default=host.BUNDLED,
@@ -80,7 +80,7 @@ class TextEncoderLoader(io.ComfyNode):
             display_name="Text Encoder Loader (T5)",
             category=f"{CATEGORY}/load",
             description="Loads the T5 text encoder of an Infinity model. Infinity 2B and 8B use flan-t5-xl.",
-            search_aliases=["t5", "flan-t5-xl", "clip loader", "text encoder", "tts-var"],
+            search_aliases=["t5", "flan-t5-xl", "clip loader", "text encoder", "tts-var", "加载CLIP"],
             inputs=[
                 io.Combo.Input(
                     "encoder", options=[host.BUNDLED, *host.choices("text_encoders")], default=host.BUNDLED,
@@ -118,7 +118,7 @@ class PromptEncode(io.ComfyNode):
             display_name="Prompt Encode (Infinity)",
             category=f"{CATEGORY}/load",
             description="Turns a prompt, and if you like a negative one, into what the image model reads.",
-            search_aliases=["clip text encode", "prompt", "conditioning", "negative prompt", "tts-var"],
+            search_aliases=["clip text encode", "prompt", "conditioning", "negative prompt", "tts-var", "提示词"],
             inputs=[
                 TextEncoder.Input("text_encoder", tooltip="From Text Encoder Loader."),
                 io.String.Input(
@@ -131,12 +131,20 @@ class PromptEncode(io.ComfyNode):
                     "negative", multiline=True, default="", advanced=True,
                     tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
                 ),
+                Reward.Input(
+                    "reward", optional=True,
+                    tooltip="Wire it if the reward judges certain prompts only, as the scene verifier does: any other prompt is "
+                    "refused here, before anything is sampled. With the wire, another reward means sampling anew.",
+                ),
             ],
             outputs=[Conditioning.Output("conditioning", tooltip="The encoded prompt, for Start State.")],
         )
 
     @classmethod
-    def execute(cls, text_encoder, text, negative) -> io.NodeOutput:
+    def execute(cls, text_encoder, text, negative, reward=None) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.base import check_prompt
+
+        check_prompt(reward, text)
         return io.NodeOutput(encode(text_encoder, text, negative))
 
 

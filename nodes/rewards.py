@@ -77,7 +77,7 @@ class RewardLoader(io.ComfyNode):
             category=f"{CATEGORY}/load",
             description="Loads what scores pictures. The scene verifier comes with the pack and judges the bundled model's "
             "scenes; for real pictures take ImageReward, HPS v2.1, PickScore, CLIPScore or Aesthetic v2.5.",
-            search_aliases=["image reward", "hps", "aesthetic", "pickscore", "clip score", "scorer", "tts-var"],
+            search_aliases=["image reward", "hps", "aesthetic", "pickscore", "clip score", "scorer", "tts-var", "评分模型"],
             inputs=[
                 io.Combo.Input(
                     "reward", options=REWARDS, default=SCENES, tooltip="Which reward. The scene verifier needs no file."
@@ -129,7 +129,7 @@ class BlendRewards(io.ComfyNode):
             category=f"{CATEGORY}/load",
             description="Makes one reward of two to four. Rewards come in different units; softmax (the paper's HPS+IR), "
             "z-score and rank compare the pictures of one batch, weighted adds the raw scores.",
-            search_aliases=["combine rewards", "mix", "ensemble", "average", "tts-var"],
+            search_aliases=["combine rewards", "mix", "ensemble", "average", "tts-var", "混合"],
             inputs=[
                 Reward.Input("reward_1", tooltip="First reward."),
                 Reward.Input("reward_2", tooltip="Second reward."),
@@ -170,7 +170,7 @@ class ExtractorLoader(io.ComfyNode):
             category=f"{CATEGORY}/load",
             description="Loads what samples are compared by when diverse ones are kept. The latent pool needs no model and no "
             "decoding; DINOv2 PCA is the paper's.",
-            search_aliases=["dinov2", "feature extractor", "inception", "diversity", "tts-var"],
+            search_aliases=["dinov2", "feature extractor", "inception", "diversity", "tts-var", "特征"],
             inputs=[
                 io.Combo.Input(
                     "extractor", options=EXTRACTORS, default=LATENT_POOL,

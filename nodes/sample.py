@@ -1,13 +1,19 @@
 """From noise to picture: start a state, run scales, decode."""
 
+import time
+
 from comfy_api.latest import io
 
 from . import host
-from .types import ASPECT_RATIOS, CATEGORY, Conditioning, Model, State, canvas, sampling, seed
+from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, sampling, seed
 
 CACHE_POLICIES = ["keep", "float8", "offload", "drop"]
 PREVIEWS = ["all samples", "first sample", "off"]
 _SHOWN = {"all samples": 16, "first sample": 1, "off": 0}
+PREVIEW_TOOLTIP = (
+    'What the live preview decodes, where "Live preview method" in ComfyUI\'s settings (Execution) is not none. Previews take at '
+    "most as long as the sampling they show."
+)
 LAST = -1
 MOST_SCALES = 14
 
@@ -22,13 +28,13 @@ class StartState(io.ComfyNode):
             display_name="Start State",
             category=CATEGORY,
             description="Begins a search: so many samples of one prompt, before the first scale.",
-            search_aliases=["empty latent", "start search", "batch", "seed", "tts-var"],
+            search_aliases=["empty latent", "start search", "batch", "seed", "tts-var", "空Latent"],
             inputs=[
                 Model.Input("model", tooltip="From Infinity Loader."),
                 Conditioning.Input("conditioning", tooltip="From Prompt Encode."),
                 *canvas(),
                 io.Int.Input(
-                    "samples", default=8, min=1, max=64,
+                    "samples", default=8, min=1, max=MOST_SAMPLES,
                     tooltip="How many samples start. The paper starts with 8 times N; sample 0 is what the seed draws alone.",
                 ),
                 seed("Every random draw of the whole search follows from this number, sample by sample."),
@@ -55,7 +61,7 @@ class ScaleStepSampler(io.ComfyNode):
             display_name="Scale-Step Sampler",
             category=CATEGORY,
             description="Samples the next scales of every sample in the state, up to and including the one you name.",
-            search_aliases=["ksampler", "sampler", "run scales", "next scale", "infinity sampler", "tts-var"],
+            search_aliases=["ksampler", "sampler", "run scales", "next scale", "infinity sampler", "tts-var", "采样器"],
             inputs=[
                 State.Input("state", tooltip="From Start State, a selector, Load State, or another sampler."),
                 io.Int.Input(
@@ -71,7 +77,7 @@ class ScaleStepSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "preview", options=PREVIEWS, default="all samples", advanced=True,
-                    tooltip="What the live preview decodes after every scale. Off saves the time for it.",
+                    tooltip=PREVIEW_TOOLTIP,
                 ),
             ],
             outputs=[State.Output("state", tooltip="The state after the named scale.")],
@@ -84,7 +90,7 @@ class ScaleStepSampler(io.ComfyNode):
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p)
-        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()), preview != "off")
+        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()), _wanted(preview))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         return io.NodeOutput(host.put_cache(state, cache_policy))
@@ -98,14 +104,30 @@ def sampling_of(model: host.HostedModel, guidance: float, tau: float, top_p: flo
     return replace(model.config.sampling, **{name: value for name, value in given.items() if value})
 
 
+def _wanted(preview: str) -> int:
+    """How many samples a live preview shows: none where the user has turned previews off in ComfyUI."""
+    return _SHOWN[preview] if host.shows_previews() else 0
+
+
 def previewer(model: host.HostedModel, scales: int, shown: str):
-    """What to call with the state after every scale: progress, interrupt, and a preview of it."""
+    """What to call with the state after every scale: progress, interrupt, and a preview of it.
+
+    After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
+    of the time, however small the model is.
+    """
     from ..ttsvar_core.inspect.preview import preview
 
-    progress = host.Progress(max(1, scales))
+    progress, samples, due = host.Progress(max(1, scales)), _wanted(shown), 0.0
 
     def watch(state) -> None:
-        progress.step(preview(model, state.features, _SHOWN[shown]) if _SHOWN[shown] else None)
+        nonlocal due
+        picture, begun = None, time.monotonic()
+        if samples and begun >= due:
+            picture = preview(model, state.features, samples)
+        progress.step(picture)
+        if picture is not None:
+            ended = time.monotonic()
+            due = ended + (ended - begun)
 
     return watch
 
@@ -121,7 +143,7 @@ class DecodeState(io.ComfyNode):
             category=CATEGORY,
             description="Decodes every sample of a state to a full-size picture. Works after any scale: "
             "an unfinished state shows the sketch so far.",
-            search_aliases=["vae decode", "decode", "latent to image", "tts-var"],
+            search_aliases=["vae decode", "decode", "latent to image", "tts-var", "VAE解码"],
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
                 io.Int.Input(

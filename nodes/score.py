@@ -1,5 +1,6 @@
 """Rewards at work: on a state, on any images, and scores that come from other nodes."""
 
+import math
 import re
 
 from comfy_api.latest import io
@@ -7,6 +8,8 @@ from comfy_api.latest import io
 from . import host
 from .sample import decoded
 from .types import CATEGORY, Reward, State
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 class RewardScorer(io.ComfyNode):
@@ -20,7 +23,7 @@ class RewardScorer(io.ComfyNode):
             category=CATEGORY,
             description="Decodes every sample as it looks now and scores it against the prompt. "
             "The scores travel with the state; resamplers and Select Best use them.",
-            search_aliases=["reward", "score", "image reward", "hps", "clip score", "tts-var"],
+            search_aliases=["reward", "score", "image reward", "hps", "clip score", "tts-var", "打分"],
             inputs=[
                 State.Input("state", tooltip="A state after at least one scale; scores mean something from about scale 6 on."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
@@ -33,9 +36,11 @@ class RewardScorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, reward) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.base import check_prompt
         from ..ttsvar_core.search.score import Score
         from ..ttsvar_core.search.view import act
 
+        check_prompt(reward, state.conditioning.prompt)
         images = decoded(state)
         with host.running(reward, memory=host.looking_memory(images)):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
@@ -53,7 +58,7 @@ class AttachScores(io.ComfyNode):
             category=CATEGORY,
             description="Notes scores from other nodes on a state, one per sample: a bridge to every scoring node there is. "
             "Decode State, score the pictures with any node, and bring the numbers back here.",
-            search_aliases=["bridge", "custom score", "external reward", "scores from nodes", "tts-var"],
+            search_aliases=["bridge", "custom score", "external reward", "scores from nodes", "tts-var", "外部分数"],
             is_input_list=True,
             inputs=[
                 State.Input("state", tooltip="The state whose pictures were scored."),
@@ -70,22 +75,41 @@ class AttachScores(io.ComfyNode):
     def execute(cls, state, scores) -> io.NodeOutput:
         import torch
 
-        return io.NodeOutput(state[0].with_scores(torch.tensor(numbers(scores), dtype=torch.float32)))
+        state, found = state[0], numbers(scores)
+        if len(found) != state.samples:
+            raise ValueError(f"{len(found)} scores came for {state.samples} samples; give one number per sample, in their order.")
+        wrong = next((row for row, number in enumerate(found) if not math.isfinite(number)), None)
+        if wrong is not None:
+            raise ValueError(f"The score of sample {wrong} is {found[wrong]}; give a finite number.")
+        return io.NodeOutput(state.with_scores(torch.tensor(found, dtype=torch.float32)))
 
 
 def numbers(value) -> list[float]:
-    """All numbers in a value: a number, text, a tensor or array, or lists of these."""
+    """All numbers in a value: a number, text, a tensor or array, or lists of these. Raises ValueError for anything else."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"Scores are numbers; got {value!r}.")
     if isinstance(value, int | float):
         return [float(value)]
     if isinstance(value, str):
-        return [float(found) for found in re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", value)]
+        return [number for piece in re.split(r"[,;\n]", value) for number in _numbers_in_text(piece)]
     if hasattr(value, "tolist"):
         return numbers(value.tolist())
     if isinstance(value, list | tuple):
         return [number for one in value for number in numbers(one)]
     raise ValueError(f"Scores are numbers, text or tensors; got a {type(value).__name__}.")
+
+
+def _numbers_in_text(piece: str) -> list[float]:
+    """The numbers between two commas: any with spaces between them, or one among words. Raises ValueError where words leave open
+    which of several is the score, or there is none."""
+    found = [float(number) for number in _NUMBER.findall(piece)]
+    words = _NUMBER.sub("", piece).strip(" \t\r[](){}")
+    if words and len(found) != 1:
+        raise ValueError(
+            f"Cannot tell which score is meant by {piece.strip()[:60]!r}. Give one number per sample and nothing else, "
+            "for example 0.5, 0.7."
+        )
+    return found
 
 
 class ScoreImages(io.ComfyNode):
@@ -99,7 +123,7 @@ class ScoreImages(io.ComfyNode):
             category=CATEGORY,
             description="Scores any pictures against a prompt and sorts them, best first. Works in every workflow, "
             "whatever made the pictures: Best-of-N for any model.",
-            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var"],
+            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var", "排序"],
             inputs=[
                 io.Image.Input("images", tooltip="A batch of pictures from any node."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
@@ -117,8 +141,10 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, reward, prompt) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.base import check_prompt
         from ..ttsvar_core.search.resample import top_k
 
+        check_prompt(reward, prompt)
         with host.running(reward, memory=host.looking_memory(images)):
             scores = reward.score(images[..., :3].float(), prompt).float().cpu()
         order = top_k(scores, len(scores)).tolist()

@@ -6,14 +6,28 @@ from comfy_api.latest import io
 
 from . import host
 from .sample import decoded
-from .types import CATEGORY, Extractor, State
+from .types import CATEGORY, MOST_SAMPLES, Extractor, State
 
 POTENTIALS = ["value", "diff", "max", "sum"]
 SCHEMES = ["multinomial", "systematic", "stratified", "residual", "top-k"]
 
 
 def _keep(default: int):
-    return io.Int.Input("keep", default=default, min=1, max=64, tooltip="How many samples go on.")
+    return io.Int.Input("keep", default=default, min=1, max=MOST_SAMPLES, tooltip="How many samples go on.")
+
+
+def _check_keep(state, keep: int) -> None:
+    """Raise ValueError where more samples would go on than there are."""
+    if keep > state.samples:
+        have = "1 sample" if state.samples == 1 else f"{state.samples} samples"
+        raise ValueError(f"keep is {keep}, but only {have} arrive here. Set keep to at most {state.samples}.")
+
+
+def _share(name: str, value: float) -> float | None:
+    """A share of the samples, None where the widget says 0. Raises ValueError for what is no share."""
+    if not 0 <= value <= 1:  # NaN as well, which passes the widget's own bounds
+        raise ValueError(f"{name} is {value}; set it to a share of the samples between 0 (off) and 1.")
+    return value or None
 
 
 def _reason():
@@ -31,7 +45,7 @@ class ClusterSelector(io.ComfyNode):
             category=CATEGORY,
             description="Keeps samples that differ: clusters what they look like and keeps the one nearest to each centre. "
             "The paper does this early, at scales 2 and 5, when layouts form and rewards cannot judge yet.",
-            search_aliases=["diversity", "k-means", "cluster", "dinov2", "tts-var"],
+            search_aliases=["diversity", "k-means", "cluster", "dinov2", "tts-var", "多样性"],
             inputs=[
                 State.Input("state", tooltip="A state after an early scale."),
                 Extractor.Input("extractor", tooltip="What samples are compared by, from Extractor Loader."),
@@ -45,6 +59,7 @@ class ClusterSelector(io.ComfyNode):
         from ..ttsvar_core.search.cluster import Cluster
         from ..ttsvar_core.search.view import act
 
+        _check_keep(state, keep)
         stage = Cluster(state.last_scale, keep)
         looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
         images = decoded(state) if looks else None
@@ -64,7 +79,7 @@ class PotentialResampler(io.ComfyNode):
             category=CATEGORY,
             description="Draws the samples that go on by a potential of their scores; a good sample may go on twice. "
             "Put a Reward Scorer right before it. The paper does this at scales 6 and 9.",
-            search_aliases=["importance sampling", "resample", "lambda", "particle filter", "smc", "tts-var"],
+            search_aliases=["importance sampling", "resample", "lambda", "particle filter", "smc", "tts-var", "粒子滤波"],
             inputs=[
                 State.Input("state", tooltip="A state that was scored at its last scale."),
                 _keep(2),
@@ -101,8 +116,9 @@ class PotentialResampler(io.ComfyNode):
         from ..ttsvar_core.search.resample import Resample
         from ..ttsvar_core.search.view import act
 
-        settings = {"ess_threshold": ess_threshold or None, "target_ess": target_ess or None}
-        state, selection = act(state, Resample(state.last_scale, keep, potential, lambda_, scheme, **settings))
+        _check_keep(state, keep)
+        shares = {"ess_threshold": _share("ess_threshold", ess_threshold), "target_ess": _share("target_ess", target_ess)}
+        state, selection = act(state, Resample(state.last_scale, keep, potential, lambda_, scheme, **shares))
         return io.NodeOutput(state, selection.reason)
 
 
@@ -117,7 +133,7 @@ class SelectBest(io.ComfyNode):
             category=CATEGORY,
             description="Keeps the samples scored highest at the last scale, best first. "
             "A search ends with this; after a Reward Scorer on full samples it is Best-of-N.",
-            search_aliases=["best of n", "top k", "argmax", "pick best", "tts-var"],
+            search_aliases=["best of n", "top k", "argmax", "pick best", "tts-var", "最佳"],
             inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
             outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
         )
@@ -126,6 +142,7 @@ class SelectBest(io.ComfyNode):
     def execute(cls, state, keep) -> io.NodeOutput:
         from ..ttsvar_core.search.score import best
 
+        _check_keep(state, keep)
         selection = best(state, keep)
         return io.NodeOutput(state.select(selection), selection.reason)
 
@@ -141,7 +158,7 @@ class SelectByHand(io.ComfyNode):
             category=CATEGORY,
             description="Keeps the samples you name: look at the sketches in Inspect State, type the numbers you like, run on. "
             "What was sampled before is not sampled again.",
-            search_aliases=["manual", "choose", "pick", "human in the loop", "tts-var"],
+            search_aliases=["manual", "choose", "pick", "human in the loop", "tts-var", "挑选"],
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
                 io.String.Input(
@@ -157,21 +174,26 @@ class SelectByHand(io.ComfyNode):
     def execute(cls, state, numbers) -> io.NodeOutput:
         from ..ttsvar_core.selection import choose
 
-        selection = choose(rows(numbers), state.samples)
+        selection = choose(rows(numbers, state.samples), state.samples)
         return io.NodeOutput(state.select(selection), selection.reason)
 
 
-def rows(text: str) -> list[int]:
-    """Row numbers from text such as "1, 4, 6" or "#0-3". Raises ValueError for anything else."""
+def rows(text: str, samples: int) -> list[int]:
+    """Row numbers below ``samples`` from text such as "1, 4, 6" or "#0-3". Raises ValueError for anything else, before it makes
+    a list of a range."""
     chosen: list[int] = []
     for word in re.sub(r"\s*-\s*", "-", text).replace(",", " ").replace(";", " ").replace("#", "").split():
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        found = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", word)
         if not found:
-            raise ValueError(f"Cannot read {word!r} in {text!r}; name samples by number, for example 1, 4, 6 or 0-3.")
+            raise ValueError(f"Cannot read {word[:40]!r}; name samples by number, for example 1, 4, 6 or 0-3.")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
             raise ValueError(f"The range {word!r} runs backwards; write {last}-{first}.")
+        if last >= samples:
+            raise ValueError(f"There is no sample {last}: there are {samples} samples, name rows from 0 to {samples - 1}.")
         chosen.extend(range(first, last + 1))
+        if len(chosen) > MOST_SAMPLES:
+            raise ValueError(f"More than {MOST_SAMPLES} samples are named; name at most {MOST_SAMPLES}, repetitions counted.")
     return chosen
 
 

@@ -17,6 +17,7 @@ ASPECT_RATIOS = {
     "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
 }
 PIXEL_BUDGETS = ["1M", "0.60M", "0.25M", "0.06M"]
+MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
 MAX_SEED = 2**64 - 1
 
 

@@ -118,6 +118,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder, self.stop_after = folder, None
         self.checks, self.loaded, self.steps = 0, [], []
+        self.settings = types.SimpleNamespace(preview_method="auto")
 
     def check(self) -> None:
         """Count a look at the stop button."""
@@ -192,12 +193,16 @@ def _modules(host: Host) -> dict[str, types.ModuleType]:
             host.steps.append((value, total, preview))
 
     utils.ProgressBar = ProgressBar
+    cli = types.ModuleType("comfy.cli_args")
+    cli.LatentPreviewMethod = types.SimpleNamespace(NoPreviews="none", Auto="auto")
+    cli.args = host.settings
     comfy, api, latest = types.ModuleType("comfy"), types.ModuleType("comfy_api"), types.ModuleType("comfy_api.latest")
     comfy.model_management, comfy.model_patcher, comfy.ops, comfy.utils = management, patcher, ops, utils
+    comfy.cli_args = cli
     latest.io, latest.ui, latest.ComfyExtension = io, types.SimpleNamespace(PreviewImage=PreviewImage), ComfyExtension
     named = {
-        "comfy": comfy, "comfy.model_management": management, "comfy.model_patcher": patcher, "comfy.ops": ops,
-        "comfy.utils": utils, "comfy_api": api, "comfy_api.latest": latest, "folder_paths": _folder_paths(host),
+        "comfy": comfy, "comfy.cli_args": cli, "comfy.model_management": management, "comfy.model_patcher": patcher,
+        "comfy.ops": ops, "comfy.utils": utils, "comfy_api": api, "comfy_api.latest": latest, "folder_paths": _folder_paths(host),
     }
     return named
 

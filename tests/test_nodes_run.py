@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,11 +165,37 @@ def test_progress_previews_every_scale(pack, parts):
     (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=3, seed=1)
     pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=2)
     assert [(value, total) for value, total, _ in pack.host.steps] == [(1, 3), (2, 3), (3, 3)]
-    for _, _, (kind, picture, side) in pack.host.steps:
-        assert kind == "JPEG" and max(picture.size) <= side == 512
+    kind, picture, side = pack.host.steps[0][2]
+    assert kind == "JPEG" and max(picture.size) <= side == 512
+
+
+def test_no_preview_is_decoded_where_it_is_off_here_or_in_comfyui(pack, parts, monkeypatch):
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=3, seed=1)
+    monkeypatch.setattr(pack.core("sampling"), "decode_features", lambda *_, **__: pytest.fail("decoded"))
+    for method, shown in (("auto", "off"), ("none", "all samples")):
+        monkeypatch.setattr(pack.host.settings, "preview_method", method)
+        pack.host.steps.clear()
+        pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=1, preview=shown)
+        assert [preview for *_, preview in pack.host.steps] == [None, None]
+
+
+def test_previews_take_no_more_time_than_the_sampling_between_them(pack, parts, monkeypatch):
+    """A preview that takes as long as two scales is shown after every second scale."""
+    clock = [0.0]
+    sampler = sys.modules[pack.nodes["TTSVAR_ScaleStepSampler"].__module__]
+    monkeypatch.setattr(sampler.time, "monotonic", lambda: clock[0])
+
+    def slow(*_):
+        clock[0] += 2.0
+        return "a picture"
+
+    monkeypatch.setattr(pack.core("inspect.preview"), "preview", slow)
+    watch = sampler.previewer(parts["model"], 7, "all samples")
     pack.host.steps.clear()
-    pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=1, preview="off")
-    assert [preview for *_, preview in pack.host.steps] == [None, None]
+    for _ in range(7):
+        clock[0] += 1.0
+        watch(SimpleNamespace(features=None))
+    assert [bool(preview) for *_, preview in pack.host.steps] == [True, False, True, False, True, False, True]
 
 
 def test_an_interrupt_stops_between_scales_and_leaves_the_state_as_it_was(pack, parts, sketch):
@@ -266,8 +296,21 @@ def test_scores_from_other_nodes_select_like_our_own(pack, parts, sketch):
     for given in ([scores], [torch.tensor(scores)], [text], scores):
         (bridged,) = pack.run("TTSVAR_AttachScores", state=[sketch], scores=list(given))
         torch.testing.assert_close(bridged.scores, scored.scores, rtol=0, atol=0, equal_nan=True)
-    with pytest.raises(ValueError, match="one score per sample"):
-        pack.run("TTSVAR_AttachScores", state=[sketch], scores=[1.0])
+    for given in (["[0.1 0.2\t0.3\n0.4]"], ["scores: 0.1, second .2, 3e-1, -4"], ["0.1;0.2", 0.3, torch.tensor([0.4])]):
+        assert pack.run("TTSVAR_AttachScores", state=[sketch], scores=given)[0].scores[:, 5].isfinite().all()
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ([1.0], "1 scores came for 4 samples; give one number per sample"),
+    (["sample 1: 0.5, sample 2: 0.7"], "Cannot tell which score is meant by 'sample 1: 0.5'"),
+    (["1. image 0: 0.9\n2. image 1: 0.8"], "Cannot tell which score"),
+    (["0.1, 0.2, nan, 0.4"], "Cannot tell which score is meant by 'nan'"),
+    ([0.1, 0.2, float("nan"), 0.4], "score of sample 2 is nan"),
+    ([0.1, 0.2, 0.3, True], "got True"),
+])
+def test_scores_that_leave_a_doubt_are_refused(pack, sketch, given, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        pack.run("TTSVAR_AttachScores", state=[sketch], scores=given)
 
 
 def test_score_images_sorts_best_first(pack, parts, sketch):
@@ -281,9 +324,41 @@ def test_score_images_sorts_best_first(pack, parts, sketch):
 def test_by_hand_keeps_what_was_named(pack, sketch):
     chosen, reason = pack.run("TTSVAR_SelectByHand", state=sketch, numbers="#3, 0-1 1")
     assert torch.equal(chosen.features, sketch.features[[3, 0, 1, 1]]) and "hand" in reason
-    for wrong, words in (("4", "0 to 3"), ("", "no rows"), ("two", "Cannot read"), ("3-1", "backwards")):
+    for wrong, words in (("4", "0 to 3"), ("", "no rows"), ("two", "Cannot read"), ("3-1", "backwards"),
+                         ("0-3 " * 40, "at most 64"), ("9" * 5000, "Cannot read")):
         with pytest.raises(ValueError, match=words):
             pack.run("TTSVAR_SelectByHand", state=sketch, numbers=wrong)
+
+
+def test_a_giant_range_is_refused_before_it_is_a_list(pack, sketch):
+    tracemalloc.start()
+    try:
+        for wrong in ("0-30000000", "0-1000000", "9" * 18):
+            with pytest.raises(ValueError, match="name rows from 0 to 3") as refused:
+                pack.run("TTSVAR_SelectByHand", state=sketch, numbers=wrong)
+            assert len(str(refused.value)) < 200
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_selector_keeps_more_than_there_are(pack, parts, sketch):
+    scored, _ = pack.run("TTSVAR_RewardScorer", state=sketch, reward=parts["reward"])
+    for node, more in (("ClusterSelector", {"extractor": parts["extractor"]}), ("PotentialResampler", {}), ("SelectBest", {})):
+        with pytest.raises(ValueError, match=r"keep is 64, but only 4 samples arrive here. Set keep to at most 4"):
+            pack.run(f"TTSVAR_{node}", state=scored, keep=64, **more)
+    for wrong in ({"target_ess": math.nan}, {"ess_threshold": math.nan}, {"target_ess": 1.5}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"{name} is .*between 0"):
+            pack.run("TTSVAR_PotentialResampler", state=scored, keep=2, **wrong)
+    with pytest.raises(ValueError, match="lambda is nan"):
+        pack.run("TTSVAR_PotentialResampler", state=scored, keep=2, lambda_=math.nan)
+
+
+def test_a_scale_that_is_done_already_is_answered_with_what_to_type(pack, sketch):
+    for wrong, words in ((1, "scale 1 is sampled already. Name 6 to 12"), (14, "12 is the last. Name 6 to 12")):
+        with pytest.raises(ValueError, match=words):
+            pack.run("TTSVAR_ScaleStepSampler", state=sketch, through_scale=wrong)
 
 
 def test_inspect_draws_every_sheet(pack, parts, sketch):
@@ -325,7 +400,7 @@ def named(model, name):
 def test_only_the_bundled_model_brings_a_reward(pack, parts, no_search):
     for method in ("TTS-VAR", "Best-of-N", "Importance Sampling"):
         with pytest.raises(ValueError, match=f"{method} needs a reward: wire a Reward Loader"):
-            pack.run("TTSVAR_Generate", prompt="a castle", model=named(parts["model"], "infinity_2b_reg"), method=method)
+            pack.run("TTSVAR_Generate", prompt="a castle", model=named(parts["model"], "infinity_2b_reg"), method=method, n=2)
 
 
 def test_a_model_of_ones_own_without_a_reward_draws_raw_pictures(pack, parts):
@@ -340,8 +415,22 @@ def test_a_model_of_ones_own_without_a_reward_draws_raw_pictures(pack, parts):
 def test_a_prompt_the_verifier_cannot_judge_is_refused_before_any_work(pack, parts, no_search, blended):
     (blend,) = pack.run("TTSVAR_BlendRewards", reward_1=parts["reward"], reward_2=parts["reward"])
     for wired in ({}, {"model": named(parts["model"], "mine"), "reward": blend if blended else parts["reward"]}):
-        with pytest.raises(ValueError, match=r"wire another reward: .*a red circle"):
+        with pytest.raises(ValueError, match=r"scene verifier .*a red circle.* take another reward") as refused:
             pack.run("TTSVAR_Generate", prompt="a red circle", **wired)
+        assert type(refused.value) is ValueError  # the host would title a class of our own with its path
+    encoding, scoring = {"text_encoder": parts["text_encoder"]}, {"images": torch.rand(1, 64, 64, 3)}
+    for prompt, node, inputs in (("text", "PromptEncode", encoding), ("prompt", "ScoreImages", scoring)):
+        with pytest.raises(ValueError, match="a castle"):
+            pack.run(f"TTSVAR_{node}", reward=blend if blended else parts["reward"], **{prompt: "a castle"}, **inputs)
+    (any_prompt,) = pack.run("TTSVAR_PromptEncode", text_encoder=parts["text_encoder"], text="a castle")
+    assert any_prompt.prompt == "a castle"
+
+
+def test_a_raw_picture_needs_no_judge(pack, parts):
+    """The reward decides nothing there, so a prompt it cannot judge is drawn all the same."""
+    for wired in ({}, {"reward": parts["reward"]}):
+        image, *_, report = pack.run("TTSVAR_Generate", prompt="a castle", method="raw", **wired)
+        assert image.shape == (1, 64, 64, 3) and json.loads(report)["reward"] is None
 
 
 def test_half_a_bundled_model_is_refused(pack):

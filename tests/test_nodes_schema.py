@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from host_stand_in import ROOT, load_pack
 
+sys.path.insert(0, str(ROOT / "tools"))
+import build_locales
+
 HOST_MODULES = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "execution", "nodes")
 
 
@@ -23,6 +26,10 @@ def pack(tmp_path_factory):
 @pytest.fixture(scope="module")
 def schemas(pack):
     return {node_id: node.define_schema() for node_id, node in pack.nodes.items()}
+
+
+def chinese(text: str) -> bool:
+    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
 
 
 def imported(path: Path) -> set[str]:
@@ -112,15 +119,18 @@ def test_execute_takes_exactly_the_inputs_of_the_schema(pack, schemas):
             assert (taken[one.id].default is not inspect.Parameter.empty) == bool(one.optional), f"{node_id}.{one.id}"
 
 
-def test_every_node_has_a_help_page(pack):
+def test_every_node_has_a_help_page_in_every_language(pack):
+    """Where the host looks for them, with the words of the locale files around a middle of their own."""
     folder = ROOT / pack.module.WEB_DIRECTORY / "docs"
-    assert {path.stem for path in folder.glob("*.md")} == set(pack.nodes)
-    for path in folder.glob("*.md"):
-        schema = pack.nodes[path.stem].define_schema()
-        text = path.read_text(encoding="utf-8")
-        assert text.startswith(f"# {schema.display_name}\n"), path.name
-        for one in (*schema.inputs, *schema.outputs):
-            assert f"**{one.display_name or one.id}**" in text, f"{path.name} does not mention {one.id}"
+    pages = {build_locales.page(node_id, language) for node_id in pack.nodes for language in build_locales.HEADINGS}
+    assert set(folder.rglob("*.md")) == {path.resolve() for path in pages}
+    for language in build_locales.HEADINGS:
+        words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+        for node_id in pack.nodes:
+            text = build_locales.page(node_id, language).read_text(encoding="utf-8")
+            middle = build_locales.middle_of(text)
+            assert text == build_locales.told(words[node_id], middle, language), f"{node_id}: run tools/build_locales.py"
+            assert len(middle) > 50 and (language == "en" or chinese(middle)), node_id
 
 
 def test_the_loaders_help_pages_say_where_files_are_published(pack):
@@ -152,17 +162,22 @@ def test_locales_cover_every_node_input_and_output(schemas, language):
 
 def test_the_english_locale_says_what_the_schemas_say(schemas):
     told = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    for node_id, schema in schemas.items():
-        assert told[node_id]["display_name"] == schema.display_name
-        assert told[node_id]["description"] == schema.description
-        for one in schema.inputs:
-            expected = {"name": one.display_name or one.id, "tooltip": one.tooltip}
-            assert told[node_id]["inputs"][one.id] == expected, f"{node_id}.{one.id}"
+    assert told == {node_id: build_locales.entry(schema) for node_id, schema in schemas.items()}, "run tools/build_locales.py"
 
 
 def test_the_chinese_locale_is_chinese():
     told = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
     for node_id, entry in told.items():
         texts = [entry["description"], *(one["tooltip"] for one in (*entry["inputs"].values(), *entry["outputs"].values()))]
-        for text in texts:
-            assert any("\u4e00" <= letter <= "\u9fff" for letter in text), f"{node_id}: {text}"
+        assert all(chinese(text) for text in texts), node_id
+
+
+def test_the_image_tokenizer_is_not_called_a_word_segmenter(schemas):
+    """What ComfyUI's users know as the VAE; the word is that of text alone."""
+    texts = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("locales/zh/*"), *ROOT.glob("web/docs/*/zh.md"))]
+    assert len(texts) == len(schemas) + 2 and not any("分词器" in text for text in texts)
+
+
+def test_nodes_are_found_by_a_chinese_word_too(schemas):
+    for node_id, schema in schemas.items():
+        assert any(chinese(alias) for alias in schema.search_aliases), node_id

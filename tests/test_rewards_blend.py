@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ttsvar_core.rewards import Blend
+from ttsvar_core.rewards.base import check_prompt
+from ttsvar_core.rewards.scenes import SceneReward
 
 
 class Fixed(NamedTuple):
@@ -93,3 +95,14 @@ def test_lists_the_networks_of_its_parts():
 
     blend = Blend([A, Networked()], "rank")
     assert blend.models == (network,) and blend.name == "A+N (rank)" and "A+N (rank)" in repr(blend)
+
+
+def test_a_prompt_is_checked_by_every_reward_that_can():
+    blend = Blend([SceneReward(), Fixed((1.0,))])
+    for reward in (Fixed((1.0,)), None, SceneReward(), blend):
+        check_prompt(reward, "a photo of a red circle")
+    for reward in (SceneReward(), blend, Blend([blend, Fixed((1.0,))])):
+        with pytest.raises(ValueError, match="take another reward") as refused:
+            check_prompt(reward, "a castle " * 3000)
+        assert len(str(refused.value)) < 1000
+    check_prompt(Fixed((1.0,)), "a castle")

@@ -8,8 +8,8 @@ PROMPT = "a photo of a red circle left of a blue square"
 NEEDS_DOWNLOADS = {"infinity_2b": "full_search"}  # and whose family tree serves as its thumbnail
 
 
-def loaders(graph: Graph, prompt: str = PROMPT, extractor: bool = True) -> dict[str, Node]:
-    """The loaders every node-by-node graph begins with, all set to what comes with the pack."""
+def loaders(graph: Graph, prompt: str = PROMPT, extractor: bool = True, check: bool = True) -> dict[str, Node]:
+    """The loaders every node-by-node graph begins with, all set to what comes with the pack; ``check`` the prompt by the reward."""
     parts = {
         "model": graph.add("TTSVAR_InfinityLoader"),
         "encoder": graph.add("TTSVAR_TextEncoderLoader"),
@@ -17,7 +17,8 @@ def loaders(graph: Graph, prompt: str = PROMPT, extractor: bool = True) -> dict[
     }
     if extractor:
         parts["extractor"] = graph.add("TTSVAR_ExtractorLoader")
-    parts["prompt"] = graph.add("TTSVAR_PromptEncode", text_encoder=parts["encoder"], text=prompt)
+    judge = {"reward": parts["reward"]} if check else {}
+    parts["prompt"] = graph.add("TTSVAR_PromptEncode", text_encoder=parts["encoder"], text=prompt, **judge)
     return parts
 
 
@@ -122,7 +123,7 @@ def compare_methods(graph: Graph) -> None:
 
 def swap_reward(graph: Graph) -> None:
     """Two rewards on one state."""
-    parts = loaders(graph, extractor=False)
+    parts = loaders(graph, extractor=False, check=False)  # so that another reward does not sample anew
     start = graph.add("TTSVAR_StartState", model=parts["model"], conditioning=parts["prompt"], samples=6)
     sampled = graph.add("TTSVAR_ScaleStepSampler", "All scales, once", state=start)
     upside = graph.add(

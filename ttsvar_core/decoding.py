@@ -19,6 +19,7 @@ from .image_model import ImageModel
 from .out_of_memory import first_that_fits
 from .scales import Grid
 from .state import SearchState
+from .threads import threads_for
 
 OVERLAP = 8  # cells of neighbouring tiles
 SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
@@ -64,8 +65,9 @@ def decode_features(model: ImageModel, features: Tensor, shrink: int = 1) -> Ten
     but not the same picture.
     Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
     """
-    device = next(model.tokenizer.parameters()).device
-    return _pictures(lambda one: model.tokenizer.decode(one.to(device)), _shrunk(features, shrink))
+    device, features = next(model.tokenizer.parameters()).device, _shrunk(features, shrink)
+    with threads_for(model.tokenizer, features.shape[-2] * features.shape[-1]):
+        return _pictures(lambda one: model.tokenizer.decode(one.to(device)), features)
 
 
 def _decode_on_cpu(model: ImageModel, features: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .infinity.cache import Chunk, KVCache, merge
 from .quantize import check_float8
 from .rng import uniforms
 from .state import SearchState
+from .threads import threads_for
 
 CachePolicy = Literal["keep", "float8", "cpu", "drop"]
 _REMEDY = "Are the transformer's weights sound?", "Take another precision than float16, whose range may be too small here."
@@ -143,7 +144,8 @@ def _forward_groups(state: SearchState, step: StepSampling, branches: int, group
         whole = len(rows) == state.samples
         features = state.features if whole else state.features[rows.to(state.features.device)]
         past = state.cache if whole else state.cache.select(rows)
-        part, chunk = state.model.transformer.forward_scale(features, state.next_scale, state.schedule, text, past, step)
+        with threads_for(state.model.transformer, len(rows) * branches * state.schedule.tokens[state.next_scale]):
+            part, chunk = state.model.transformer.forward_scale(features, state.next_scale, state.schedule, text, past, step)
         logits.append(part)
         chunks.append(chunk)
     return torch.cat(logits), merge(chunks)
@@ -168,7 +170,9 @@ def _check_through(state: SearchState, through: int) -> None:
     if state.finished:
         raise ValueError(f"All {last + 1} scales are sampled already; decode the state instead.")
     if not state.next_scale <= through <= last:
-        raise ValueError(f"Cannot sample through scale {through}: scale {state.next_scale} is next and {last} is the last.")
+        why = f"{last} is the last" if through > last else f"scale {through} is sampled already"
+        ahead = f"{last}" if state.next_scale == last else f"{state.next_scale} to {last}"
+        raise ValueError(f"Cannot sample through scale {through}: {why}. Name {ahead} instead.")
 
 
 def _check_policy(policy: str) -> None:

@@ -50,10 +50,9 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
         command = [str(self.python), "main.py", "--cpu", "--disable-api-nodes", "--listen", "127.0.0.1", "--port", str(port)]
         command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", *flags]
-        # The models are tiny: more threads than one only wait for each other.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        unset = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=home, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self.process = subprocess.Popen(command, cwd=home, stdout=log, stderr=subprocess.STDOUT, env=unset)  # as users do
         self.catalogue = self._wait()
 
     def _wait(self, seconds: float = 240) -> dict:

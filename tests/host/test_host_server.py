@@ -95,7 +95,8 @@ def test_the_catalogue_the_templates_the_words_and_the_help(server):
     words = json.loads(server.get("/i18n"))
     assert ours <= set(words["zh"]["nodeDefs"]) and ours <= set(words["en"]["nodeDefs"])
     for name in ours:
-        assert server.get(f"/extensions/ttsvar/docs/{name}.md").decode().startswith("# ")
+        for language in ("", "/zh"):
+            assert server.get(f"/extensions/ttsvar/docs/{name}{language}.md").decode().startswith("# ")
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -214,7 +215,8 @@ def test_widget_values_out_of_bounds_are_refused_at_the_node(server):
     ("TTSVAR_SelectByHand", {"numbers": "the best"}, "name samples by number"),
     ("TTSVAR_ScaleStepSampler", {"through_scale": 14}, "12 is the last"),
     ("TTSVAR_RewardLoader", {"reward": "HPS v2.1"}, "HPS_v2.1_compressed.pt"),
-    ("TTSVAR_SelectBest", {"keep": 5}, "keep"),
+    ("TTSVAR_SelectByHand", {"numbers": "0-30000000"}, "name rows from 0 to 7"),
+    ("TTSVAR_SelectBest", {"keep": 5}, "Set keep to at most"),
     ("TTSVAR_PromptEncode", {"text": "a castle"}, "castle"),
 ])
 def test_what_only_the_run_can_know_is_the_nodes_error(server, type, inputs, words):
@@ -224,7 +226,43 @@ def test_what_only_the_run_can_know_is_the_nodes_error(server, type, inputs, wor
     done = server.wait(server.queue(prompt))
     name, error = done["status"]["messages"][-1]
     assert name == "execution_error" and words in error["exception_message"], error["exception_message"]
-    assert error["node_id"] == number or type == "TTSVAR_PromptEncode"
+    assert error["node_id"] == number and error["exception_type"] in ("ValueError", "FileNotFoundError")
+
+
+def test_what_the_reward_cannot_judge_is_refused_before_anything_is_sampled(server):
+    prompt = quiet(with_seed(server.prompt_of("full_search"), 5))
+    encoder = numbers(prompt, "TTSVAR_PromptEncode")[0]
+    prompt[encoder]["inputs"]["text"] = "a castle"
+    done = server.wait(server.queue(prompt))
+    _, error = done["status"]["messages"][-1]
+    assert error["node_id"] == encoder and error["exception_type"] == "ValueError"
+    assert not {prompt[number]["class_type"] for number in error["executed"]} & {"TTSVAR_StartState", "TTSVAR_ScaleStepSampler"}
+    raw = quiet(server.prompt_of("quick_start"))
+    raw[numbers(raw, "TTSVAR_Generate")[0]]["inputs"] |= {"prompt": "a castle", "method": "raw"}
+    server.run(raw)
+
+
+@pytest.mark.parametrize("length", [2_000, 22_400])
+def test_a_long_prompt_is_drawn_at_once(server, length):
+    prompt = server.prompt_of("choose_by_hand")
+    encoder = numbers(prompt, "TTSVAR_PromptEncode")[0]
+    prompt[encoder]["inputs"] = {
+        name: value for name, value in prompt[encoder]["inputs"].items() if name != "reward"
+    } | {"text": ("一座 castle – café " * 2_000)[:length]}
+    sheet = numbers(prompt, "TTSVAR_InspectState")[0]
+    begun = time.monotonic()
+    done = server.wait(server.queue(only_what_leads_to(prompt, sheet)))
+    assert done["status"]["status_str"] == "success" and time.monotonic() - begun < 60
+
+
+def only_what_leads_to(prompt: dict, number: str) -> dict:
+    """A graph cut to one node and what it needs."""
+    needed, todo = set(), [number]
+    while todo:
+        needed.add(todo.pop())
+        todo = [value[0] for one in needed for value in prompt[one]["inputs"].values() if isinstance(value, list)]
+        todo = [one for one in todo if one not in needed]
+    return {one: prompt[one] for one in needed}
 
 
 def test_memory_is_flat_over_twenty_runs(server):

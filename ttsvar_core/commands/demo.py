@@ -160,10 +160,11 @@ def comparison(pairs: list[tuple[Answer, Answer]], columns: int = 3) -> Image.Im
 def _draw_pair(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: tuple[Answer, Answer], corner: tuple[int, int]
 ) -> None:
-    from ..inspect.canvas import MUTED, TEXT, clipped, font, to_pictures
+    from ..inspect.canvas import MUTED, TEXT, to_pictures
+    from ..inspect.letters import font, write
 
     left, top = corner
-    draw.text((left, top), clipped(pair[0].prompt.removeprefix("a photo of "), _PAIR, 17), TEXT, font(17))
+    write(draw, (left, top), pair[0].prompt.removeprefix("a photo of "), _PAIR, 17, TEXT)
     for side, answer in enumerate(pair):
         x, y = left + side * (_PAIR - SIDE), top + 30
         picture = to_pictures(answer.image)[0].resize((SIDE - 8, SIDE - 8))

@@ -58,7 +58,7 @@ class Memory:
 
 
 def past(state: SearchState) -> tuple:
-    """What the bits of a state follow from, for one prompt and seed: how many samples ran each scale, and who descends from whom."""
+    """What the bits of a state follow from, for one prompt and seed: how many samples ran, and who descends from whom."""
     return state.samples, state.next_scale, tuple((step.scale, len(step.scores), step.ancestors) for step in state.lineage)
 
 

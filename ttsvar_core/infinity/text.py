@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.reading import count_blocks, read_bytes, read_json, reading, stated
+from ..threads import threads_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +95,8 @@ class TextEncoder:
                 f"The tokenizer gives token {max(tokens)}, the text encoder knows {known}: they do not belong together. {_EXPECTED}"
             )
         ids = torch.tensor([tokens], device=device)
-        return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
+        with threads_for(self.model, len(tokens)):
+            return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
 
     def __repr__(self) -> str:
         return f"TextEncoder(channels={self.channels}, tokens<={self.max_tokens})"

@@ -1,15 +1,14 @@
-"""What all drawings share: colours, letters, and the way from tensors to pictures and back."""
+"""What all drawings share: colours, and the way from tensors to pictures and back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image
 
 BACKGROUND = (24, 26, 31)
 PANEL = (36, 39, 46)
@@ -28,17 +27,6 @@ MARGIN = 16
 def family_colour(founder: int) -> tuple[int, int, int]:
     """The colour of everything that descends from one first sample."""
     return _FAMILIES[founder % len(_FAMILIES)]
-
-
-@lru_cache(maxsize=8)
-def font(size: int) -> ImageFont.ImageFont:
-    """Pillow's built-in letters at a size in pixels (Pillow without FreeType has one size only)."""
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.load_default(size=size)
-    except (TypeError, ImportError):
-        return ImageFont.load_default()
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
@@ -68,16 +56,6 @@ def fitted(picture: Image.Image, side: int) -> Image.Image:
     ratio = side / longest
     size = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
     return picture.resize(size, Image.Resampling.LANCZOS)
-
-
-def clipped(text: str, width: int, size: int) -> str:
-    """``text`` cut with an ellipsis so that it is at most ``width`` pixels wide."""
-    letters = font(size)
-    if letters.getlength(text) <= width:
-        return text
-    while text and letters.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:

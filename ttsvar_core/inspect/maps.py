@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted, font, to_pictures
+from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted, to_pictures
+from .letters import font, write
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +67,7 @@ def feature_maps(
     size = (MARGIN + count * (width + MARGIN), _HEADER + sum(heights) + MARGIN * len(rows) + 10)
     sheet = Image.new("RGB", (max(420, size[0]), size[1]), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, 10), f"Main directions of {what}", TEXT, font(18))
+    write(draw, (MARGIN, 10), f"Main directions of {what}", sheet.width - 2 * MARGIN, 18, TEXT)
     for column in range(count):
         left, top = MARGIN + column * (width + MARGIN), _HEADER
         for row, height in zip(rows, heights, strict=True):

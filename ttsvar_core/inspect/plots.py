@@ -6,8 +6,9 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .canvas import BACKGROUND, GRID, MARGIN, MUTED, PANEL, TEXT, clipped, family_colour, font, stacked
+from .canvas import BACKGROUND, GRID, MARGIN, MUTED, PANEL, TEXT, family_colour, stacked
 from .family import Generation, generations
+from .letters import font, write
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -78,7 +79,7 @@ def _bar(draw: ImageDraw.ImageDraw, before: Generation, after: Generation, top: 
     draw.rectangle((left, top + 4, left + filled, top + 20), fill=family_colour(0))
     draw.text((right + 12, top + 4), f"{after.ess:.2f} of {count}", TEXT, font(14))
     draw.text((right + 120, top + 4), f"kept {list(after.parents)}", TEXT, font(14))
-    draw.text((left, top + 24), clipped(after.reason, width - left - MARGIN, 13), MUTED, font(13))
+    write(draw, (left, top + 24), after.reason, width - left - MARGIN, 13, MUTED)
 
 
 def _page(width: int, height: int, title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:

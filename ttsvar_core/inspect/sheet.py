@@ -7,21 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .canvas import (
-    BACKGROUND,
-    BEST,
-    GRID,
-    MARGIN,
-    MUTED,
-    PANEL,
-    TEXT,
-    clipped,
-    family_colour,
-    fitted,
-    font,
-    to_pictures,
-)
+from .canvas import BACKGROUND, BEST, GRID, MARGIN, MUTED, PANEL, TEXT, family_colour, fitted, to_pictures
 from .family import generations, latest_scores
+from .letters import font, write
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -77,9 +65,8 @@ def _header(draw: ImageDraw.ImageDraw, state: SearchState, width: int) -> None:
     last = len(state.schedule) - 1
     done = f"after scale {state.next_scale - 1} of 0-{last}" if state.next_scale else "before the first scale"
     count = "1 sample" if state.samples == 1 else f"{state.samples} samples"
-    draw.text((MARGIN, 10), clipped(f"{count} {done}, seed {state.seed}", width - 2 * MARGIN, 18), TEXT, font(18))
-    prompt = state.conditioning.prompt or "(no prompt)"
-    draw.text((MARGIN, 34), clipped(prompt, width - 2 * MARGIN, 14), MUTED, font(14))
+    write(draw, (MARGIN, 10), f"{count} {done}, seed {state.seed}", width - 2 * MARGIN, 18, TEXT)
+    write(draw, (MARGIN, 34), state.conditioning.prompt or "(no prompt)", width - 2 * MARGIN, 14, MUTED)
 
 
 def _captions(state: SearchState) -> list[dict]:
@@ -106,7 +93,7 @@ def _caption(draw: ImageDraw.ImageDraw, caption: dict, corner: tuple[int, int], 
     draw.rectangle((left, top, left + 4, top + _CAPTION - 1), fill=caption["colour"])
     draw.text((left + 12, top + 7), f"#{caption['row']}", TEXT, font(20))
     if caption["origin"]:
-        draw.text((left + 60, top + 12), clipped(caption["origin"], width - 60 - 66, 13), MUTED, font(13))
+        write(draw, (left + 60, top + 12), caption["origin"], width - 60 - 66, 13, MUTED)
     if caption["score"] is None:
         draw.text((left + width - 10, top + 12), "no score", MUTED, font(13), anchor="ra")
         return

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .canvas import BACKGROUND, GRID, MARGIN, MUTED, TEXT, family_colour, fitted, font, to_pictures
+from .canvas import BACKGROUND, GRID, MARGIN, MUTED, TEXT, family_colour, fitted, to_pictures
 from .family import Generation, generations, latest_scores
+from .letters import font
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -21,7 +21,8 @@ class Reward(Protocol):
     """Anything that says how well an image answers a prompt; docs/own-reward.md shows how to write one.
 
     name: for reports and errors. range: the values ordinary images get, so that a temperature can be judged.
-    A reward that owns networks also lists them in `models`, so that a host can place and offload them.
+    A reward that owns networks also lists them in `models`, so that a host can place and offload them. One that cannot judge
+    every prompt has a method `check_prompt(prompt)` as well, which raises ValueError for those it cannot.
     """
 
     name: str
@@ -30,6 +31,12 @@ class Reward(Protocol):
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 scores, higher is better, of images (B, H, W, 3) in [0, 1]."""
         ...
+
+
+def check_prompt(reward: Reward, prompt: str) -> None:
+    """Raise ValueError, before anything runs, for a prompt that `reward` says it cannot judge."""
+    if hasattr(reward, "check_prompt"):
+        reward.check_prompt(prompt)
 
 
 class NetworkBacked:

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .base import NetworkBacked, Reward, check_finite
+from .base import NetworkBacked, Reward, check_finite, check_prompt
 
 How = Literal["softmax", "z-score", "rank", "weighted"]
 RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}
@@ -57,6 +57,11 @@ class Blend(NetworkBacked):
     @property
     def models(self) -> tuple[nn.Module, ...]:
         return tuple(model for reward in self.rewards for model in getattr(reward, "models", ()))
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise ValueError for a prompt that one of the rewards cannot judge."""
+        for reward in self.rewards:
+            check_prompt(reward, prompt)
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 of images (B, H, W, 3) in [0, 1]. Raises ValueError for a part that is not finite: no unit mends it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..scenes.grammar import ScenePrompt, parse_prompt
+from ..scenes.grammar import PromptError, ScenePrompt, parse_prompt
 from ..scenes.verify import Judgement, judge_image
 from .base import check_images
 
@@ -19,6 +19,15 @@ class SceneReward:
 
     name = "scenes"
     range = (0.0, 1.0)
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise PromptError for a prompt that is not of the scene world."""
+        try:
+            parse_prompt(prompt)
+        except PromptError as error:
+            raise PromptError(
+                f"The scene verifier only judges the bundled model's scenes: {error}. Change the prompt, or take another reward."
+            ) from error
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 grades of images (B, H, W, 3) in [0, 1]."""

@@ -13,6 +13,7 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan")
 COUNT_WORDS = {"two": 2, "three": 3, "four": 4}
 RELATIONS = ("left of", "right of", "above", "below")
 CATEGORIES = ("single", "two", "counting", "colours", "position", "attribution")
+_SHOWN = 120  # characters of a prompt in an error message
 SPLITS = ("train", "validation", "test")
 EXPECTED = (
     "expected 'a photo of' followed by one of: 'a [colour] shape', 'two|three|four [colour] shapes', "
@@ -94,6 +95,7 @@ def combination_split(objects: tuple[Noun, ...]) -> str:
 def parse_prompt(text: str) -> ScenePrompt:
     """Read a prompt of the scene world. Raises PromptError naming the words and the grammar when it is none."""
     words = text.strip().lower().rstrip(".").split()
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"  # from here on only for the message
     if words[:3] != ["a", "photo", "of"] or len(words) < 4:
         raise PromptError(f"cannot read the prompt {text!r} as a scene: {EXPECTED}")
     body = words[3:]

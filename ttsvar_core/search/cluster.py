@@ -94,9 +94,10 @@ def _k_means(points: np.ndarray, centres: int, generator: np.random.Generator) -
     """(P,) labels and (P,) distances to the own centre."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     model = KMeans(centres, init="k-means++", n_init=N_INIT, random_state=int(generator.integers(2**31)))
-    with warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():  # a few dozen points: more threads only wait for each other
         warnings.simplefilter("ignore", ConvergenceWarning)  # near-duplicates; the caller fills the empty clusters
         labels = model.fit(points).labels_
     return labels, np.linalg.norm(points - model.cluster_centers_[labels], axis=1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..bsq.bits import encode_bits
 from ..scales import ScaleSchedule
 from ..state import SearchState, start
+from ..threads import threads_for
 
 
 def state_from_image(
@@ -22,14 +23,15 @@ def state_from_image(
     schedule = schedule or model.schedule()
     last = len(schedule) - 1
     if image.ndim != 4 or len(image) != 1 or image.shape[-1] < 3:
-        raise ValueError(f"Expected one picture (1, H, W, 3); got {tuple(image.shape)}. Pick one from the batch.")
+        raise ValueError(f"Expected one picture in colour; {len(image)} came. Pick one from the batch.")
     if not 0 <= through < last:
         raise ValueError(f"Cannot keep the picture through scale {through}: choose 0 to {last - 1} and leave scales to draw.")
     state = start(model, conditioning, samples, seed, schedule)
     device = next(model.tokenizer.parameters()).device
     with torch.inference_mode():
         pixels = on_canvas(image[..., :3], schedule, model.config.pixels_per_token).to(device)
-        encoded = model.tokenizer.encode(pixels * 2 - 1)
+        with threads_for(model.tokenizer, pixels[0, 0].numel() // model.config.tokenizer.patch_size**2):
+            encoded = model.tokenizer.encode(pixels * 2 - 1)
         bits, features = encode_bits(encoded, schedule, model.patchify, through + 1)
     sampling = model.config.sampling
     return state._replace(
