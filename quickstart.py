@@ -105,7 +105,7 @@ def environment(folder: Path, packages: list[str], python: str) -> str:
 
 def open_comfyui(chosen: argparse.Namespace) -> int:
     """Find or fetch ComfyUI, link the pack, start the server, and open or run the graph."""
-    from tools import comfyui_http
+    from lab.tools import comfyui_http
 
     graph = ROOT / "workflows" / f"{chosen.graph}.json"
     if not graph.is_file():

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core.experiments.controls import Chance, TokenizerExtractor
-from ttsvar_core.experiments.prompts import Prompt
-from ttsvar_core.experiments.world import World
+from lab.experiment.controls import Chance, TokenizerExtractor
+from lab.experiment.prompts import Prompt
+from lab.experiment.world import World
 from ttsvar_core.search.features import LatentPool
 
 SCHEDULE = "1 2 3 3 4 4 6"

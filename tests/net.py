@@ -18,7 +18,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "tests" / "golden" / "net.json"
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "lab" / "tools")]
 PROMPT = "a photo of a red circle left of a blue square"
 SEED = 11
 
@@ -155,7 +155,7 @@ def stretches(policy: str) -> dict:
 
 def extractors() -> Iterator[tuple[str, Callable[[], dict]]]:
     """Every extractor that needs no download."""
-    from ttsvar_core.experiments.controls import Chance, TokenizerExtractor
+    from lab.experiment.controls import Chance, TokenizerExtractor
     from ttsvar_core.search.plan import tts_var
 
     made = [Chance(), *(TokenizerExtractor(world()[0], reducer) for reducer in ("PCA", "PCA-shared", "Pool"))]
@@ -171,10 +171,10 @@ def arms() -> Iterator[tuple[str, Callable[[], dict]]]:
 
 def experiment(name: str) -> dict:
     """Scores and bits of every arm, for one prompt and seed."""
-    from ttsvar_core.experiments.definitions import build
-    from ttsvar_core.experiments.runner import setting_of
-    from ttsvar_core.experiments.walk import walk
-    from ttsvar_core.experiments.world import WorldFiles
+    from lab.experiment.definitions import build
+    from lab.experiment.runner import setting_of
+    from lab.experiment.walk import walk
+    from lab.experiment.world import WorldFiles
 
     lab = WorldFiles()()
     finished = walk(lab, lab.encode(PROMPT), SEED, build(name, setting_of(lab.describe()), (1,)).arms)

@@ -10,7 +10,7 @@ from tiny_models import GOLDEN, make_conditioning, make_tiny_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import cards, count, models
+from lab.benchmark import cards, count, models
 from ttsvar_core.config import PRESETS
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.sampling import sample
@@ -61,7 +61,7 @@ def test_decoder_flops_are_those_that_run():
 
 def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     """TTS-VAR on the bundled model: the stages add up, and the cache holds what the lineage says it must."""
-    from benchmarks.__main__ import main
+    from lab.benchmark.__main__ import main
 
     path = tmp_path / "figures" / "bundled.json"
     assert main(["--model", "bundled", "--plan", "tts-var", "--n", "1", "--json", str(path)]) == 0
@@ -102,7 +102,7 @@ def test_cache_of_a_search_without_duplicates_follows_the_formula():
 
 def test_random_models_of_published_sizes(tmp_path, capsys):
     """Fewer layers and a small tokenizer on a preset; the figures carry what ran."""
-    from benchmarks.__main__ import main
+    from lab.benchmark.__main__ import main
 
     path = tmp_path / "figures.json"
     options = ["--model", "125m", "--depth", "1", "--small-tokenizer", "--pixels", "0.06M", "--plan", "best-of-n", "--n", "2"]
@@ -116,7 +116,7 @@ def test_random_models_of_published_sizes(tmp_path, capsys):
 
 def test_published_reward_and_extractor_at_a_small_size(tmp_path, monkeypatch):
     """The search runs through ImageReward and DINOv2 with random weights; here of the reference models' sizes."""
-    import benchmarks.__main__ as bench
+    import lab.benchmark.__main__ as bench
 
     def small(name):
         tiny = {"image_reward": "image_reward_tiny", "dinov2_vitl14_reg": "dinov2_reg_tiny"}[name]

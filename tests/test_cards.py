@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import cards
+from lab.benchmark import cards
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
 from ttsvar_core.config import PRESETS

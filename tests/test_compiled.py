@@ -101,7 +101,7 @@ def test_the_command_line_and_the_benchmark_say_so_too(no_compiler, tmp_path, ca
 
 def test_every_way_in_compiles_the_model_it_loads(monkeypatch, tmp_path):
     """Command line, benchmark and loader node, and only where asked."""
-    import benchmarks.__main__ as bench
+    import lab.benchmark.__main__ as bench
 
     seen = []
     monkeypatch.setattr(compiled, "check_compiler", lambda device: None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "lab" / "tools"))
 import build_evidence as evidence  # noqa: E402
 
 PAGE = evidence.PAGE.read_text(encoding="utf-8")

@@ -18,12 +18,12 @@ import torch
 from experiment_world import SCHEDULE, TinyFiles, Warmth, prompts, threads_in_use
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core.experiments.arms import Arm, Setting
-from ttsvar_core.experiments.definitions import EXPERIMENTS, build
-from ttsvar_core.experiments.engines import WorkerDied, one_thread, opened
-from ttsvar_core.experiments.flops import decode_flops, plan_cost, scale_flops
-from ttsvar_core.experiments.runner import OtherExperiment, Where, run_experiment, setting_of
-from ttsvar_core.experiments.walk import walk
+from lab.experiment.arms import Arm, Setting
+from lab.experiment.definitions import EXPERIMENTS, build
+from lab.experiment.engines import WorkerDied, one_thread, opened
+from lab.experiment.flops import decode_flops, plan_cost, scale_flops
+from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
+from lab.experiment.walk import walk
 from ttsvar_core.search.plan import best_of_n, check, importance_sampling, tts_var
 from ttsvar_core.search.run import run
 
@@ -137,7 +137,7 @@ def test_a_killed_run_leaves_whole_files_and_no_orphans(straight, tmp_path):
     """SIGKILL to the whole command, two workers at work: what is there is whole, and a second run completes it."""
     code = (
         "from experiment_world import TinyFiles, prompts\n"
-        "from ttsvar_core.experiments.runner import Where, run_experiment\n"
+        "from lab.experiment.runner import Where, run_experiment\n"
         "if __name__ == '__main__':\n"
         f"    run_experiment('consistency', TinyFiles(slow=1.0), prompts(3), 2, {str(tmp_path)!r}, Where(workers=2), n=[2])\n"
     )
@@ -242,7 +242,7 @@ def test_units_run_on_one_thread_whatever_was_set(workers):
 
 
 def test_workers_that_keep_dying_are_given_up_and_errors_are_handed_on(monkeypatch):
-    monkeypatch.setattr("ttsvar_core.experiments.engines.DEATHS", 1)
+    monkeypatch.setattr("lab.experiment.engines.DEATHS", 1)
     with opened(2) as engine:
         assert sorted(engine(math.sqrt, [4.0, 9.0])) == [2.0, 3.0]
         with pytest.raises(WorkerDied, match="died 1 times without finishing anything, 2 units are left"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ttsvar_core.experiments.ablations import cut
-from ttsvar_core.experiments.arms import Arm
-from ttsvar_core.experiments.engines import one_thread
-from ttsvar_core.experiments.prompts import scene_prompts
-from ttsvar_core.experiments.unit import Task, Unit, run_unit
-from ttsvar_core.experiments.world import WorldFiles
+from lab.experiment.ablations import cut
+from lab.experiment.arms import Arm
+from lab.experiment.engines import one_thread
+from lab.experiment.prompts import scene_prompts
+from lab.experiment.unit import Task, Unit, run_unit
+from lab.experiment.world import WorldFiles
 from ttsvar_core.search.plan import PotentialSelector, best_of_n
 
 SAMPLES, LATE = 8, 10

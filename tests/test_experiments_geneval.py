@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from lab.experiment.detectors import TransformersDetector, load_detector
+from lab.experiment.geneval import Found, judge, judge_folder, relations, summary
+from lab.experiment.layout import Layout
+from lab.experiment.prompts import Prompt
 from ttsvar_core.atomic import write
-from ttsvar_core.experiments.detectors import TransformersDetector, load_detector
-from ttsvar_core.experiments.geneval import Found, judge, judge_folder, relations, summary
-from ttsvar_core.experiments.layout import Layout
-from ttsvar_core.experiments.prompts import Prompt
 
 
 def _found(name: str, confidence: float = 0.95, box=(0, 0, 10, 10)) -> Found:

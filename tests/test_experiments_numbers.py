@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from experiment_world import TinyFiles, prompts
 
+from lab.experiment.prompts import Prompt, read_prompts, scene_prompts
+from lab.experiment.report import write_report
+from lab.experiment.runner import run_experiment
+from lab.experiment.stats import compare, mean_interval, sign_flip_p
+from lab.experiment.tables import agreement, consistency, metric_values
 from ttsvar_core.commands import experiment as command
-from ttsvar_core.experiments.prompts import Prompt, read_prompts, scene_prompts
-from ttsvar_core.experiments.report import write_report
-from ttsvar_core.experiments.runner import run_experiment
-from ttsvar_core.experiments.stats import compare, mean_interval, sign_flip_p
-from ttsvar_core.experiments.tables import agreement, consistency, metric_values
 
 
 def _values(rows) -> dict:
@@ -141,7 +141,7 @@ def test_the_report_says_what_was_measured_and_needs_no_server(tmp_path, name, w
 
 
 def test_the_report_is_written_without_matplotlib_too(tmp_path, monkeypatch):
-    from ttsvar_core.experiments import plots
+    from lab.experiment import plots
 
     monkeypatch.setattr(plots, "available", lambda: False)
     results = run_experiment("single-scale", TinyFiles(), prompts(1), 1, tmp_path, n=[1])
@@ -190,8 +190,8 @@ def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
 
 def test_genevals_score_says_of_how_many_prompts(tmp_path, monkeypatch):
     records = [{"tag": "colors", "prompt": prompt, "correct": True} for prompt in ("a", "a", "b")]
-    monkeypatch.setattr("ttsvar_core.experiments.detectors.load_detector", lambda *_: None)
-    monkeypatch.setattr("ttsvar_core.experiments.geneval.judge_folder", lambda *_: records)
+    monkeypatch.setattr("lab.experiment.detectors.load_detector", lambda *_: None)
+    monkeypatch.setattr("lab.experiment.geneval.judge_folder", lambda *_: records)
     (tmp_path / "images" / "raw").mkdir(parents=True)
     told = command._verdicts(argparse.Namespace(detector=None, clip=None, device="cpu", out=tmp_path))
     assert told == "\nraw: GenEval 1.0000 on 2 prompts, 3 images"

@@ -1,8 +1,8 @@
-"""The comparison of rankings behind `python -m benchmarks.look_shrink`."""
+"""The comparison of rankings behind `python -m lab.benchmark.look_shrink`."""
 
 import torch
 
-from benchmarks.look_shrink import rank_agreement
+from lab.benchmark.look_shrink import rank_agreement
 
 
 def test_equal_orders_agree_and_reversed_ones_do_not():

@@ -16,7 +16,7 @@ import pytest
 import torch
 from host_stand_in import ROOT, Interrupted, load_pack
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "lab" / "tools"))
 import comfyui_http
 
 PROMPT = "a photo of a red circle left of a blue square"

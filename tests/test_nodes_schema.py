@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from host_stand_in import ROOT, load_pack
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "lab" / "tools"))
 import build_locales
 
 HOST_MODULES = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "execution", "nodes")
@@ -129,7 +129,7 @@ def test_every_node_has_a_help_page_in_every_language(pack):
         for node_id in pack.nodes:
             text = build_locales.page(node_id, language).read_text(encoding="utf-8")
             middle = build_locales.middle_of(text)
-            assert text == build_locales.told(words[node_id], middle, language), f"{node_id}: run tools/build_locales.py"
+            assert text == build_locales.told(words[node_id], middle, language), f"{node_id}: run lab/tools/build_locales.py"
             assert len(middle) > 50 and (language == "en" or chinese(middle)), node_id
 
 
@@ -162,7 +162,7 @@ def test_locales_cover_every_node_input_and_output(schemas, language):
 
 def test_the_english_locale_says_what_the_schemas_say(schemas):
     told = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert told == {node_id: build_locales.entry(schema) for node_id, schema in schemas.items()}, "run tools/build_locales.py"
+    assert told == {node_id: build_locales.entry(schema) for node_id, schema in schemas.items()}, "run lab/tools/build_locales.py"
 
 
 def test_the_chinese_locale_is_chinese():

@@ -16,7 +16,7 @@ HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths",
 # Each is used by one loader, command or test that can do without.
 OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray", "playwright"}
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
-OWN = {"ttsvar_core", "nodes", "benchmarks", "training", "tests", "tools", "quickstart"}
+OWN = {"ttsvar_core", "nodes", "lab", "tests", "quickstart"}
 
 try:
     import tomllib
@@ -76,7 +76,7 @@ def test_what_is_imported_is_declared_and_the_reverse():
 
 
 def test_what_tests_and_tools_import_is_declared_for_developers():
-    tools = [p for folder in ("tests", "tools", "benchmarks", "training") for p in sorted((ROOT / folder).rglob("*.py"))]
+    tools = [p for folder in ("tests", "lab") for p in sorted((ROOT / folder).rglob("*.py"))]
     assert third_party(tools) <= names(requirements("requirements-dev.txt"))
 
 

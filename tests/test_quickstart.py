@@ -145,7 +145,7 @@ def test_unknown_graph_names_the_known_ones(quickstart, capsys):
 
 def test_graph_becomes_a_prompt():
     """Widgets by position, a seed's control skipped, wires over widgets, notes and muted nodes left out."""
-    from tools.comfyui_http import to_prompt
+    from lab.tools.comfyui_http import to_prompt
 
     catalogue = {
         "Draw": {

@@ -28,7 +28,7 @@ def test_the_commands_are_there():
     assert all(line.startswith(("python ", "pip ", "git ", "cd ")) for line in COMMANDS), COMMANDS
 
 
-@pytest.mark.parametrize("line", [line for line in OURS if "ttsvar_core" in line or "benchmarks" in line])
+@pytest.mark.parametrize("line", [line for line in OURS if "ttsvar_core" in line or "lab" in line])
 def test_options_of_module_commands_exist(line):
     """The parser accepts the line (argparse ends with 2 for one it does not know); the command itself is not run."""
     words = shlex.split(line)
@@ -162,7 +162,7 @@ def test_counted_figures():
 
 @pytest.mark.parametrize("name", ["125m-0.25M-tts-var-1", "2b-one-layer-1M-tts-var-1"])
 def test_measured_figures_are_those_on_file(name):
-    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    found = json.loads((ROOT / "lab" / "benchmark" / "results" / f"{name}.json").read_text())
     ran = found["command"]
     row = next(line for line in README.splitlines() if line.startswith("|") and f"`--model {ran['model']} " in line)
     assert f"--pixels {ran['pixels']}`" in row and (ran["plan"], ran["n"]) == ("tts-var", 1)

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import make_conditioning, make_tiny_model
 
-from training.common import export
-from training.publish import halve
+from lab.training.common import export
+from lab.training.publish import halve
 from ttsvar_core.config import Sampling
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import Conditioning

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from training import evaluate, headline, publish, tokenizer, transformer, words
+from lab.training import evaluate, headline, publish, tokenizer, transformer, words
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.scales import parse_schedule

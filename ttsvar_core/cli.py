@@ -7,10 +7,10 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("demo", "generate", "verify", "convert", "experiment")
+COMMANDS = ("demo", "generate", "verify", "convert")
 NO_TORCH = (
     "This Python has no torch. After `python quickstart.py` use the Python of its environment in place of `python`: "
     ".venv/bin/python (Windows: .venv\\Scripts\\python). Without it: pip install -r requirements.txt"
@@ -20,17 +20,17 @@ INTERRUPTED = 130  # what shells report after Ctrl-C
 NOBODY_READS = 141  # what shells report of a command whose reader has gone: 128 + SIGPIPE
 
 
-def available() -> list[str]:
-    """The commands whose module is there."""
-    return [name for name in COMMANDS if importlib.util.find_spec(f"{__package__}.commands.{name}")]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. What the user can put right is one line on stderr; what else is raised is a
-    fault of ours. Whoever reads the output may stop (``| head``): then end without a word."""
+    """Run one command and return its exit status."""
+    return answered(lambda: _run(argv))
+
+
+def answered(command: Callable[[], int]) -> int:
+    """The exit status of a command. What the user can put right is one line on stderr; what else is raised is a fault of ours.
+    Whoever reads the output may stop (``| head``): then end without a word."""
     try:
         try:
-            return _run(argv)
+            return command()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -48,7 +48,7 @@ def _said(text: str, status: int) -> int:
     return status
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Answers in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -56,14 +56,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = _Parser(prog="python -m ttsvar_core", description="TTS-VAR search on the Infinity image model.")
+    parser = Parser(prog="python -m ttsvar_core", description="TTS-VAR search on the Infinity image model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in available()}
+    modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in COMMANDS}
     for name, module in modules.items():
         summary = getattr(module, "SUMMARY", "")
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
     args = parser.parse_args(argv)
     if importlib.util.find_spec("torch") is None:
-        print(NO_TORCH, file=sys.stderr)
-        return 1
+        return _said(NO_TORCH, 1)
     return modules[args.command].main(args)

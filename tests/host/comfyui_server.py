@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "lab" / "tools"))
 from comfyui_http import ask, to_prompt  # noqa: E402
 
 HOW_TO_GET_ONE = (

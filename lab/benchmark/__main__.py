@@ -1,0 +1,90 @@
+"""``python -m lab.benchmark``: seconds by stage, operations, cache and memory of one search, as a table and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttsvar_core.compiled import compile_blocks
+from ttsvar_core.config import PRESETS
+from ttsvar_core.extractors.latent_pool import LatentPool
+from ttsvar_core.rewards.scenes import SceneReward
+from ttsvar_core.scales import PIXEL_BUDGETS
+from ttsvar_core.search.plan import PLANS
+
+from .models import model_and_prompt, random_tensors
+from .runs import report, table
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(prog="python -m lab.benchmark", description=__doc__)
+    made.add_argument("--model", choices=["bundled", *PRESETS], default="bundled")
+    made.add_argument("--depth", type=int, help="layers, where fewer than the model's keep its proportions")
+    made.add_argument("--small-tokenizer", action="store_true", help="decode in no time, to time the transformer alone")
+    made.add_argument("--pixels", choices=PIXEL_BUDGETS, default="0.25M", help="the bundled model has one size only")
+    made.add_argument("--plan", choices=sorted(PLANS), default="tts-var")
+    made.add_argument("--n", type=int, default=1)
+    made.add_argument("--reward", choices=["scenes", "image-reward"], default="scenes")
+    made.add_argument("--extractor", choices=["latent-pool", "dinov2"], default="latent-pool")
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--precision", choices=PRECISIONS, default="float32")
+    made.add_argument("--compile", action="store_true", help="compile the transformer's blocks, during the warm-up")
+    made.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
+    made.add_argument("--json", type=Path, help="file for the figures")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark and print it."""
+    chosen = parser().parse_args(arguments)
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    torch.manual_seed(0)
+    device, dtype = torch.device(chosen.device), PRECISIONS[chosen.precision]
+    model, conditioning = model_and_prompt(chosen.model, device, dtype, chosen.depth, chosen.small_tokenizer)
+    if chosen.compile:
+        compile_blocks(model)
+    schedule = model.schedule(1.0, chosen.pixels)
+    plan = PLANS[chosen.plan](chosen.n, len(schedule))
+    reward, extractor = _reward(chosen.reward, device, dtype), _extractor(chosen.extractor, device, dtype)
+    figures = {"command": vars(chosen) | {"json": None}, **report(model, conditioning, schedule, plan, reward, extractor)}
+    print(table(figures))
+    if chosen.json:
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _reward(name: str, device: torch.device, dtype: torch.dtype) -> Any:
+    if name == "scenes":
+        return SceneReward()
+    from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
+    from ttsvar_core.rewards.preprocess import Preprocess
+    from ttsvar_core.rewards.tokens import bert_tokenizer
+
+    network, size = build_image_reward(random_tensors("image_reward"), {}, "random weights")
+    network.vision.to(dtype)
+    network.text.to(dtype)
+    return ImageReward(network.eval(), bert_tokenizer(None), Preprocess(size)).to(device)
+
+
+def _extractor(name: str, device: torch.device, dtype: torch.dtype) -> Any:
+    if name == "latent-pool":
+        return LatentPool()
+    from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
+    from ttsvar_core.rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+    network = build_dinov2(random_tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
+    size = PATCHES * network.config.patch_size
+    return DinoExtractor(network, Preprocess(size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)).to(device)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""``python -m lab.experiment NAME --prompts K --seeds K --workers W --out DIR``: measure what the search gains."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ttsvar_core.cli import Parser, answered
+from ttsvar_core.commands import numbers
+from ttsvar_core.commands.choices import device
+
+SCENE_PROMPTS = 24
+_NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return answered(lambda: run(build_parser().parse_args(argv)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = Parser(prog="python -m lab.experiment", description=__doc__)
+    parser.add_argument("name", choices=_NAMES, help="what to measure")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results and report; an unfinished one is continued")
+    parser.add_argument(
+        "--prompts", type=numbers.COUNT, metavar="K",
+        help=f"the first K (default: {SCENE_PROMPTS} of the scene world, or the whole file)",
+    )
+    parser.add_argument("--seeds", type=numbers.COUNT, default=1, help="seeds per prompt (default 1)")
+    parser.add_argument("--workers", type=numbers.COUNT, default=1, help="processes, one thread each; results do not depend on it")
+    parser.add_argument("--n", type=numbers.COUNT, nargs="+", help="values of N in place of the experiment's own")
+    parser.add_argument("--prompts-file", type=Path, help="JSONL (GenEval's list) or text, one prompt per line")
+    parser.add_argument(
+        "--model", nargs=3, metavar=("TRANSFORMER", "TOKENIZER", "T5"), default=(), help="files in place of the bundled model"
+    )
+    parser.add_argument(
+        "--reward", nargs="+", metavar="NAME[=FILE]",
+        help="rewards, the first one searches, all measure: scenes, clarity, image-reward=FILE, hps=FILE, clip=FILE, "
+        "pick=FILE, aesthetic=TOWER,HEAD",
+    )
+    parser.add_argument(
+        "--extractor", nargs="+", metavar="NAME[=FILE]",
+        help="extractors, the first one searches: latent-pool, tokenizer-PCA, chance, dinov2-PCA=FILE, inception=FILE",
+    )
+    parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
+    parser.add_argument("--device", type=device, default="cpu", help="where the models run (default cpu)")
+    parser.add_argument("--images", choices=("geneval", "t2i-compbench"), help="save every answer as this benchmark expects")
+    parser.add_argument("--detector", type=Path, help="transformers folder of a COCO detector, for GenEval's verdict")
+    parser.add_argument("--clip", type=Path, help="transformers folder of the CLIP that names colours for the verdict")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="where workers run")
+    parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one of --workers)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing, write the report, say where it is. Ctrl-C keeps what is finished."""
+    from .report import write_report
+    from .runner import Where, run_experiment
+
+    if args.detector and args.images != "geneval":
+        raise ValueError("--detector judges images in GenEval's layout; add --images geneval")
+    where = Where(args.workers, args.engine, args.ray_address, args.images or "")
+    try:
+        with _bar(args.name) as progress:
+            path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
+        verdicts = _verdicts(args) if args.detector else ""
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
+    markdown, page = write_report(path)
+    print(f"{path}\n{markdown}\n{page}{verdicts}")
+    return 0
+
+
+def _verdicts(args: argparse.Namespace) -> str:
+    """GenEval's verdict on the images of every way of searching, written to ``geneval.json``; the overall scores as text."""
+    import json
+
+    from ttsvar_core.atomic import write
+
+    from .detectors import load_detector
+    from .geneval import judge_folder, summary
+
+    detector = load_detector(args.detector, args.clip, args.device)
+    found = {folder.name: judge_folder(folder, detector) for folder in sorted((args.out / "images").iterdir())}
+    summaries = {name: summary(records) for name, records in found.items()}
+    text = json.dumps({"summary": summaries, "images": found}, indent=1, sort_keys=True)
+    write(args.out / "geneval.json", text + "\n")
+    prompts = {name: len({record["prompt"] for record in records}) for name, records in found.items()}
+    return "".join(
+        f"\n{name}: GenEval {one['overall']:.4f} on {prompts[name]} prompts, {len(found[name])} images"
+        for name, one in summaries.items()
+    )
+
+
+def _files(args: argparse.Namespace):
+    from .world import BUNDLED_EXTRACTORS, BUNDLED_REWARDS, WorldFiles
+
+    return WorldFiles(
+        tuple(str(Path(file).absolute()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
+        tuple(map(_spelled, args.extractor or BUNDLED_EXTRACTORS)), pixel_budget=args.pixel_budget, device=args.device,
+    )
+
+
+def _spelled(extractor: str) -> str:
+    """An extractor as results spell it; ``generate`` writes dinov2-pca."""
+    from ttsvar_core.extractors.reduce import REDUCERS
+
+    name, equals, files = extractor.partition("=")
+    known = {f"{kind}-{reducer}".lower(): f"{kind}-{reducer}" for kind in ("dinov2", "tokenizer") for reducer in REDUCERS}
+    return known.get(name.lower(), name) + equals + files
+
+
+def _prompts(args: argparse.Namespace) -> Sequence:
+    from .prompts import read_prompts, scene_prompts
+
+    if args.prompts_file:
+        return read_prompts(args.prompts_file, args.prompts)
+    return scene_prompts(SCENE_PROMPTS if args.prompts is None else args.prompts)
+
+
+class _bar:
+    """A progress bar on stderr, or one line per unit without tqdm."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar = None
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return lambda done, total: print(f"{self._title}: {done}/{total}", file=sys.stderr)
+
+        def progress(done: int, total: int) -> None:
+            if self._bar is None:
+                self._bar = tqdm(total=total, initial=done, desc=self._title, unit="unit")
+            self._bar.update(done - self._bar.n)
+
+        return progress
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

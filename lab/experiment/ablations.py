@@ -1,0 +1,170 @@
+"""The paper's ablations: parts of the search, where it selects, by what potential, extractor, temperature and reward.
+
+Where the paper does not say how many samples run when a part is left out, our reading is in `clustered` and `resampled`.
+"""
+
+from __future__ import annotations
+
+from ttsvar_core.search.cluster import Cluster
+from ttsvar_core.search.plan import CLUSTER_SCALES, POTENTIAL_SCALES, Plan, scored_at, stretched, tts_var, with_potential
+from ttsvar_core.search.potential import NEEDS_EARLIER_SCORES
+from ttsvar_core.search.resample import Resample
+
+from .arms import Arm, Experiment, Pair, Published, Setting, Table, best, unique
+
+# GenEval / ImageReward at N = 2 and 4.
+_RESAMPLE_SCALES = {
+    (6, 9): {2: (0.7133, 1.2572), 4: (0.7276, 1.3534)},
+    (6, 8, 10): {2: (0.7130, 1.2591), 4: (0.7247, 1.3592)},
+    (6, 7, 8, 9, 10, 11): {2: (0.7114, 1.2497), 4: (0.7210, 1.3558)},
+}
+_POTENTIALS = {
+    "value": {2: (0.7133, 1.2572), 4: (0.7276, 1.3534)},
+    "max": {2: (0.7150, 1.2510), 4: (0.7285, 1.3495)},
+    "sum": {2: (0.7130, 1.2364), 4: (0.7244, 1.3326)},
+    "diff": {2: (0.7006, 1.1725), 4: (0.7030, 1.2412)},
+}
+_CLUSTER_SCALES = {
+    (2,): {2: (0.7089, 1.2513), 4: (0.7300, 1.3502)},
+    (5,): {2: (0.7099, 1.2558), 4: (0.7293, 1.3558)},
+    (2, 5): {2: (0.7184, 1.2682), 4: (0.7337, 1.3610)},
+}
+_EXTRACTORS = {
+    "PCA": {2: (0.7184, 1.2682), 4: (0.7337, 1.3610)},
+    "Pool": {2: (0.7127, 1.2720), 4: (0.7296, 1.3629)},
+    "inception": {2: (0.7073, 1.2727), 4: (0.7207, 1.3664)},
+}
+_LAMBDAS = {
+    0.1: {2: (0.7065, 1.2458), 4: (0.7308, 1.3576)},
+    0.5: {2: (0.7210, 1.3167), 4: (0.7347, 1.3918)},
+    1.0: {2: (0.7222, 1.3459), 4: (0.7418, 1.4097)},
+    5.0: {2: (0.7361, 1.4010), 4: (0.7465, 1.4500)},
+    10.0: {2: (0.7403, 1.4136), 4: (0.7437, 1.4605)},
+}
+_REWARDS = {
+    "aesthetic": {2: (0.6966, 1.123), 4: (0.6842, 1.1172)},
+    "hps": {2: (0.7135, 1.2246), 4: (0.7255, 1.2812)},
+}
+_BEST = {2: (0.7087, 1.2545), 4: (0.7244, 1.3471)}
+_FULL = {2: (0.7403, 1.4136), 4: (0.7437, 1.4605)}
+_PROMPT_BLIND = {"clarity": "aesthetic"}  # our stand-in -> the published row it stands for
+
+
+def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
+    """All ablations for every N."""
+    arms: list[Arm] = []
+    tables: list[Table] = []
+    for count in n:
+        for part in (_parts, _cluster_scales, _extractors, _resample_scales, _potentials, _lambdas, _rewards):
+            more, table = part(setting, count)
+            arms += more
+            tables.append(table)
+    return Experiment("ablations", unique(arms), tuple(tables))
+
+
+def resampled(n: int, where: tuple[int, ...], **settings) -> Plan:
+    """``n`` samples throughout, resampled at the scales ``where``; every scale up to the last of them is scored where the
+    potential looks back."""
+    plan = Plan("resampled", n, tuple(Resample(scale, n, **settings) for scale in where))
+    return scored_at(plan, range(max(where) + 1)) if settings.get("potential") in NEEDS_EARLIER_SCORES else plan
+
+
+def clustered(n: int, where: tuple[int, ...]) -> Plan:
+    """8n samples at first, 6n after clustering unless it is the last time, n after that; nothing resampled."""
+    keep = [6 * n] * (len(where) - 1) + [n]
+    return Plan("clustered", 8 * n, tuple(Cluster(scale, left) for scale, left in zip(where, keep, strict=True)))
+
+
+def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    scales, full = setting.scales, tts_var(n, setting.scales)
+    base = best(n)
+    potentials = tuple(stage for stage in full.stages if stage.kind == Resample.kind)
+    clustering = Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales)))
+    resampling = Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales)))
+    adaptive = Arm(f"adaptive-resampling-{n}", Plan("adaptive-resampling", full.samples, potentials))
+    both = Arm(f"tts-var-{n}", full)
+    blind = [Arm(f"tts-var-chance-{n}", full, "chance")] if "chance" in setting.extractors else []
+    published = {
+        clustering.name: _CLUSTER_SCALES[(2, 5)].get(n), resampling.name: _RESAMPLE_SCALES[(6, 9)].get(n), both.name: _FULL.get(n)
+    }
+    arms = [clustering, resampling, adaptive, both, *blind]
+    pairs = [_pair(arm, base, published.get(arm.name), _BEST.get(n)) for arm in arms]
+    pairs += [Pair(both.name, adaptive.name), *(Pair(both.name, one.name) for one in blind)]
+    note = (
+        "Adaptive resampling starts with 8N samples and cuts by potential only; with the extractor `chance` the clustering "
+        "keeps samples at random, so the last rows show what clustering adds."
+    )
+    return [base, *arms], Table(f"Parts of the search, N = {n}", tuple(pairs), note)
+
+
+def _cluster_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    base, arms, pairs = best(n), [], []
+    for where, published in _CLUSTER_SCALES.items():
+        here = stretched(where, setting.scales)
+        arm = Arm(f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}", clustered(n, here))
+        arms.append(arm)
+        pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
+    return [base, *arms], Table(f"Clustering scales without resampling, N = {n}", tuple(pairs))
+
+
+def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    base, arms, pairs = best(n), [], []
+    plan = clustered(n, stretched(CLUSTER_SCALES, setting.scales))
+    for position, name in enumerate(setting.extractors):
+        arm = Arm(f"clustering-{n}" + (f"-{name}" if position else ""), plan, name if position else "")
+        arms.append(arm)
+        reducer = name.partition("-")[2] or name
+        pairs.append(_pair(arm, base, _EXTRACTORS.get(reducer, {}).get(n), _BEST.get(n)))
+    note = f"The row without an extractor's name clusters by `{setting.extractors[0]}`. Published: DINOv2 PCA and Pool, Inception."
+    return [base, *arms], Table(f"Extractors, clustering without resampling, N = {n}", tuple(pairs), note)
+
+
+def _resample_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    base, arms, pairs = best(n), [], []
+    for where, published in _RESAMPLE_SCALES.items():
+        if len(where) >= setting.scales:
+            continue  # a short schedule has no scale for each of them
+        here = stretched(where, setting.scales)
+        name = f"resampling-{n}" if len(where) == 2 else f"resampling-{n}-at-" + "-".join(map(str, here))
+        arm = Arm(name, resampled(n, here))
+        arms.append(arm)
+        pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
+    return [base, *arms], Table(f"Resampling scales without clustering, N = {n}", tuple(pairs))
+
+
+def _potentials(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    where = stretched(POTENTIAL_SCALES, setting.scales)
+    base, arms, pairs = best(n), [], []
+    for kind, published in _POTENTIALS.items():
+        plan = resampled(n, where, potential=kind)
+        arm = Arm(f"resampling-{n}" + ("" if kind == "value" else f"-{kind}"), plan)
+        arms.append(arm)
+        pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
+    note = "Only the last row of the paper's table loses clearly: a gain since the last scale is mostly noise."
+    return [base, *arms], Table(f"Potentials without clustering, N = {n}", tuple(pairs), note)
+
+
+def _lambdas(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    full, arms, pairs = tts_var(n, setting.scales), [], []
+    base = Arm(f"tts-var-{n}", full)
+    for lam, published in _LAMBDAS.items():
+        arm = base if lam == 10.0 else Arm(f"tts-var-{n}-lambda-{lam:g}", with_potential(full, lam=lam))
+        arms.append(arm)
+        if arm != base:
+            pairs.append(_pair(arm, base, published.get(n), _FULL.get(n)))
+    return arms, Table(f"Lambda, against 10, N = {n}", tuple(pairs))
+
+
+def _rewards(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    base = Arm(f"tts-var-{n}", tts_var(n, setting.scales))
+    others = [Arm(f"tts-var-{n}-by-{name}", base.plan, "", name) for name in setting.rewards[1:]]
+    pairs = []
+    for arm in others:
+        known = _REWARDS.get(_PROMPT_BLIND.get(arm.reward, arm.reward), {})
+        pairs.append(_pair(arm, base, known.get(n), _FULL.get(n)))
+    note = "Each row searches by another reward and is measured by the first; published: the aesthetic score, HPS."
+    return [base, *others], Table(f"Rewards, against {setting.rewards[0]}, N = {n}", tuple(pairs), note)
+
+
+def _pair(arm: Arm, base: Arm, published: Published | None, published_base: Published | None) -> Pair:
+    return Pair(arm.name, base.name, *((published, published_base) if published and published_base else ()))

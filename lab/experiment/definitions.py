@@ -1,0 +1,104 @@
+"""The experiments: which ways of searching are run, which are compared, and what the paper published for each.
+
+Source of all published figures: TTS-VAR, arXiv 2507.18537, tables (GenEval / ImageReward).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at, tts_var
+
+from . import ablations, beyond
+from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for
+
+# GenEval / ImageReward per N: raw is N = 1.
+_RAW = (0.6946, 1.1320)
+_PUBLISHED = {
+    "importance": {2: (0.7022, 1.1941), 4: (0.7116, 1.2883), 8: (0.7181, 1.3657)},
+    "best-of": {1: _RAW, 2: (0.7087, 1.2545), 4: (0.7244, 1.3471), 8: (0.7364, 1.4144)},
+    "tts-var": {1: (0.7253, 1.3226), 2: (0.7403, 1.4136), 4: (0.7437, 1.4605), 8: (0.7530, 1.4995)},
+}
+
+
+def build(name: str, setting: Setting, n: Sequence[int] | None = None) -> Experiment:
+    """The experiment called ``name`` for a schedule and what else ``setting`` tells; ``n`` replaces the paper's values of N.
+
+    Raises ValueError for an unknown name, and as the plans do for a schedule they do not fit.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}")
+    maker, default = EXPERIMENTS[name]
+    return maker(setting, tuple(sorted(set(n or default))))
+
+
+def n_curve(setting: Setting, n: tuple[int, ...]) -> Experiment:
+    """Score over N for raw, Importance Sampling, Best-of-N and TTS-VAR, against samples and against operations (Figures 3, 8)."""
+    scales = setting.scales
+    largest = images_paid_for(setting, tts_var(max(n), scales))
+    curves: dict[str, tuple[str, ...]] = {}
+    arms = [best(count) for count in range(1, max(largest, *n) + 1)]
+    curves["Best-of-N"] = tuple(arm.name for arm in arms)
+    for label, make, least in (("Importance Sampling", importance_sampling, 2), ("TTS-VAR", tts_var, 1)):
+        family = "tts-var" if make is tts_var else "importance"
+        found = [Arm(f"{family}-{count}", make(count, scales)) for count in n if count >= least]
+        arms += found
+        curves[label] = tuple(arm.name for arm in found)
+    return Experiment("n-curve", tuple(arms), _curve_tables(setting, n), curves)
+
+
+def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
+    same_n = [
+        _published_pair("importance", count, "best-of", 1) for count in n if count > 1
+    ] + [_published_pair("best-of", count, "best-of", 1) for count in n if count > 1]
+    against_best = [_published_pair("tts-var", count, "best-of", count) for count in n]
+    against_importance = [_published_pair("tts-var", count, "importance", count) for count in n if count > 1]
+    equal_cost = [
+        Pair(f"tts-var-{count}", best_name(images_paid_for(setting, tts_var(count, setting.scales)))) for count in n
+    ]
+    return (
+        Table("Against raw generation (Table 6, Figure 3)", tuple(same_n)),
+        Table("TTS-VAR against Best-of-N at the same N (Table 6)", tuple(against_best)),
+        Table("TTS-VAR against Importance Sampling at the same N (Table 6)", tuple(against_importance)),
+        Table(
+            "TTS-VAR against Best-of-N at no fewer token-forwards (Figure 8)", tuple(equal_cost),
+            "Best-of-N gets as many images as TTS-VAR's token-forwards pay for, rounded up, so any advantage of TTS-VAR is "
+            "not one of computing more.",
+        ),
+    )
+
+
+def _published_pair(family: str, n: int, base: str, base_n: int) -> Pair:
+    ours, theirs = _PUBLISHED[family].get(n), _PUBLISHED[base].get(base_n)
+    return Pair(f"{family}-{n}", f"{base}-{base_n}", *((ours, theirs) if ours and theirs else ()))
+
+
+def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
+    """What resampling by VALUE does at one single scale, scale by scale, against not resampling (Figure 5a)."""
+    scales, arms, tables = setting.scales, [], []
+    for count in n:
+        base = best(count)
+        family = [
+            Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)
+        ]
+        arms += [base, *family]
+        pairs = tuple(Pair(arm.name, base.name) for arm in family)
+        tables.append(Table(f"Resampling at one scale, {count} samples (Figure 5a)", pairs))
+    return Experiment("single-scale", tuple(arms), tuple(tables))
+
+
+def consistency(setting: Setting, n: tuple[int, ...]) -> Experiment:
+    """How often the best sample of an intermediate scale is also the best in the end, per potential (Figures 5b, 6)."""
+    scales = setting.scales
+    everywhere = tuple(range(scales - 1))
+    arms = tuple(Arm(f"watched-{count}", scored_at(best_of_n(count), everywhere)) for count in n)
+    return Experiment("consistency", arms, ())
+
+
+EXPERIMENTS: dict[str, tuple[Callable[[Setting, tuple[int, ...]], Experiment], tuple[int, ...]]] = {
+    "n-curve": (n_curve, (1, 2, 4, 8)),
+    "single-scale": (single_scale, (4,)),
+    "consistency": (consistency, (8,)),
+    "ablations": (ablations.experiment, (2,)),
+    "beyond": (beyond.experiment, (2,)),
+}

@@ -1,0 +1,50 @@
+"""Where benchmarks' own evaluators look for images, and the PNG files in it.
+
+Sources: GenEval (README, "Image generation") and T2I-CompBench (README and its evaluators, which read the prompt and a
+running number from the file name).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ttsvar_core.atomic import write, write_picture
+
+from .prompts import Prompt
+
+LAYOUTS = ("geneval", "t2i-compbench")
+SEEDS_PER_PROMPT = 1000  # room in T2I-CompBench's running number
+
+
+class Layout(NamedTuple):
+    """A folder per arm under ``folder``, laid out as ``kind`` says.
+
+    geneval: ARM/00012/metadata.jsonl and ARM/00012/samples/0000.png (place of the prompt, number of the seed).
+    t2i-compbench: ARM/samples/PROMPT_012000.png (place and seed in one number that sorts by prompt).
+    """
+
+    folder: str
+    kind: str = "geneval"
+
+    def save(self, arm: str, place: int, number: int, prompt: Prompt, image: Tensor) -> Path:
+        """Write one image (H, W, 3) in [0, 1] and what goes with it; returns its path."""
+        from PIL import Image
+
+        root = Path(self.folder) / arm
+        if self.kind == "geneval":
+            home = root / f"{place:05d}"
+            (home / "samples").mkdir(parents=True, exist_ok=True)
+            metadata = prompt.metadata or {"tag": prompt.category, "prompt": prompt.text}
+            write(home / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
+            path = home / "samples" / f"{number:04d}.png"
+        else:
+            if "_" in prompt.text or "/" in prompt.text:
+                raise ValueError(f"T2I-CompBench reads prompts from file names; {prompt.text!r} cannot be one (it has _ or /)")
+            (root / "samples").mkdir(parents=True, exist_ok=True)
+            path = root / "samples" / f"{prompt.text}_{place * SEEDS_PER_PROMPT + number:06d}.png"
+        write_picture(path, Image.fromarray((image.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()))
+        return path

@@ -1,0 +1,201 @@
+"""The report of an experiment: Markdown with plots beside it, and the same as one HTML page that needs no server."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ttsvar_core.atomic import write
+
+from . import plots
+from .arms import Experiment
+from .definitions import build
+from .runner import setting_of
+from .stats import CONFIDENCE, Comparison, Interval
+from .tables import agreement, arm_row, category_rows, consistency, pair_row, shown_metrics, watched_arms
+from .world import VERDICT
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; } th, td { padding: .25rem .6rem; text-align: right; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #bbb; }
+tbody tr:nth-child(odd) { background: #f5f6f8; } img { max-width: 100%; } .scroll { overflow-x: auto; }
+"""
+
+
+class Section(NamedTuple):
+    """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
+
+    title: str
+    text: str = ""
+    rows: tuple[tuple[str, ...], ...] = ()
+    figure: bytes = b""
+
+
+def write_report(results_path: str | Path) -> tuple[Path, Path]:
+    """Write ``report.md`` (with ``plots/*.png``) and ``report.html`` beside a ``results.json``; returns both paths."""
+    results_path = Path(results_path)
+    results = json.loads(results_path.read_text(encoding="utf-8"))
+    experiment = build(results["experiment"], setting_of(results["world"]), results["n"])
+    sections = report_sections(results, experiment)
+    folder = results_path.parent
+    title = f"Experiment {experiment.name}"
+    markdown, page = folder / "report.md", folder / "report.html"
+    write(markdown, _markdown(title, sections, folder / "plots"))
+    write(page, _html(title, sections))
+    return markdown, page
+
+
+def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Section]:
+    """Everything a report says."""
+    sections = [_preamble(results), _arms(results, experiment)]
+    if experiment.curves:
+        sections += _curves(results, experiment)
+    for table in experiment.tables:
+        if table.pairs:
+            sections.append(_table(results, table))
+    sections += [_consistency(results, arm) for arm in watched_arms(experiment) if not experiment.tables]
+    return sections
+
+
+def _preamble(results: dict[str, Any]) -> Section:
+    world, units = results["world"], results["units"]
+    prompts, numbers = {one["prompt"] for one in units}, {one["number"] for one in units}
+    drawn = "" if plots.available() else " Install matplotlib and write the report again for the plots."
+    return Section(
+        "",
+        f"{len(prompts)} prompts, {len(numbers)} seeds each, on {world['model']} ({world['fingerprint'][:8]}), searching by "
+        f"{world['metrics'][0]}. Brackets hold {CONFIDENCE:.0%} bootstrap intervals over prompts. Comparisons are paired: equal "
+        "prompt, equal seed. Operations are counted from shapes; one image stands for the token-forwards of one image."
+        + drawn,
+    )
+
+
+def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
+    metrics = shown_metrics(results)
+    rows = [("search", *metrics, "mean of survivors", "images", "GFLOP", "decodes")]
+    for arm in experiment.arms:
+        row = arm_row(results, arm.name)
+        rows.append((
+            arm.name, *(_interval(row.metrics[metric]) for metric in metrics), _interval(row.survivors),
+            f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes),
+        ))
+    text = "The answer's metrics; the mean score of all samples that finished, which is what an answer drawn blindly would get."
+    return Section("All ways of searching", text, tuple(rows))
+
+
+def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
+    metrics = shown_metrics(results)[:2]
+    rows = {label: [arm_row(results, name) for name in names] for label, names in experiment.curves.items() if names}
+    sections = []
+    titles = {"samples": "Over N (Figure 3)", "images": "Over token-forwards", "flops": "Over operations (Figure 8)"}
+    for axis, title in titles.items():
+        figure = plots.curves(rows, metrics, axis) if plots.available() else b""
+        sections.append(Section(title, "", (), figure))
+    compared = {name for table in experiment.tables for pair in table.pairs for name in (pair.arm, pair.baseline)}
+    named = [arm.name for arm in experiment.arms if arm.name in compared]
+    shown = VERDICT if VERDICT in metrics else metrics[0]
+    by_category = category_rows(results, named, shown)
+    if by_category:
+        body = [(category, *(f"{row[name].mean:.2f}" for name in named)) for category, row in by_category.items()]
+        sections.append(Section(f"By category: {shown}", "", (("category", *named), *body)))
+    return sections
+
+
+def _table(results: dict[str, Any], table) -> Section:
+    metrics = shown_metrics(results)
+    header = ["search", "against"]
+    for metric in metrics:
+        header += [f"{metric} difference", "better/equal/worse", "p"]
+    rows = [pair_row(results, pair) for pair in table.pairs]
+    published = any(row.published for row in rows)
+    header += ["paper: GenEval", "paper: ImageReward", "direction"] if published else ["verdict"]
+    body = []
+    for row in rows:
+        cells = [row.pair.arm, row.pair.baseline]
+        for metric in metrics:
+            cells += _comparison(row.metrics[metric])
+        if published:
+            cells += [_signed(row.published[0]), _signed(row.published[1])] if row.published else ["", ""]
+        cells.append(agreement(row.metrics[metrics[0]], row.published[1] if row.published else None))
+        body.append(tuple(cells))
+    figure = plots.differences(rows, metrics[0]) if plots.available() else b""
+    return Section(table.title, table.note, (tuple(header), *body), figure)
+
+
+def _consistency(results: dict[str, Any], arm: str) -> Section:
+    found = consistency(results, arm)
+    header = ("scale", *(kind.upper() for kind in found.hits), "final score of VALUE's pick above a blind one's")
+    body = []
+    for scale in found.gain:
+        hits = (_interval(of_kind[scale]) if scale in of_kind else "" for of_kind in found.hits.values())
+        body.append((str(scale), *hits, _interval(found.gain[scale])))
+    text = (
+        f"How often the best of the samples at a scale is the best in the end; picked blindly {found.chance.mean:.3f}. "
+        f"The sample that is best in the end ends {_interval(found.most)} above a blind pick."
+    )
+    figure = plots.consistency(found, len(results["world"]["schedule"])) if plots.available() else b""
+    return Section(f"Consistency of intermediate and final best, {arm} (Figures 5b, 6)", text, (header, *body), figure)
+
+
+def _interval(one: Interval) -> str:
+    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _comparison(one: Comparison) -> list[str]:
+    found = one.difference
+    return [
+        f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]", f"{one.wins}/{one.ties}/{one.losses}", f"{one.p:.3f}"
+    ]
+
+
+def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of cells, the first one the header, as a Markdown table."""
+    header, *body = rows
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, tuple("---" for _ in header), *body))
+
+
+def _markdown(title: str, sections: list[Section], plot_folder: Path) -> str:
+    parts = [f"# {title}"]
+    for number, section in enumerate(sections):
+        if section.title:
+            parts.append(f"## {section.title}")
+        if section.text:
+            parts.append(section.text)
+        if section.figure:
+            plot_folder.mkdir(exist_ok=True)
+            name = f"{number:02d}.png"
+            write(plot_folder / name, section.figure)
+            parts.append(f"![{section.title}]({plot_folder.name}/{name})")
+        if section.rows:
+            parts.append(markdown_table(section.rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(title: str, sections: list[Section]) -> str:
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for section in sections:
+        if section.title:
+            parts.append(f"<h2>{html.escape(section.title)}</h2>")
+        if section.text:
+            parts.append(f"<p>{html.escape(section.text)}</p>")
+        if section.figure:
+            data = base64.b64encode(section.figure).decode()
+            parts.append(f'<img alt="{html.escape(section.title)}" src="data:image/png;base64,{data}">')
+        if section.rows:
+            header, *body = section.rows
+            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+            lines = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+            parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>')
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )

@@ -1,0 +1,164 @@
+"""Run an experiment: resumable, parallel, and with the same results however often and wherever it runs.
+
+In the folder of an experiment lie ``experiment.json`` (what results depend on), ``units/*.json`` (one file per prompt and
+seed, written whole or not at all), ``timings.jsonl`` and, at the end, ``results.json``. Only this process writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ttsvar_core.atomic import write
+from ttsvar_core.reading import parse_json, read_text, refusing
+from ttsvar_core.search.save import alike
+
+from .arms import Arm, Experiment, Setting
+from .definitions import build
+from .engines import Engine, opened
+from .layout import Layout
+from .prompts import Prompt
+from .unit import Task, Unit, check_record, describe, run_unit
+from .world import World
+
+FORMAT = 1
+Progress = Callable[[int, int], None]
+
+
+class OtherExperiment(ValueError):
+    """The folder holds results that these would not be comparable with."""
+
+
+class Where(NamedTuple):
+    """How many workers, where they run, and where images go ("geneval", "t2i-compbench", empty: nowhere)."""
+
+    workers: int = 1
+    engine: str = "processes"
+    address: str | None = None
+    images: str = ""
+
+
+def run_experiment(
+    name: str,
+    factory: Callable[[], World],
+    prompts: Sequence[Prompt],
+    seeds: int,
+    out: str | Path,
+    where: Where | None = None,
+    n: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Run what is not yet in ``out`` and write ``results.json``; returns its path.
+
+    ``factory`` must be hashable and travel between processes (`world.WorldFiles`). ``progress(done, total)`` is called after
+    every unit. Raises OtherExperiment if ``out`` holds the results of other models, plans or settings, UnusableFile if what it
+    holds is damaged; both before anything runs.
+    """
+    if seeds < 1 or not prompts:
+        raise ValueError(f"{len(prompts)} prompts and {seeds} seeds leave nothing to run; give at least one of each")
+    out, where = Path(out), where or Where()
+    units = [Unit(prompt, number, place) for place, prompt in enumerate(prompts) for number in range(seeds)]
+    if len({unit.key for unit in units}) < len(units):
+        raise ValueError("the list of prompts names a prompt twice; each counts once")
+    layout = Layout(str((out / "images").resolve()), where.images) if where.images else None
+    with opened(where.workers, where.engine, where.address) as engine:
+        (world,) = engine(describe, [factory])
+        experiment = build(name, setting_of(world), n)
+        identity = _identity(world, experiment, n, where.images)
+        _claim(out, identity)
+        arms, metrics = experiment.arms, world["metrics"]
+        missing = [Task(factory, arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
+        lacking = {task.unit.key for task in missing}
+        found = {unit.key: read_unit(out, unit, arms, metrics) for unit in units if unit.key not in lacking}
+        _run_missing(out, missing, engine, len(units), progress)
+    found |= {task.unit.key: read_unit(out, task.unit, arms, metrics) for task in missing}
+    results = {**identity, "units": [found[unit.key] for unit in units]}
+    path = out / "results.json"
+    write(path, _dumps(results))
+    return path
+
+
+def setting_of(world: dict[str, Any]) -> Setting:
+    """The part of a described world that experiments are built from."""
+    tokens = tuple(height * width for height, width in world["schedule"])
+    return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]))
+
+
+def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> dict[str, Any]:
+    """A finished unit's record, with its category as the present list of prompts has it. Raises UnusableFile."""
+    path = _unit_path(out, unit)
+    with refusing(path, "Remove it and repeat the command: it is run again."):
+        record = parse_json(read_text(path))
+        check_record(record, unit, arms, metrics)
+    return {**record, "category": unit.prompt.category}
+
+
+def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progress: Progress | None) -> None:
+    tell = progress or (lambda done, total: None)
+    units = {task.unit.key: task.unit for task in tasks}
+    done, started = total - len(tasks), time.monotonic()
+    tell(done, total)
+    for key, seconds, record in engine(_timed_unit, tasks):
+        write(_unit_path(out, units[key]), _dumps(record))
+        with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
+            log.write(_line({"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}))
+        done += 1
+        tell(done, total)
+
+
+def _timed_unit(task: Task) -> tuple[str, float, dict[str, Any]]:
+    before = time.perf_counter()
+    record = run_unit(task)
+    return task.unit.key, time.perf_counter() - before, record
+
+
+def _unit_path(out: Path, unit: Unit) -> Path:
+    return out / "units" / f"{unit.key}.json"
+
+
+def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:
+    arms = {
+        arm.name: {"plan": arm.plan.to_json(), "extractor": arm.extractor, "reward": arm.reward} for arm in experiment.arms
+    }
+    return {
+        "format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None, "world": world, "arms": arms,
+        "images": images,
+    }
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Make ``out`` the folder of this experiment, or check that it is already (other machines round text features otherwise)."""
+    path = out / "experiment.json"
+    (out / "units").mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write(path, _dumps(identity))
+        return
+    with refusing(path, "Choose another folder."):
+        differing = _differing(parse_json(read_text(path)), json.loads(_dumps(identity)))
+    if differing:
+        raise OtherExperiment(
+            f"{out} holds results of another experiment: {', '.join(differing)} differ. Choose another folder, or repeat what "
+            "made it; more prompts and more seeds may be added to the same folder"
+        )
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    worlds = [one.get("world", {}) for one in (found, wanted)]
+    texts = [world.get("text") for world in worlds]
+    if alike(*texts):
+        worlds[0]["text"] = texts[1]
+    differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    if "world" in differing:
+        differing += sorted(f"world.{key}" for key in worlds[1] if worlds[0].get(key) != worlds[1][key])
+    return differing
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True) + "\n"

@@ -1,0 +1,153 @@
+"""From raw results to the numbers of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .arms import Experiment, Pair
+from .stats import Comparison, Interval, Values, compare, mean_interval
+from .world import VERDICT
+
+POTENTIAL_KINDS = ("value", "max", "sum", "diff")
+
+
+class ArmRow(NamedTuple):
+    """One arm: its metrics' means over prompts, the mean score of all its survivors, and what it costs.
+
+    images: token-forwards in whole images. flops: with decodes, mean over prompts."""
+
+    name: str
+    metrics: dict[str, Interval]
+    survivors: Interval
+    images: float
+    flops: float
+    decodes: int
+
+
+class PairRow(NamedTuple):
+    """One comparison, per metric; published: the paper's differences in GenEval and ImageReward."""
+
+    pair: Pair
+    metrics: dict[str, Comparison]
+    published: tuple[float, float] | None
+
+
+def metric_values(results: dict[str, Any], arm: str, metric: str) -> Values:
+    """What each prompt and seed's answer got."""
+    return {_unit(one): one["arms"][arm]["answer"][metric] for one in results["units"]}
+
+
+def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
+    """The metrics tables show: the reward that searches, the verdict if there is one, other rewards."""
+    metrics = list(results["world"]["metrics"])
+    verdict = [VERDICT] if VERDICT in metrics else []
+    return (metrics[0], *verdict, *(name for name in metrics[1:] if name != VERDICT))
+
+
+def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
+    """The row of one arm."""
+    costs = [one["arms"][arm]["cost"] for one in results["units"]]
+    whole = sum(height * width for height, width in results["world"]["schedule"])
+    survivors = {_unit(one): _mean(one["arms"][arm]["scores"]) for one in results["units"]}
+    return ArmRow(
+        arm,
+        {metric: mean_interval(metric_values(results, arm, metric)) for metric in shown_metrics(results)},
+        mean_interval(survivors),
+        costs[0]["token_forwards"] / whole,
+        _mean(cost["flops"] for cost in costs),
+        costs[0]["decodes"],
+    )
+
+
+def pair_row(results: dict[str, Any], pair: Pair) -> PairRow:
+    """The row of one comparison."""
+    metrics = {
+        metric: compare(metric_values(results, pair.arm, metric), metric_values(results, pair.baseline, metric))
+        for metric in shown_metrics(results)
+    }
+    published = None
+    if pair.published and pair.published_baseline:
+        published = tuple(ours - theirs for ours, theirs in zip(pair.published, pair.published_baseline, strict=True))
+    return PairRow(pair, metrics, published)
+
+
+def agreement(found: Comparison, published: float | None) -> str:
+    """What a comparison says of the paper's: "agrees", "contradicts", or that it cannot tell."""
+    if published is None:
+        return "better" if found.resolved and found.difference.mean > 0 else "worse" if found.resolved else "not resolved"
+    if not found.resolved:
+        return "not resolved"
+    return "agrees" if (found.difference.mean > 0) == (published > 0) else "contradicts"
+
+
+def category_rows(results: dict[str, Any], arms: Iterable[str], metric: str) -> dict[str, dict[str, Interval]]:
+    """Per category, the metric of every arm; empty if prompts have no categories."""
+    categories = sorted({one["category"] for one in results["units"]} - {""})
+    rows = {}
+    for category in categories:
+        part = {**results, "units": [one for one in results["units"] if one["category"] == category]}
+        rows[category] = {arm: mean_interval(metric_values(part, arm, metric)) for arm in arms}
+    return rows
+
+
+class Consistency(NamedTuple):
+    """Per potential and scale: how often the best sample there is the best in the end. chance: the same of a sample picked
+    blindly. gain: how much higher the final score of VALUE's pick at a scale is than that of a blind pick; most: of the best."""
+
+    hits: dict[str, dict[int, Interval]]
+    chance: Interval
+    gain: dict[int, Interval]
+    most: Interval
+
+
+def consistency(results: dict[str, Any], arm: str) -> Consistency:
+    """Of one watched Best-of-N arm. Ties share: one of three best counts a third if one of them is the best in the end."""
+    hits: dict[str, dict[int, dict]] = {kind: {} for kind in POTENTIAL_KINDS}
+    gain: dict[int, dict] = {}
+    chance, most = {}, {}
+    for one in results["units"]:
+        unit, history = _unit(one), one["arms"][arm]["history"]
+        final = [row[-1] for row in history]
+        top, blind = _top(final), _mean(final)
+        chance[unit], most[unit] = len(top) / len(final), max(final) - blind
+        for kind in POTENTIAL_KINDS:
+            for scale, values in _exponents(kind, history).items():
+                picked = _top(values)
+                hits[kind].setdefault(scale, {})[unit] = len(picked & top) / len(picked)
+                if kind == "value":
+                    gain.setdefault(scale, {})[unit] = _mean(final[row] for row in picked) - blind
+    return Consistency(
+        {kind: {scale: mean_interval(values) for scale, values in of_kind.items()} for kind, of_kind in hits.items()},
+        mean_interval(chance), {scale: mean_interval(values) for scale, values in gain.items()}, mean_interval(most),
+    )
+
+
+def watched_arms(experiment: Experiment) -> list[str]:
+    """The arms that recorded scores at every scale."""
+    return [arm.name for arm in experiment.arms if arm.plan.score_at and not arm.plan.selectors]
+
+
+def _exponents(kind: str, history: list[list[float]]) -> dict[int, list[float]]:
+    """Potentials of all samples at every scale before the last; DIFF needs an earlier one."""
+    import torch
+
+    from ttsvar_core.search.potential import exponents
+
+    table = torch.tensor([[math.nan if value is None else value for value in row] for row in history])
+    first = 1 if kind == "diff" else 0
+    return {scale: exponents(kind, table, scale).tolist() for scale in range(first, table.shape[1] - 1)}
+
+
+def _top(values: list[float]) -> set[int]:
+    return {row for row, value in enumerate(values) if value == max(values)}
+
+
+def _unit(record: dict[str, Any]) -> tuple[str, int]:
+    return record["prompt"], record["number"]
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)

@@ -1,0 +1,113 @@
+"""One unit of an experiment: all arms for one prompt and one seed, as a record of plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ttsvar_core.reading import finite, whole
+
+from .arms import Arm
+from .flops import Cost, plan_cost
+from .layout import Layout
+from .prompts import Prompt
+from .walk import Finished, walk
+from .world import VERDICT, World
+
+
+class Unit(NamedTuple):
+    """A prompt, the number of its seed, and its place in the list of prompts (for benchmarks' file names)."""
+
+    prompt: Prompt
+    number: int
+    place: int
+
+    @property
+    def key(self) -> str:
+        """Names the unit's file."""
+        return self.prompt.key(self.number)
+
+
+class Task(NamedTuple):
+    """What a worker is sent: how to get the world, what to run, and where the answers' images go (None: nowhere)."""
+
+    factory: Callable[[], World]
+    arms: tuple[Arm, ...]
+    unit: Unit
+    layout: Layout | None = None
+
+
+def describe(factory: Callable[[], World]) -> dict[str, Any]:
+    """`World.describe` of a world, where workers run; the first thing an experiment asks for."""
+    return loaded(factory).describe()
+
+
+def run_unit(task: Task) -> dict[str, Any]:
+    """Run one unit; depends on nothing but the task and the files its world is loaded from."""
+    import torch
+
+    world, prompt = loaded(task.factory), task.unit.prompt
+    seed = prompt.seed(task.unit.number)
+    with torch.inference_mode():
+        conditioning = world.encode(prompt.text)
+        finished = walk(world, conditioning, seed, task.arms)
+    measured: dict[tuple[str, int], dict] = {}
+    arms = {}
+    for arm in task.arms:
+        record = _record(world, prompt, arm, finished[arm.name], measured)
+        looks = world.extractors[arm.extractor or next(iter(world.extractors))].looks_at
+        text = max(1, len(conditioning.text))
+        cost = plan_cost(world.model.config, arm.plan, world.schedule, world.sampling, text, looks == "images")
+        arms[arm.name] = {**record, "cost": cost._asdict()}
+        if task.layout:
+            task.layout.save(arm.name, task.unit.place, task.unit.number, prompt, finished[arm.name].images[record["best"]])
+    return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}
+
+
+def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> None:
+    """Raise unless ``record`` is this unit's and has what reports read (`reading.refusing` makes one error of what is raised)."""
+    prompt = unit.prompt
+    for name, expected in (("prompt", prompt.text), ("number", unit.number), ("seed", prompt.seed(unit.number))):
+        if record[name] != expected:
+            raise ValueError(f"another unit's result: its {name} is {record[name]!r}, expected {expected!r}")
+    for arm in arms:
+        found = record["arms"][arm.name]
+        scores = found["scores"]
+        whole(found["best"], 0, len(scores) - 1)
+        history = found["history"] if arm.plan.score_at else ()
+        if arm.plan.score_at and {len(row) for row in history} != {len(arm.plan.survivors)}:
+            raise ValueError(f"{arm.name} was not scored at every scale")
+        values = [*scores, *(found["answer"][name] for name in metrics), *(found["cost"][name] for name in Cost._fields)]
+        values += [value for row in history for value in row if value is not None]
+        for value in values:
+            finite(value)
+
+
+@lru_cache(maxsize=1)
+def loaded(factory: Callable[[], World]) -> World:
+    """The world of a process, loaded once."""
+    return factory()
+
+
+def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured: dict) -> dict[str, Any]:
+    scores = finished.scores.tolist()
+    best = max(range(len(scores)), key=lambda row: scores[row])  # ties: the lowest row, as `select.best`
+    place = (id(finished.images), best)
+    if place not in measured:
+        measured[place] = _measure(world, prompt.text, finished.images[best : best + 1])
+    record = {"scores": scores, "best": best, "answer": measured[place]}
+    if finished.state.lineage:
+        lineage = [{"scale": s.scale, "ancestors": list(s.ancestors), "ess": s.ess} for s in finished.state.lineage]
+        record["lineage"] = lineage
+    if any(stage.kind == "score" for stage in arm.plan.stages):
+        history = finished.state.scores.tolist()
+        record["history"] = [[None if math.isnan(value) else value for value in row] for row in history]
+    return record
+
+
+def _measure(world: World, prompt: str, image) -> dict[str, float]:
+    """Every metric of one answer (1, H, W, 3)."""
+    values = {name: float(reward.score(image, prompt)[0]) for name, reward in world.rewards.items()}
+    return {**values, VERDICT: float(world.verdict(image, prompt))} if world.verdict else values

@@ -1,0 +1,131 @@
+"""Run many plans for one prompt and seed, doing what several of them share only once.
+
+Each arm is a `search.run.run` of its own, so its bits are those that any user gets. They share the functions it samples, decodes
+and scores with, which remember: states of the same past are sampled on only once. Arms that share much follow one another, and
+only the latest states are remembered, so memory holds little more than one arm's.
+
+The one exception is Best-of-N for several N: the smaller ones are the first rows of the largest batch. They have the draws of
+a batch of their own, so only a bit whose probability lies within rounding of its draw can differ.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from ttsvar_core.decoding import decode
+from ttsvar_core.search.memory import Sampler
+from ttsvar_core.search.run import run
+from ttsvar_core.state import SearchState, start
+
+from .arms import Arm
+from .world import World
+
+if TYPE_CHECKING:
+    from ttsvar_core.infinity.text import Conditioning
+
+
+class Finished(NamedTuple):
+    """The samples one arm ended with. scores: (P,) by the reward it searched with."""
+
+    state: SearchState
+    images: Tensor
+    scores: Tensor
+
+    def first(self, samples: int) -> Finished:
+        """The first ``samples`` rows, as a Best-of-N of that many."""
+        return Finished(self.state.select(range(samples)), self.images[:samples], self.scores[:samples])
+
+
+class Memory:
+    """The latest results of a function, by a key."""
+
+    def __init__(self, room: int) -> None:
+        self._room, self._kept = room, OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is kept under ``key``, made now if nothing is."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._room:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+def past(state: SearchState) -> tuple:
+    """What the bits of a state follow from, for one prompt and seed: how many samples ran, and who descends from whom."""
+    return state.samples, state.next_scale, tuple((step.scale, len(step.scores), step.ancestors) for step in state.lineage)
+
+
+@dataclass(frozen=True)
+class SharedSampler(Sampler):
+    """Samples a scale of a past only once."""
+
+    memory: Memory = field(default_factory=lambda: Memory(0))
+
+    def together(self, state: SearchState, through: int) -> SearchState:
+        """As `Sampler.together`; scores, weights and lineage are the given state's own."""
+        own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage")}
+        while state.next_scale <= through:
+            one_scale = partial(Sampler.together, self, state, state.next_scale)
+            state = self.memory.get(past(state), one_scale)._replace(**own)
+        return state
+
+
+class SharedReward(NamedTuple):
+    """Scores the pictures of a past only once."""
+
+    reward: Any
+    memory: Memory
+
+    @property
+    def name(self) -> str:
+        return self.reward.name
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """As the reward does; pictures are told apart as objects, which `decode` shares."""
+        return self.memory.get((self.reward.name, id(images)), lambda: (images, self.reward.score(images, prompt)))[1]
+
+
+def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm]) -> dict[str, Finished]:
+    """Every arm's finished samples, by its name. Raises ValueError for an arm whose reward or extractor the world lacks."""
+    arms = list(arms)
+    rows_of, done = _pooled(arms), {}
+    scales = len(world.schedule)
+    sampler = SharedSampler(world.sampling, memory=Memory(2 * scales))
+    pictures, scores = Memory(scales), Memory(2 * scales)
+    for arm in sorted((arm for arm in arms if arm.name not in rows_of), key=lambda arm: (arm.plan.samples, str(arm.plan.stages))):
+        reward = SharedReward(_named(world.rewards, arm.reward), scores)
+        state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
+        result = run(
+            state, arm.plan, reward, _named(world.extractors, arm.extractor), sampler,
+            lambda state: pictures.get(past(state), lambda: decode(state)),
+        )
+        done[arm.name] = Finished(result.state, result.images, result.scores)
+    for arm in arms:
+        if arm.name in rows_of:
+            done[arm.name] = done[rows_of[arm.name]].first(arm.plan.samples)
+    return {arm.name: done[arm.name] for arm in arms}
+
+
+def _pooled(arms: list[Arm]) -> dict[str, str]:
+    """For every Best-of-N arm that is not the largest of its kind, the arm whose first rows it is."""
+    found: dict[tuple, list[Arm]] = {}
+    for arm in arms:
+        if all(stage.keep is None for stage in arm.plan.stages):
+            found.setdefault((arm.reward, arm.plan.stages), []).append(arm)
+    largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
+    return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}
+
+
+def _named(things, name: str):
+    """The one called ``name``; the first one for an empty name. Raises ValueError for a name that is not there."""
+    if name and name not in things:
+        raise ValueError(f"an arm asks for {name!r}; this world has {', '.join(things)}")
+    return things[name] if name else next(iter(things.values()))

@@ -1,0 +1,138 @@
+"""Write the tables of docs/evidence.md from the stored results: `python tools/build_evidence.py [FOLDER]`.
+
+docs/evidence/ holds the raw per-prompt results of every experiment, compressed. FOLDER is where new ones lie, one folder per
+experiment as `python -m lab.experiment NAME --out FOLDER/NAME` leaves them: they are stored first, and the page's plots
+drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->` or
+`<!-- consistency | NAME -->`; the prose around them is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from lab.experiment import plots  # noqa: E402
+from lab.experiment.definitions import build  # noqa: E402
+from lab.experiment.report import markdown_table  # noqa: E402
+from lab.experiment.runner import setting_of  # noqa: E402
+from lab.experiment.stats import Interval  # noqa: E402
+from lab.experiment.tables import agreement, arm_row, consistency, pair_row, watched_arms  # noqa: E402
+from ttsvar_core.atomic import write  # noqa: E402
+
+PAGE = ROOT / "docs" / "evidence.md"
+STORE = ROOT / "docs" / "evidence"
+IMAGES = ROOT / "docs" / "images"
+NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond")
+GRADE, VERDICT = "scenes", "correct"
+MARK = re.compile(r"(<!-- (\w+) \| ([\w-]+)(?: \| (.+?))? -->\n)\n(?:\|.*\n)*")
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """The stored raw results of an experiment, as its `results.json` held them."""
+    return json.loads(lzma.decompress((STORE / f"{name}.json.xz").read_bytes()))
+
+
+def definition(results: dict[str, Any]):
+    """The arms and tables of the experiment that gave these results."""
+    return build(results["experiment"], setting_of(results["world"]), results["n"])
+
+
+def level(one: Interval, digits: int = 3) -> str:
+    """A mean and its interval."""
+    return f"{one.mean:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
+
+
+def change(one: Interval, digits: int = 3) -> str:
+    """A difference and its interval, with signs."""
+    return f"{one.mean:+.{digits}f} [{one.low:+.{digits}f}, {one.high:+.{digits}f}]"
+
+
+def arms_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+    """Every way of searching by itself."""
+    rows = [("search", "grade", "correct", "mean of survivors", "images", "GFLOP")]
+    for arm in sorted(definition(results).arms, key=lambda arm: (arm.name.rsplit("-", 1)[0], int(arm.name.rsplit("-", 1)[1]))):
+        row = arm_row(results, arm.name)
+        figures = f"{row.survivors.mean:.3f}", f"{row.images:.2f}", f"{row.flops / 1e9:.1f}"
+        rows.append((arm.name, level(row.metrics[GRADE]), level(row.metrics[VERDICT], 2), *figures))
+    return rows
+
+
+def pairs_table(results: dict[str, Any], title: str) -> list[tuple[str, ...]]:
+    """The comparisons of the one table whose title begins with `title`."""
+    table = next(table for table in definition(results).tables if table.title.startswith(title))
+    found = [pair_row(results, pair) for pair in table.pairs]
+    published = any(row.published for row in found)
+    rows = [("search", "against", "grade", "better/equal/worse", "correct",
+             *(("paper: ImageReward / GenEval",) if published else ()), "grade says")]
+    for row in found:
+        grade = row.metrics[GRADE]
+        theirs = (f"{row.published[1]:+.3f} / {row.published[0]:+.4f}" if row.published else "",) if published else ()
+        rows.append((
+            row.pair.arm, row.pair.baseline, change(grade.difference), f"{grade.wins}/{grade.ties}/{grade.losses}",
+            change(row.metrics[VERDICT].difference, 2), *theirs, agreement(grade, row.published[1] if row.published else None),
+        ))
+    return rows
+
+
+def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+    """How often each potential's best at a scale is the best in the end."""
+    found = consistency(results, watched_arms(definition(results))[0])
+    rows = [("scale", *(kind.upper() for kind in found.hits), "VALUE's pick ends above a blind one by")]
+    for scale in found.gain:
+        hits = (f"{of_kind[scale].mean:.2f}" if scale in of_kind else "" for of_kind in found.hits.values())
+        rows.append((str(scale), *hits, change(found.gain[scale])))
+    return rows
+
+
+TABLES: dict[str, Callable[[dict[str, Any], str], list[tuple[str, ...]]]] = {
+    "arms": arms_table, "pairs": pairs_table, "consistency": consistency_table,
+}
+
+
+def fill(page: str) -> str:
+    """The page with every marked table written anew from the stored results."""
+    stored = {name: read_results(name) for name in {match[3] for match in MARK.finditer(page)}}
+
+    def table(match: re.Match) -> str:
+        rows = TABLES[match[2]](stored[match[3]], match[4] or "")
+        return f"{match[1]}\n{markdown_table(rows)}\n"
+
+    return MARK.sub(table, page)
+
+
+def draw() -> None:
+    """The three plots of the page."""
+    curve = read_results("n-curve")
+    rows = {label: [arm_row(curve, name) for name in names] for label, names in definition(curve).curves.items() if names}
+    for axis, name in (("samples", "n"), ("flops", "flops")):
+        (IMAGES / f"evidence-{name}.png").write_bytes(plots.curves(rows, (GRADE, VERDICT), axis))
+    watched = read_results("consistency")
+    found = consistency(watched, watched_arms(definition(watched))[0])
+    (IMAGES / "evidence-consistency.png").write_bytes(plots.consistency(found, len(watched["world"]["schedule"])))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Store new results if there are any, then rewrite the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="folder with new results, one folder per experiment")
+    args = parser.parse_args(argv)
+    if args.folder:
+        STORE.mkdir(exist_ok=True)
+        for name in NAMES:
+            packed = lzma.compress((args.folder / name / "results.json").read_bytes(), preset=9 | lzma.PRESET_EXTREME)
+            (STORE / f"{name}.json.xz").write_bytes(packed)
+        draw()
+    write(PAGE, fill(PAGE.read_text(encoding="utf-8")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

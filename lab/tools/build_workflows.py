@@ -1,0 +1,73 @@
+"""Write workflows/*.json from a running ComfyUI's catalogue of nodes, and with --run their thumbnails by running them.
+
+    python lab/tools/build_workflows.py --server http://127.0.0.1:8188 [--run] [name ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import workflow_list
+from comfyui_http import ask, to_prompt
+from graph_builder import Graph
+
+FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+SIDE, SHEET = 512, 270  # of the thumbnail, and of the contact sheet in it
+GROUND = (24, 26, 31)
+
+
+def main() -> None:
+    """Write the graphs that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", default="http://127.0.0.1:8188")
+    parser.add_argument("--run", action="store_true", help="run each graph and write a thumbnail")
+    parser.add_argument("names", nargs="*")
+    chosen = parser.parse_args()
+    catalogue = ask(f"{chosen.server}/object_info")
+    for name, build in workflow_list.WORKFLOWS.items():
+        if chosen.names and name not in chosen.names:
+            continue
+        graph = Graph(name, catalogue)
+        build(graph)
+        path = graph.save(FOLDER)
+        if chosen.run and name not in workflow_list.NEEDS_DOWNLOADS:
+            pictures = run(chosen.server, to_prompt(json.loads(path.read_text(encoding="utf-8")), catalogue))
+            thumbnail(pictures, path.with_suffix(".jpg"))
+            for other, source in workflow_list.NEEDS_DOWNLOADS.items():
+                if source == name:
+                    thumbnail([pictures[1]], FOLDER / f"{other}.jpg")
+
+
+def run(server: str, prompt: dict) -> list[bytes]:
+    """Run a prompt and return the pictures it shows, those of Inspect State first."""
+    number = ask(f"{server}/prompt", {"prompt": prompt})["prompt_id"]
+    while not (done := ask(f"{server}/history/{number}").get(number)):
+        time.sleep(0.2)
+    if done["status"]["status_str"] != "success":
+        raise SystemExit(json.dumps(done["status"]["messages"][-1], indent=1))
+    sheets = [number for number in done["outputs"] if prompt[number]["class_type"] == "TTSVAR_InspectState"]
+    ranked = sorted(done["outputs"], key=lambda number: (number not in sheets, -int(number)))
+    images = [image for number in ranked for image in done["outputs"][number].get("images", [])]
+    return [urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(image)}").read() for image in images]
+
+
+def thumbnail(pictures: list[bytes], path: Path) -> None:
+    """A square with the contact sheet above and the family tree below."""
+    from PIL import Image, ImageOps
+
+    square = Image.new("RGB", (SIDE, SIDE), GROUND)
+    places = ((0, SHEET), (SHEET, SIDE - SHEET)) if len(pictures) > 1 else ((0, SIDE),)
+    for picture, (top, height) in zip(pictures, places, strict=False):
+        opened = Image.open(io.BytesIO(picture)).convert("RGB")
+        square.paste(ImageOps.pad(opened, (SIDE, height), Image.Resampling.LANCZOS, color=GROUND), (0, top))
+    square.save(path, quality=88)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Run a bundled workflow in the real editor and photograph its graph: `python tools/screenshot.py full_search graph.png`.
+
+Needs a ComfyUI (see tests/host), a Chromium, playwright and pillow; the picture in the README is made by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "host"))
+from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings  # noqa: E402
+
+MARGIN = 44  # pixels
+PANELS = (70, 80)  # pixels left and above that the page's own panels cover
+FIT = """([width, height, panelLeft, panelTop, margin]) => {
+    const boxes = window.app.graph._nodes.filter(n => n.type !== 'MarkdownNote').map(n => n.getBounding());
+    const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
+    const right = Math.max(...boxes.map(b => b[0] + b[2])), bottom = Math.max(...boxes.map(b => b[1] + b[3]));
+    const view = window.app.canvas.ds;
+    view.scale = Math.min((width - panelLeft - 2 * margin) / (right - left),
+                          (height - panelTop - 2 * margin) / (bottom - top));
+    view.offset[0] = (panelLeft + margin) / view.scale - left;
+    view.offset[1] = (panelTop + margin) / view.scale - top;
+    window.app.canvas.setDirty(true, true);
+    return [(right - left) * view.scale, (bottom - top) * view.scale];
+}"""
+
+
+def photograph(address: str, name: str, width: int, height: int) -> bytes:
+    """PNG of the graph `name` after a run, fitted into `width` x `height` pixels and cropped to its nodes."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = launch(driver)
+        page = open_editor(browser, address, width, height)
+        open_graph(page, name)
+        page.evaluate("""() => { window.ended = null;
+            for (const event of ['execution_success', 'execution_error'])
+                window.app.api.addEventListener(event, () => { window.ended = event; }); }""")
+        page.get_by_role("button", name="Run", exact=True).first.click()
+        page.wait_for_function("window.ended", timeout=3 * MINUTE)
+        if page.evaluate("window.ended") != "execution_success":
+            raise SystemExit(f"{name} did not run to its end")
+        page.wait_for_function("window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth > 0")
+        used = page.evaluate(FIT, [width, height, *PANELS, MARGIN])
+        page.wait_for_timeout(3000)
+        clip = {"x": PANELS[0], "y": PANELS[1], "width": used[0] + 2 * MARGIN, "height": used[1] + 2 * MARGIN}
+        picture = page.screenshot(clip=clip)
+        browser.close()
+    return picture
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Start a server on an empty base directory, take the picture, write it with few colours."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workflow", help="name of a file in workflows/ without its ending")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--size", default="2200x1500", help="width x height of the window in pixels")
+    args = parser.parse_args(argv)
+    if find_comfyui() is None:
+        raise SystemExit(HOW_TO_GET_ONE)
+    if CHROMIUM is None:
+        raise SystemExit(NO_CHROMIUM)
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as base:
+        write_settings(Path(base))
+        server = Server(Path(base))
+        try:
+            raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")))
+        finally:
+            server.stop()
+    Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(args.picture, optimize=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
