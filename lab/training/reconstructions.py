@@ -1,4 +1,4 @@
-"""Draw held-out scenes, their sketches and their reconstructions: `python -m lab.training.reconstructions --model DIR --out FILE`."""
+"""Draw held-out scenes, sketches and reconstructions: `python -m lab.training.reconstructions --model DIR --out FILE`."""
 
 from __future__ import annotations
 
