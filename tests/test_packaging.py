@@ -16,7 +16,7 @@ HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths",
 # Each is used by one loader, command or test that can do without.
 OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray", "playwright"}
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
-OWN = {"ttsvar_core", "nodes", "lab", "tests", "quickstart"}
+OWN = {"ttsvar_core", "nodes", "lab", "tests", "attacks", "quickstart"}
 
 try:
     import tomllib

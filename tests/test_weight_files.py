@@ -17,6 +17,7 @@ import ttsvar_core
 from ttsvar_core.checkpoint import CheckpointError, load_model, read_checkpoint
 from ttsvar_core.extractors.dinov2 import load_dinov2
 from ttsvar_core.infinity.text import load_text_encoder
+from ttsvar_core.rewards import WrongWeights
 from ttsvar_core.rewards.aesthetic import load_aesthetic
 from ttsvar_core.rewards.clip import load_clip_score
 from ttsvar_core.rewards.image_reward import load_image_reward
@@ -166,6 +167,12 @@ def test_whole_numbers_are_no_weights(tmp_path):
     tensors["blocks.1.mlp.fc1.weight"] = tensors["blocks.1.mlp.fc1.weight"].to(torch.int8)
     torch.save(tensors, tmp_path / "dino.pth")
     refused(load_dinov2, tmp_path / "dino.pth", "encoder.layer.1.mlp.fc1.weight")
+
+
+def test_a_reward_with_nan_says_where_a_good_one_is(tmp_path):
+    torch.save({name: tensor * float("nan") for name, tensor in reward_files.dinov2().items()}, tmp_path / "dino.pth")
+    with pytest.raises(WrongWeights, match=r"holds NaN or infinity.*get dinov2_vitl14_reg4_pretrain\.pth from https"):
+        load_dinov2(tmp_path / "dino.pth")
 
 
 # Accepted --------------------------------------------------------------------------------------------------------------------

@@ -23,18 +23,23 @@ def good(kind, tmp_path_factory):
     return path
 
 
+def cases(data):
+    """Name and seed of every corruption; the random ones several times."""
+    return [(name, seed) for name in corruptions(data) for seed in range(3 if "flipped" in name else 1)]
+
+
 def test_every_corruption(kind, good):
     data, failures = good.read_bytes(), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in corruptions(data):
-            good.write_bytes(spoil(data, name))
+        for name, seed in cases(data):
+            good.write_bytes(spoil(data, name, seed))
             try:
                 attack(kind, good, (CheckpointError,), (good.parent.name, good.stem))
             except (AssertionError, Exception) as failure:
-                failures.append(f"{name}: {failure}")
+                failures.append(f"{name}, seed {seed}: {failure}")
     good.write_bytes(data)
-    assert not failures, "\n".join([f"{len(failures)} of {len(corruptions(data))}:", *failures])
+    assert not failures, "\n".join([f"{len(failures)} of {len(cases(data))}:", *failures])
 
 
 def test_a_pipe_is_refused(kind, good):
@@ -53,5 +58,5 @@ def test_there_are_many(tmp_path):
     count = 0
     for kind in KINDS:
         (folder := tmp_path / kind.name).mkdir()
-        count += len(corruptions(kind.write(folder).read_bytes()))
+        count += len(cases(kind.write(folder).read_bytes()))
     assert count >= 400

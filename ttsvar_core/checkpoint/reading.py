@@ -27,8 +27,8 @@ _SHOWN = 200  # characters of a foreign error
 def reading(source: str | Path, remedy: str = AGAIN, error: type[CheckpointError] = CheckpointError) -> Iterator[None]:
     """Whatever is raised inside leaves as ``error`` in one line: ``source`` (of a path its name), what went wrong, the remedy.
 
-    Errors that are a CheckpointError already keep their words. A missing package and a full device are no fault of the file
-    and pass as they are.
+    A CheckpointError keeps its words, and a plain one becomes ``error`` and gets the remedy too. A missing package and a full
+    device are no fault of the file and pass as they are.
     """
     name = source.name if isinstance(source, Path) else source
     try:
@@ -36,10 +36,13 @@ def reading(source: str | Path, remedy: str = AGAIN, error: type[CheckpointError
     except ImportError:
         raise
     except CheckpointError as refused:
-        text = " ".join(str(refused).split())  # names in files may hold anything
-        if name in text and text == str(refused):
+        text, kind = " ".join(str(refused).split()), type(refused)  # on one line: names in files may hold anything
+        if kind is CheckpointError and error is not CheckpointError:
+            text, kind = f"{text} {remedy}", error
+        text = text if name in text else f"{name}: {text}"
+        if text == str(refused):
             raise
-        raise type(refused)(text if name in text else f"{name}: {text}") from refused
+        raise kind(text) from refused
     except BaseException as failure:
         # The tokenizer library's panics are no Exception.
         foreign = isinstance(failure, Exception) or type(failure).__name__ == "PanicException"
