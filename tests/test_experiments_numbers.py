@@ -171,8 +171,6 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     assert (out / "images/watched-1/00000/samples/0000.png").is_file()
     assert main(words) == 2
     assert "images differ" in capsys.readouterr().err
-    assert main([*words, "--detector", str(tmp_path)]) == 2
-    assert "add --images geneval" in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 2
     assert "cannot load the reward 'taste'" in capsys.readouterr().err
 
@@ -186,12 +184,3 @@ def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
         (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5),
     ):
         assert len(command._prompts(parser.parse_args(["n-curve", "--out", "x", *options]))) == expected
-
-
-def test_genevals_score_says_of_how_many_prompts(tmp_path, monkeypatch):
-    records = [{"tag": "colors", "prompt": prompt, "correct": True} for prompt in ("a", "a", "b")]
-    monkeypatch.setattr("ttsvar_core.experiments.detectors.load_detector", lambda *_: None)
-    monkeypatch.setattr("ttsvar_core.experiments.geneval.judge_folder", lambda *_: records)
-    (tmp_path / "images" / "raw").mkdir(parents=True)
-    told = command._verdicts(argparse.Namespace(detector=None, clip=None, device="cpu", out=tmp_path))
-    assert told == "\nraw: GenEval 1.0000 on 2 prompts, 3 images"

@@ -25,7 +25,8 @@ SECONDS = 2.0  # of processor time an answer may take
 MEMORY = 256 * 2**20  # bytes an answer may take beyond what the process had at its highest
 HANG = 30  # seconds of wall time after which an answer is taken for hung
 REMEDIES = re.compile(
-    r"\b(Download|Choose|Use|use|Put|put|get|Get|Convert|Save|save|Install|Correct|Name|Remove|Load|Run|Check|Set|Give)\b|\b[Ee]xpected\b|\brun '"
+    r"\b(Download|Choose|Use|use|Put|put|get|Get|Convert|Save|save|Install|Correct|Name|Remove|Load|Run|Check|Set|Give)\b"
+    r"|\b[Ee]xpected\b|\brun '"
 )
 
 Corruption = Callable[[bytes, random.Random], bytes]
