@@ -57,8 +57,7 @@ def main(args: argparse.Namespace) -> int:
             path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
-    markdown, page = write_report(path)
-    print(f"{path}\n{markdown}\n{page}")
+    print(f"{path}\n{write_report(path)}")
     return 0
 
 
