@@ -369,8 +369,8 @@ DAMAGES = {
         f"{name} of {told}": _with(name, content)
         for name in ("experiment", "unit")
         for told, content in {
-            "nothing": b"", "noise": b"\x00\xff\xfe", "half": b'{"prompt": "pro', "deep": b"[" * 200_000, "null": b"null", "5": b"5",
-            "a list": b"[]", "a world that is a number": {"world": 5},
+            "nothing": b"", "noise": b"\x00\xff\xfe", "half": b'{"prompt": "pro', "deep": b"[" * 200_000, "null": b"null",
+            "5": b"5", "a list": b"[]", "a world that is a number": {"world": 5},
         }.items()
     },
     "a unit copied over another": _copied,
@@ -409,14 +409,13 @@ def test_a_damaged_folder_is_refused_before_anything_runs(damage, straight, tmp_
 def test_ctrl_c_ends_within_two_seconds_with_one_line(workers, tmp_path):
     """As from a terminal, where the workers are interrupted too; each would be busy for a minute."""
     code = (
-        "import sys\n"
         "from experiment_world import TinyFiles, prompts\n"
         "from ttsvar_core import cli\n"
         "from ttsvar_core.commands import experiment\n"
         "experiment._files = lambda args: TinyFiles(slow=60, slow_after='prompt 1')\n"
         "experiment._prompts = lambda args: prompts(3)\n"
         "if __name__ == '__main__':\n"
-        "    sys.exit(cli.main(sys.argv[1:]))\n"
+        "    cli.program()\n"
     )
     (tmp_path / "script.py").write_text(code)
     here = Path(__file__).parent

@@ -93,7 +93,7 @@ def test_prompts_from_files(tmp_path):
     assert [one.text for one in read_prompts(plain)] == ["a red book and a blue cup", "a green bench"]
     assert len(read_prompts(plain, 1)) == 1
     listed.write_text('{"tag": "single"}\n')
-    with pytest.raises(ValueError, match=r"evaluation_metadata.jsonl, line 1 is no prompt"):
+    with pytest.raises(ValueError, match=r"evaluation_metadata.jsonl .*line 1 is no prompt"):
         read_prompts(listed)
 
 
@@ -127,17 +127,15 @@ def test_consistency_counts_how_often_the_intermediate_best_is_the_final_best():
         ("consistency", ["Consistency of intermediate and final best", "picked blindly"]),
     ],
 )
-def test_the_report_says_what_was_measured_and_needs_no_server(tmp_path, name, words):
+def test_the_report_says_what_was_measured(tmp_path, name, words):
     results = run_experiment(name, TinyFiles(), prompts(2), 1, tmp_path, n=[1])
-    markdown, page = write_report(results)
-    text, source = markdown.read_text(), page.read_text()
+    text = write_report(results).read_text()
     assert "2 prompts, 1 seeds each, on tiny" in text
     for word in words:
-        assert word in text and word in source
+        assert word in text
     for plot in re.findall(r"\]\((plots/\d+\.png)\)", text):
         assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
-    assert not re.search(r"""(src|href)=["'](?!data:)|<script""", source)
-    assert source == write_report(results)[1].read_text()
+    assert text == write_report(results).read_text()
 
 
 def test_the_report_is_written_without_matplotlib_too(tmp_path, monkeypatch):
@@ -145,7 +143,7 @@ def test_the_report_is_written_without_matplotlib_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plots, "available", lambda: False)
     results = run_experiment("single-scale", TinyFiles(), prompts(1), 1, tmp_path, n=[1])
-    text = write_report(results)[0].read_text()
+    text = write_report(results).read_text()
     assert "Install matplotlib" in text and "![" not in text and "resample-0-of-1" in text
 
 
@@ -167,12 +165,10 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["experiment", "consistency", "--prompts-file", str(prompt), "--n", "1", "--out", str(out)]
     assert main([*words, "--images", "geneval"]) == 0
-    assert str(out / "report.html") in capsys.readouterr().out
+    assert str(out / "report.md") in capsys.readouterr().out
     assert (out / "images/watched-1/00000/samples/0000.png").is_file()
     assert main(words) == 2
     assert "images differ" in capsys.readouterr().err
-    assert main([*words, "--detector", str(tmp_path)]) == 2
-    assert "add --images geneval" in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 2
     assert "cannot load the reward 'taste'" in capsys.readouterr().err
 
@@ -186,12 +182,3 @@ def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
         (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5),
     ):
         assert len(command._prompts(parser.parse_args(["n-curve", "--out", "x", *options]))) == expected
-
-
-def test_genevals_score_says_of_how_many_prompts(tmp_path, monkeypatch):
-    records = [{"tag": "colors", "prompt": prompt, "correct": True} for prompt in ("a", "a", "b")]
-    monkeypatch.setattr("lab.experiment.detectors.load_detector", lambda *_: None)
-    monkeypatch.setattr("lab.experiment.geneval.judge_folder", lambda *_: records)
-    (tmp_path / "images" / "raw").mkdir(parents=True)
-    told = command._verdicts(argparse.Namespace(detector=None, clip=None, device="cpu", out=tmp_path))
-    assert told == "\nraw: GenEval 1.0000 on 2 prompts, 3 images"

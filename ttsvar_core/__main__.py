@@ -1,8 +1,6 @@
 """``python -m ttsvar_core``."""
 
-import sys
-
-from .cli import main
+from .cli import main, program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ttsvar_core.cli import Parser, answered
+from ttsvar_core.cli import Parser, answered, program
 from ttsvar_core.commands import numbers
 from ttsvar_core.commands.choices import device
 
@@ -48,8 +48,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
     parser.add_argument("--device", type=device, default="cpu", help="where the models run (default cpu)")
     parser.add_argument("--images", choices=("geneval", "t2i-compbench"), help="save every answer as this benchmark expects")
-    parser.add_argument("--detector", type=Path, help="transformers folder of a COCO detector, for GenEval's verdict")
-    parser.add_argument("--clip", type=Path, help="transformers folder of the CLIP that names colours for the verdict")
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="where workers run")
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one of --workers)")
     return parser
@@ -60,39 +58,14 @@ def run(args: argparse.Namespace) -> int:
     from .report import write_report
     from .runner import Where, run_experiment
 
-    if args.detector and args.images != "geneval":
-        raise ValueError("--detector judges images in GenEval's layout; add --images geneval")
     where = Where(args.workers, args.engine, args.ray_address, args.images or "")
     try:
         with _bar(args.name) as progress:
             path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
-        verdicts = _verdicts(args) if args.detector else ""
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
-    markdown, page = write_report(path)
-    print(f"{path}\n{markdown}\n{page}{verdicts}")
+    print(f"{path}\n{write_report(path)}")
     return 0
-
-
-def _verdicts(args: argparse.Namespace) -> str:
-    """GenEval's verdict on the images of every way of searching, written to ``geneval.json``; the overall scores as text."""
-    import json
-
-    from ttsvar_core.atomic import write
-
-    from .detectors import load_detector
-    from .geneval import judge_folder, summary
-
-    detector = load_detector(args.detector, args.clip, args.device)
-    found = {folder.name: judge_folder(folder, detector) for folder in sorted((args.out / "images").iterdir())}
-    summaries = {name: summary(records) for name, records in found.items()}
-    text = json.dumps({"summary": summaries, "images": found}, indent=1, sort_keys=True)
-    write(args.out / "geneval.json", text + "\n")
-    prompts = {name: len({record["prompt"] for record in records}) for name, records in found.items()}
-    return "".join(
-        f"\n{name}: GenEval {one['overall']:.4f} on {prompts[name]} prompts, {len(found[name])} images"
-        for name, one in summaries.items()
-    )
 
 
 def _files(args: argparse.Namespace):
@@ -147,4 +120,4 @@ class _bar:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program(main)

@@ -1,9 +1,7 @@
-"""The report of an experiment: Markdown with plots beside it, and the same as one HTML page that needs no server."""
+"""The report of an experiment: Markdown with plots beside it."""
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +17,6 @@ from .stats import CONFIDENCE, Comparison, Interval
 from .tables import agreement, arm_row, category_rows, consistency, pair_row, shown_metrics, watched_arms
 from .world import VERDICT
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; } th, td { padding: .25rem .6rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #bbb; }
-tbody tr:nth-child(odd) { background: #f5f6f8; } img { max-width: 100%; } .scroll { overflow-x: auto; }
-"""
-
 
 class Section(NamedTuple):
     """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
@@ -36,18 +27,16 @@ class Section(NamedTuple):
     figure: bytes = b""
 
 
-def write_report(results_path: str | Path) -> tuple[Path, Path]:
-    """Write ``report.md`` (with ``plots/*.png``) and ``report.html`` beside a ``results.json``; returns both paths."""
+def write_report(results_path: str | Path) -> Path:
+    """Write ``report.md`` (with ``plots/*.png``) beside a ``results.json``; returns its path."""
     results_path = Path(results_path)
     results = json.loads(results_path.read_text(encoding="utf-8"))
     experiment = build(results["experiment"], setting_of(results["world"]), results["n"])
     sections = report_sections(results, experiment)
     folder = results_path.parent
-    title = f"Experiment {experiment.name}"
-    markdown, page = folder / "report.md", folder / "report.html"
-    write(markdown, _markdown(title, sections, folder / "plots"))
-    write(page, _html(title, sections))
-    return markdown, page
+    path = folder / "report.md"
+    write(path, _markdown(f"Experiment {experiment.name}", sections, folder / "plots"))
+    return path
 
 
 def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Section]:
@@ -178,24 +167,3 @@ def _markdown(title: str, sections: list[Section], plot_folder: Path) -> str:
         if section.rows:
             parts.append(markdown_table(section.rows))
     return "\n\n".join(parts) + "\n"
-
-
-def _html(title: str, sections: list[Section]) -> str:
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    for section in sections:
-        if section.title:
-            parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        if section.text:
-            parts.append(f"<p>{html.escape(section.text)}</p>")
-        if section.figure:
-            data = base64.b64encode(section.figure).decode()
-            parts.append(f'<img alt="{html.escape(section.title)}" src="data:image/png;base64,{data}">')
-        if section.rows:
-            header, *body = section.rows
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-            lines = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-            parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>')
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )

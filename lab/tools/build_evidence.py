@@ -113,10 +113,10 @@ def draw() -> None:
     curve = read_results("n-curve")
     rows = {label: [arm_row(curve, name) for name in names] for label, names in definition(curve).curves.items() if names}
     for axis, name in (("samples", "n"), ("flops", "flops")):
-        (IMAGES / f"evidence-{name}.png").write_bytes(plots.curves(rows, (GRADE, VERDICT), axis))
+        write(IMAGES / f"evidence-{name}.png", plots.curves(rows, (GRADE, VERDICT), axis))
     watched = read_results("consistency")
     found = consistency(watched, watched_arms(definition(watched))[0])
-    (IMAGES / "evidence-consistency.png").write_bytes(plots.consistency(found, len(watched["world"]["schedule"])))
+    write(IMAGES / "evidence-consistency.png", plots.consistency(found, len(watched["world"]["schedule"])))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         STORE.mkdir(exist_ok=True)
         for name in NAMES:
             packed = lzma.compress((args.folder / name / "results.json").read_bytes(), preset=9 | lzma.PRESET_EXTREME)
-            (STORE / f"{name}.json.xz").write_bytes(packed)
+            write(STORE / f"{name}.json.xz", packed)
         draw()
     write(PAGE, fill(PAGE.read_text(encoding="utf-8")))
     return 0

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 import torch
-from attacks.harness import Kind, attack, corruptions, spoil
+from harness import Kind, attack, corruptions, spoil
 from tiny_models import make_conditioning, make_tiny_model
 
 from lab.experiment.prompts import read_prompts
