@@ -7,9 +7,9 @@ from comfy_api.latest import io
 from . import host
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
-from .sample import PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
+from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
 from .select import POTENTIALS, SCHEMES
-from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, sampling, seed
+from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, guidance_until, sampling, seed
 
 OWN_PLAN = "own plan"
 BUNDLED_MODEL = "scenes64"
@@ -52,6 +52,7 @@ class Generate(io.ComfyNode):
     def execute(
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
+        guidance_until=LAST,
     ) -> io.NodeOutput:
         from ..ttsvar_core.state import start
 
@@ -62,7 +63,7 @@ class Generate(io.ComfyNode):
         chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
         reward = _judge(reward, chosen, method, prompt)
         conditioning = encode(text_encoder, prompt, negative)
-        drawn = sampling_of(model, guidance, tau, top_p)
+        drawn = sampling_of(model, guidance, tau, top_p, guidance_until, len(schedule))
         host.load_transformer(model)
         result = _search(start(model, conditioning, chosen.samples, seed, schedule), chosen, reward, extractor, drawn, preview)
         order = _best_first(result)
@@ -119,6 +120,7 @@ def _inputs() -> list:
         TextEncoder.Input("text_encoder", optional=True, tooltip="From Text Encoder Loader; the bundled one otherwise."),
         Reward.Input("reward", optional=True, tooltip="From Reward Loader; the bundled model's scene verifier otherwise."),
         Extractor.Input("extractor", optional=True, tooltip="From Extractor Loader; the latent pool otherwise."),
+        guidance_until(),
     ]
 
 
@@ -153,7 +155,7 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 
 def _search(state, plan, reward, extractor, sampling, preview):
     """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
-    from ..ttsvar_core.decoding import decode
+    from ..ttsvar_core.decoding import sketch
     from ..ttsvar_core.search.memory import Sampler
     from ..ttsvar_core.search.run import run
 
@@ -165,7 +167,7 @@ def _search(state, plan, reward, extractor, sampling, preview):
 
     def decoded(state):
         host.load_tokenizer(model, host.decoding_memory(state))
-        return decode(state)
+        return sketch(state)
 
     def acted(step) -> None:
         if not step.state.finished:

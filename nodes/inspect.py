@@ -26,6 +26,11 @@ class InspectState(io.ComfyNode):
                     "extractor", optional=True,
                     tooltip="With DINOv2, the maps show its patch features; without, the model's own accumulated features.",
                 ),
+                io.Boolean.Input(
+                    "whole_size", default=False, optional=True, advanced=True,
+                    tooltip="Decode unfinished samples at full size. Their sketches hold no more detail than the size sampled so "
+                    "far, at which they are decoded otherwise, for a fraction of the time.",
+                ),
             ],
             outputs=[
                 io.Image.Output("contact_sheet", tooltip="All living samples; the numbers are those Select by Hand takes."),
@@ -37,11 +42,11 @@ class InspectState(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, state, extractor=None) -> io.NodeOutput:
+    def execute(cls, state, extractor=None, whole_size=False) -> io.NodeOutput:
         from ..ttsvar_core.inspect import words
         from ..ttsvar_core.inspect.canvas import to_tensor
 
-        images = decoded(state)
+        images = decoded(state, whole=whole_size)
         with host.running(extractor, memory=host.looking_memory(images)):
             sheets = [host.to_image(to_tensor(picture)) for picture in drawings(state, images, extractor)]
         return io.NodeOutput(*sheets, words.describe(state), ui=Pictures(sheets, cls))

@@ -5,7 +5,7 @@ import time
 from comfy_api.latest import io
 
 from . import host
-from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, sampling, seed
+from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, guidance_until, sampling, seed
 
 CACHE_POLICIES = ["keep", "float8", "offload", "drop"]
 PREVIEWS = ["all samples", "first sample", "off"]
@@ -79,29 +79,33 @@ class ScaleStepSampler(io.ComfyNode):
                     "preview", options=PREVIEWS, default="all samples", advanced=True,
                     tooltip=PREVIEW_TOOLTIP,
                 ),
+                guidance_until(),
             ],
             outputs=[State.Output("state", tooltip="The state after the named scale.")],
         )
 
     @classmethod
-    def execute(cls, state, through_scale, guidance, tau, top_p, cache_policy, preview) -> io.NodeOutput:
+    def execute(
+        cls, state, through_scale, guidance, tau, top_p, cache_policy, preview, guidance_until=LAST
+    ) -> io.NodeOutput:
         from ..ttsvar_core.search.memory import Sampler
 
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
-        drawn = sampling_of(state.model, guidance, tau, top_p)
-        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()), _wanted(preview))
+        drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1)
+        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides(state.next_scale)), _wanted(preview))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         return io.NodeOutput(host.put_cache(state, cache_policy))
 
 
-def sampling_of(model: host.HostedModel, guidance: float, tau: float, top_p: float):
-    """The sampling settings of the widgets; 0 stands for the model's own value."""
+def sampling_of(model: host.HostedModel, guidance: float, tau: float, top_p: float, until: int, scales: int):
+    """The sampling settings of the widgets for a schedule of ``scales``; 0 stands for the model's own value."""
     from dataclasses import replace
 
     given = {"guidance": guidance, "tau": tau, "top_p": top_p}
-    return replace(model.config.sampling, **{name: value for name, value in given.items() if value})
+    drawn = replace(model.config.sampling, **{name: value for name, value in given.items() if value})
+    return drawn if until == LAST else drawn.guided_until(until, scales)
 
 
 def _wanted(preview: str) -> int:
@@ -157,16 +161,16 @@ class DecodeState(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, tile_size=0) -> io.NodeOutput:
-        return io.NodeOutput(decoded(state, tile_size))
+        return io.NodeOutput(decoded(state, tile_size, whole=True))
 
 
-def decoded(state, tile: int = 0):
-    """The images (P, H, W, 3) of a state, in the host's place; decoded in tiles of that many pixels a side, or whole."""
-    from ..ttsvar_core.decoding import decode
+def decoded(state, tile: int = 0, whole: bool = False):
+    """The images (P, H, W, 3) of a state, in the host's place: at the size sampled so far or whole, in tiles of so many pixels."""
+    from ..ttsvar_core.decoding import decode, sketch
 
     host.check_interrupt()
     host.load_tokenizer(state.model, host.decoding_memory(state, tile))
-    return host.to_image(decode(state, tile=tile))
+    return host.to_image((decode if whole else sketch)(state, tile=tile))
 
 
 NODES = [StartState, ScaleStepSampler, DecodeState]

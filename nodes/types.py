@@ -65,3 +65,12 @@ def sampling():
             "(0.97 for Infinity-2B).",
         ),
     ]
+
+
+def guidance_until():
+    """The widget that says where guidance ends; the last of a node, so that graphs saved before it was there stay what they are."""
+    return io.Int.Input(
+        "guidance_until", default=-1, min=-1, max=13, optional=True, advanced=True,
+        tooltip="The last scale that the prompt steers; later ones cost half. -1 steers all scales. Published work ends guidance "
+        "before the last three scales (after scale 9 of 13) for a loss of .01 in GenEval.",
+    )

@@ -65,14 +65,14 @@ def world():
 
 def searched(plan, extractor=None, state=None, show=None, **memory) -> dict:
     """One run of the bundled model, from its beginning or from a state."""
-    from ttsvar_core.decoding import decode
+    from ttsvar_core.decoding import sketch
     from ttsvar_core.search.memory import Sampler
     from ttsvar_core.search.run import run
     from ttsvar_core.state import start
 
     model, conditioning, reward, pool = world()
     state = state or start(model, conditioning, plan.samples, SEED)
-    result = run(state, plan, reward, extractor or pool, Sampler(**memory), show or decode)
+    result = run(state, plan, reward, extractor or pool, Sampler(**memory), show or sketch)
     return told(result.state, result.images, result.scores)
 
 

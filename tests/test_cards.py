@@ -18,8 +18,8 @@ from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoding
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.plan import raw
-from ttsvar_core.search.state import start
+from ttsvar_core.search.plan import tts_var
+from ttsvar_core.state import start
 
 CARD = torch.device("meta")
 
@@ -210,6 +210,6 @@ def test_keys_and_values_on_the_card_are_not_asked_for_again(pack):
     state = sample(start(make_tiny_model(), make_conditioning(), 2, 0), 2)
     with_cache, without = (host.sampling_memory(one, 4, True) for one in (state, state.without_cache()))
     assert with_cache == without - state.cache.nbytes > 0
-    plan, schedule = raw(5), state.schedule
-    started, going_on = (host.plan_memory(state.model, plan, schedule, True, one) for one in (None, state.select([0])))
-    assert going_on == started - state.cache.nbytes / 2
+    plan = tts_var(1, 5)
+    started, going_on = (host.plan_memory(state.model, plan, state.schedule, True, scale) for scale in (0, 4))
+    assert 0 < going_on < started  # the dearest scale of this search is not its last

@@ -86,7 +86,7 @@ def test_going_on_unguided_rebuilds_the_keys_inner_layer_guidance_made():
     state = sample(start(model, make_conditioning(), 2, 0), 1, Sampling(guidance=9.0, tau=1.0, guidance_layers=(-2,)))
     plain = Sampling(guidance=1.0, tau=1.0)
     kept, dropped = (sample(one, 2, plain).cache for one in (state, state.without_cache()))
-    assert kept.branches == dropped.branches == 2
+    assert kept.branches == dropped.branches == 1
     for ours, theirs in zip(dropped.chunks, kept.chunks, strict=True):
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours.keys, theirs.keys, strict=True))
 
@@ -244,3 +244,64 @@ def test_guidance_that_would_be_paid_for_and_do_nothing_is_refused_before_anythi
     with pytest.raises(ValueError, match=r"\(-3,\), but the transformer has 2 layers: take 0 .* -1 .* to -2"):
         sample(state, 1, Sampling(guidance=3.0, guidance_layers=(-3,)), on_scale=lambda _: pytest.fail("ran"))
     assert sample(state, 0, Sampling(guidance=3.0, guidance_layers=(-2,))).steps[0].guidance_layers == (-2,)
+
+
+def until(scale, **more):
+    return Sampling(guidance=3.0, tau=1.0, **more).guided_until(scale, LAST + 1)
+
+
+def test_guidance_that_has_ended_is_neither_computed_nor_stored(fresh, monkeypatch):
+    """Two branches through scale 2, then one: in what is computed, in the cache and in its bytes; older states keep both."""
+    transformer, seen = fresh.model.transformer, []
+    forward = transformer.forward_scale
+
+    def watched(features, scale, schedule, text, past, step):
+        seen.append((scale, len(text.pooled), past.branches))
+        return forward(features, scale, schedule, text, past, step)
+
+    monkeypatch.setattr(transformer, "forward_scale", watched)
+    before = sample(fresh, 2, until(2))
+    assert before.cache.branches == 2
+    after = sample(before, 3, until(2))
+    assert seen == [(0, 2, 0), (1, 2, 2), (2, 2, 2), (3, 1, 1)]
+    assert after.cache.branches == 1 and before.cache.branches == 2
+    both = sample(fresh, 3, Sampling(guidance=3.0, tau=1.0))
+    assert after.cache.nbytes * 2 == both.cache.nbytes
+    assert {t.untyped_storage().nbytes() for chunk in after.cache.chunks for t in chunk.keys} == {
+        t.numel() * t.element_size() for chunk in after.cache.chunks for t in chunk.keys
+    }  # nothing holds on to the branch that went
+
+
+def test_guidance_that_ends_gives_what_the_conditional_branch_alone_gives(fresh):
+    """The scales after the end, drawn from a state of the same bits that has never had a second branch."""
+    part = sample(fresh, 2, until(2))
+    ended = sample(part, LAST, until(2))
+    alone = sample(replay(part.without_cache(), 1), LAST, Sampling(guidance=1.0, tau=1.0))
+    assert flipped(ended, alone) < 1e-3
+    assert flipped(ended, sample(fresh, LAST, Sampling(guidance=3.0, tau=1.0))) > 0.01
+    assert flipped(ended, sample(part.without_cache(), LAST, until(2))) < 1e-3
+    assert [step.guidance for step in ended.steps] == [3.0, 3.0, 3.0, 1.0, 1.0]
+
+
+def test_inner_layer_guidance_that_has_ended_is_replayed_with_both_branches():
+    model = make_tiny_model()
+    state = sample(start(model, make_conditioning(), 2, 0), 2, until(1, guidance_layers=(-2,)))
+    assert state.cache.branches == 1
+    again = replay(state.without_cache(), 1)
+    assert again.cache.branches == 1
+    for layer in range(2):
+        for ours, theirs in zip(again.cache.layer(layer), state.cache.layer(layer), strict=True):
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_guidance_can_come_back_after_it_has_ended(fresh):
+    """Another setting than planned: the second branch is rebuilt from the bits."""
+    ended = sample(fresh, 3, until(2))
+    back = sample(ended, LAST, Sampling(guidance=(3, 3, 3, 1, 3), tau=1.0))
+    assert flipped(back, sample(fresh, LAST, Sampling(guidance=(3, 3, 3, 1, 3), tau=1.0))) < 1e-3
+
+
+def test_an_end_of_guidance_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="guidance until scale 5: the last scale is 4; name 0 to 4"):
+        until(5)
+    assert until(LAST) == Sampling(guidance=(3.0,) * 5, tau=1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .scales import ScaleSchedule, official
@@ -66,6 +66,7 @@ class TokenizerConfig:
     ch_mult: tuple[int, ...] = (1, 2, 4, 4, 4)
     num_res_blocks: int = 2
     patch_size: int = 16
+    smallest_side: int = 256  # pixels, of the smallest pictures it was trained on: the published ones saw 0.06M and more
 
     def __post_init__(self) -> None:
         if 2 ** int(math.log2(self.patch_size)) != self.patch_size or 2 ** (len(self.ch_mult) - 1) < self.patch_size:
@@ -127,9 +128,20 @@ class Sampling:
         for scale in scales:
             self.at(scale)
 
-    def guides(self) -> bool:
-        """Whether any scale needs the unconditional branch."""
-        return any(value != 1.0 for value in _values(self.guidance))
+    def guides(self, scale: int = 0) -> bool:
+        """Whether any scale from ``scale`` on is guided, and so needs the unconditional branch until then."""
+        values = self.guidance[scale:] if isinstance(self.guidance, tuple) else (self.guidance,)
+        return any(value != 1.0 for value in values)
+
+    def guided_until(self, scale: int, scales: int) -> Sampling:
+        """These settings with guidance ended for good after ``scale``, the last one that is guided, of ``scales``.
+
+        Raises ValueError for a scale that does not exist. Source: FasterVAR, arXiv 2512.16483, which ends it before the last three.
+        """
+        if not 0 <= scale < scales:
+            raise ValueError(f"guidance until scale {scale}: the last scale is {scales - 1}; name 0 to {scales - 1}.")
+        guided = tuple(self.at(place).guidance for place in range(scale + 1))
+        return replace(self, guidance=guided + (1.0,) * (scales - scale - 1))
 
 
 def _values(value: PerScale) -> tuple[float, ...]:
@@ -192,7 +204,7 @@ class ModelConfig:
         tokenizer = TokenizerConfig(
             codebook_dim=data["codebook_dim"], base_ch=data.get("vae_base_ch", 128),
             ch_mult=tuple(data.get("vae_ch_mult", (1, 2, 4, 4, 4))), num_res_blocks=data.get("vae_num_res_blocks", 2),
-            patch_size=data.get("patch_size", 16),
+            patch_size=data.get("patch_size", 16), smallest_side=data.get("vae_smallest_side", 256),
         )
         defaults = Sampling()
         sampling = Sampling(

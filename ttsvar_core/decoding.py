@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from .bsq.autoencoder import upsamples
-from .config import TokenizerConfig
+from .bsq.bits import average, cell_grid
+from .config import ModelConfig, TokenizerConfig
 from .image_model import ImageModel
 from .out_of_memory import first_that_fits
-from .scales import Grid
+from .scales import Grid, ScaleSchedule
 from .state import SearchState
 from .threads import threads_for
 
@@ -25,16 +26,38 @@ OVERLAP = 8  # cells of neighbouring tiles
 SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
 
 
-def decode(state: SearchState, shrink: int = 1, tile: int = 0) -> Tensor:
-    """The images a state's samples show so far: (P, H, W, 3) float32 in [0, 1], at full size after any number of scales.
+def sketch(state: SearchState, tile: int = 0) -> Tensor:
+    """The images a state's samples show so far, at the size that has been sampled: (P, H, W, 3) float32 in [0, 1].
 
-    ``shrink`` as in `decode_features`; ``tile`` is the side in pixels of the tiles to decode in, which takes less memory and
-    changes the picture slightly (0: whole). Where memory runs out, less of it is used, in the end the processor's, and a
-    UserWarning says so. Raises ValueError for a tile or shrink that does not fit the model.
+    After scale s the features hold no more than that scale's grid, so they are averaged to it and decoded there, for a share of
+    the cost; not below the smallest pictures the tokenizer was trained on, and whole once all scales are sampled. ``tile`` as in
+    `decode`.
     """
-    features = _shrunk(state.features, shrink)
-    cells = tile_cells(state.model, tile) if tile else None
-    return first_that_fits(list(_ways(state.model, features, cells)))
+    return _decoded(state.model, average(state.features, sketch_cells(state.model.config, state.schedule, state.last_scale)), tile)
+
+
+def sketch_cells(config: ModelConfig, schedule: ScaleSchedule, scale: int) -> Grid:
+    """The grid of tokenizer cells that sketches are decoded at after ``scale``: that of the first scale from there on whose
+    picture has at least the area of the smallest that the tokenizer was trained on."""
+    smallest = (config.tokenizer.smallest_side // config.tokenizer.patch_size) ** 2
+    patchify = config.transformer.apply_spatial_patchify
+    grids = [cell_grid(grid, patchify) for grid in schedule.grids[max(0, scale) :]]
+    return next((grid for grid in grids if math.prod(grid) >= smallest), grids[-1])
+
+
+def decode(state: SearchState, tile: int = 0) -> Tensor:
+    """The images a state's samples show so far, at full size after any number of scales: (P, H, W, 3) float32 in [0, 1].
+
+    ``tile`` is the side in pixels of the tiles to decode in, which takes less memory and changes the picture slightly (0: whole).
+    Where memory runs out, less of it is used, in the end the processor's, and a UserWarning says so. Raises ValueError for a tile
+    that does not fit the model.
+    """
+    return _decoded(state.model, state.features, tile)
+
+
+def _decoded(model: ImageModel, features: Tensor, tile: int) -> Tensor:
+    cells = tile_cells(model, tile) if tile else None
+    return first_that_fits(list(_ways(model, features, cells)))
 
 
 def _ways(model: ImageModel, features: Tensor, cells: tuple[int, int] | None) -> Iterator[Callable[[], Tensor]]:
@@ -57,17 +80,15 @@ def _warned(how: str, decoder: Callable[..., Tensor], *given: object) -> Tensor:
     return decoder(*given)
 
 
-def decode_features(model: ImageModel, features: Tensor, shrink: int = 1) -> Tensor:
+def decode_features(model: ImageModel, features: Tensor) -> Tensor:
     """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
 
-    They are decoded one by one: an image has the same pixels whatever else is decoded. ``shrink`` averages squares of that many
-    cells first, for a picture of 1 / shrink the sides at 1 / shrink**2 the cost: enough for whoever looks at 224 pixels anyway,
-    but not the same picture.
-    Raises ValueError for a grid that ``shrink`` does not divide, FloatingPointError if an image is not finite.
+    They are decoded one by one: an image has the same pixels whatever else is decoded.
+    Raises FloatingPointError if an image is not finite.
     """
-    device, features = next(model.tokenizer.parameters()).device, _shrunk(features, shrink)
+    device = next(model.tokenizer.parameters()).device
     with threads_for(model.tokenizer, features.shape[-2] * features.shape[-1]):
-        return _pictures(lambda one: model.tokenizer.decode(one.to(device)), features)
+        return _pictures(lambda part: model.tokenizer.decode(part.to(device)), features)
 
 
 def _decode_on_cpu(model: ImageModel, features: Tensor) -> Tensor:
@@ -99,21 +120,6 @@ def decoding_bytes(config: TokenizerConfig, cells: Grid) -> int:
             most = max(most, area * (before + width) + 4 * area * 3 * width)
             area *= 4
     return most * torch.float32.itemsize
-
-
-def _shrunk(features: Tensor, shrink: int) -> Tensor:
-    if shrink == 1:
-        return features
-    check_shrink(tuple(features.shape[-2:]), shrink)
-    return torch.nn.functional.avg_pool2d(features, shrink)
-
-
-def check_shrink(cells: Grid, shrink: int) -> None:
-    """Raise ValueError for a grid of cells that cannot be looked at ``shrink`` times smaller."""
-    if shrink < 1 or cells[0] % shrink or cells[1] % shrink:
-        raise ValueError(
-            f"A grid of {cells[0]}x{cells[1]} cells cannot be looked at {shrink} times smaller; take a divisor of both sides."
-        )
 
 
 def tile_cells(model: ImageModel, pixels: int) -> tuple[int, int]:

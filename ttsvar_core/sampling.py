@@ -62,33 +62,35 @@ def sample(
     if cache_policy == "float8":
         check_float8(state.model.transformer.device)
     sampling.check(state.model.config.transformer.depth, range(state.next_scale, through + 1))
-    branches = max(branches_needed(state, sampling), state.cache.branches if state.cache else 0)
     with torch.inference_mode():
         float8 = cache_policy == "float8"
-        state = with_cache(state, branches, group_size, float8)
-        for scale in range(state.next_scale, through + 1):
-            state = _sample_scale(state, sampling.at(scale), branches, group_size, slots, float8)
+        while state.next_scale <= through:
+            branches = branches_needed(state, sampling)
+            state = with_cache(state, branches, group_size, float8)
+            state = _sample_scale(state, sampling.at(state.next_scale), branches, group_size, slots, float8)
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
 
 
 def branches_needed(state: SearchState, sampling: Sampling) -> int:
-    """Guidance branches to go on with: 2 to guide, or where a finished scale was guided at an inner layer, whose keys and
-    values the second branch takes part in."""
-    within = any(step.guidance != 1 and any(step.guidance_layers) for step in state.steps)
-    return 2 if within or sampling.guides() else 1
+    """Guidance branches of the scales to come: 2 until guidance has ended for good, 1 from then on."""
+    return 2 if sampling.guides(state.next_scale) else 1
 
 
 def with_cache(state: SearchState, branches: int, group_size: int | None = None, float8: bool = False) -> SearchState:
-    """The state with a cache of ``branches`` guidance branches on the transformer's device; replayed only if it must be."""
+    """The state with a cache of ``branches`` guidance branches on the transformer's device.
+
+    A second branch that is not needed any more is left out; replayed only where there is no cache or a branch is missing.
+    """
     if state.finished:
         return state
     if state.next_scale == 0:
         return state._replace(cache=KVCache())
-    if state.cache is not None and state.cache.branches == branches:
-        return state._replace(cache=state.cache.to(state.model.transformer.device))
-    return replay(state, branches, group_size, float8)
+    if state.cache is None or state.cache.branches < branches:
+        return replay(state, branches, group_size, float8)
+    cache = state.cache if state.cache.branches == branches else state.cache.first_branch()
+    return state._replace(cache=cache.to(state.model.transformer.device))
 
 
 def replay(
@@ -96,21 +98,26 @@ def replay(
 ) -> SearchState:
     """Rebuild the keys and values of a state from its bits: equal to the dropped ones to rounding.
 
-    ``branches`` defaults to 2 if any finished scale was guided, otherwise 1; ``float8`` stores one byte per number.
+    ``branches`` defaults to 2 if any finished scale was guided, otherwise 1; ``float8`` stores one byte per number. Scales
+    guided at an inner layer, and those before them, run with both branches in any case: the second one takes part in the keys
+    and values of the first.
     """
     if branches is None:
         branches = 2 if any(step.guidance != 1 for step in state.steps) else 1
     model, cache = state.model, KVCache()
     features = empty_features(state.samples, state.features.shape[1], state.schedule, model.patchify)
+    within = max((i for i, step in enumerate(state.steps) if step.guidance != 1 and any(step.guidance_layers)), default=-1)
     with torch.inference_mode():
         for scale, (bits, step) in enumerate(zip(state.bits, state.steps, strict=True)):
             if scale == len(state.schedule) - 1:
                 break
+            both = 2 if scale <= within else branches
+            cache = cache.first_branch() if cache.branches > both else cache
             partial = state._replace(features=features.to(bits.device), next_scale=scale, cache=cache)
-            _, chunk = _forward_groups(partial, step, branches, group_size)
+            _, chunk = _forward_groups(partial, step, both, group_size)
             cache = cache.append(chunk.in_float8() if float8 else chunk)
             features = fuse(partial.features, bits, scale, state.schedule, model.patchify)
-    return state._replace(cache=cache)
+    return state._replace(cache=cache.first_branch() if cache.branches > branches else cache)
 
 
 def _sample_scale(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from ttsvar_core.decoding import decode
+from ttsvar_core.decoding import sketch
 from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.run import run
 from ttsvar_core.state import SearchState, start
@@ -105,7 +105,7 @@ def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm
         state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
         result = run(
             state, arm.plan, reward, _named(world.extractors, arm.extractor), sampler,
-            lambda state: pictures.get(past(state), lambda: decode(state)),
+            lambda state: pictures.get(past(state), lambda: sketch(state)),
         )
         done[arm.name] = Finished(result.state, result.images, result.scores)
     for arm in arms:

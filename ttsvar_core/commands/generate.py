@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +66,10 @@ def _add_sampling_arguments(group: Any) -> None:
     ):
         said = f"{what}, for all scales or for each (default: the model's)"
         group.add_argument(f"--{name}", type=number.one_or_list, metavar="X[,X...]", help=said)
+    group.add_argument("--guidance-until", type=numbers.SCALE, metavar="SCALE", help="the last scale that is guided (default: all)")
     group.add_argument("--pixel-budget", choices=PIXEL_BUDGETS, default="1M", help="size of the picture (default: %(default)s)")
     group.add_argument("--aspect-ratio", type=numbers.POSITIVE, default=1.0, help="height / width (default: %(default)s)")
-    group.add_argument(
-        "--look-shrink", type=numbers.COUNT, default=1, help="show unfinished samples this many times smaller (default: 1)"
-    )
+    group.add_argument("--whole-sketches", action="store_true", help="decode unfinished samples at full size, too")
     group.add_argument(
         "--tiled-decode", type=numbers.PIXELS, default=0, metavar="PIXELS", help="decode in tiles of this side, to save memory"
     )
@@ -104,8 +104,8 @@ def main(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(plan, schedule, args.out / STATE_FILE)
     try:
-        sampler = Sampler(_sampling(args, model), cap, args.float8_cache, progress.on_scale)
-        result = run(state, plan, reward, extractor, sampler, _decode(args, model, schedule), progress.on_step)
+        sampler = Sampler(_sampling(args, model, len(schedule)), cap, args.float8_cache, progress.on_scale)
+        result = run(state, plan, reward, extractor, sampler, _decode(args, model), progress.on_step)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(progress.saved()) from None
     finally:
@@ -226,17 +226,16 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     return plan
 
 
-def _decode(args: argparse.Namespace, model: Any, schedule: ScaleSchedule) -> Callable:
-    """How states are shown: unfinished ones smaller, all in tiles, where asked for. Raises ValueError for sizes that fail."""
-    from ..bsq.bits import cell_grid
-    from ..decoding import check_shrink, decode, tile_cells
+def _decode(args: argparse.Namespace, model: Any) -> Callable:
+    """How states are shown. Raises ValueError for tiles that do not fit the model."""
+    from ..decoding import decode, sketch, tile_cells
 
-    check_shrink(cell_grid(schedule.final, model.patchify), args.look_shrink)
     if args.tiled_decode:
         tile_cells(model, args.tiled_decode)
-    return lambda state: decode(state, shrink=1 if state.finished else args.look_shrink, tile=args.tiled_decode)
+    return partial(decode if args.whole_sketches else sketch, tile=args.tiled_decode)
 
 
-def _sampling(args: argparse.Namespace, model: Any) -> Any:
+def _sampling(args: argparse.Namespace, model: Any, scales: int) -> Any:
     given = {name: getattr(args, name) for name in ("guidance", "tau", "top_p") if getattr(args, name) is not None}
-    return replace(model.config.sampling, **given)
+    sampling = replace(model.config.sampling, **given)
+    return sampling if args.guidance_until is None else sampling.guided_until(args.guidance_until, scales)

@@ -65,6 +65,11 @@ class Chunk(NamedTuple):
         keys, values = (tuple(t.to(torch.float8_e4m3fn) for t in side) for side in (self.keys, self.values))
         return self._replace(keys=keys, values=values)
 
+    def first_branch(self) -> Chunk:
+        """The conditional branch alone, copied out so that the other can go."""
+        keys, values = (tuple(t[:1].clone() for t in side) for side in (self.keys, self.values))
+        return self._replace(keys=keys, values=values)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the stored keys and values."""
@@ -111,6 +116,10 @@ class KVCache(NamedTuple):
     def in_float8(self) -> KVCache:
         """The cache in one byte per number."""
         return KVCache(tuple(chunk.in_float8() for chunk in self.chunks))
+
+    def first_branch(self) -> KVCache:
+        """The cache after guidance has ended for good: of the conditional branch alone."""
+        return KVCache(tuple(chunk.first_branch() for chunk in self.chunks))
 
     @property
     def branches(self) -> int:

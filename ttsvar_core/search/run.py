@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from ..decoding import decode
+from ..decoding import sketch
 from ..infinity.cache import compact
 from ..selection import Selection
 from ..state import SearchState
@@ -62,7 +62,7 @@ def search(
     reward: Reward | None = None,
     extractor: FeatureExtractor | None = None,
     sampler: Sampler = Sampler(),  # noqa: B008 (a frozen value)
-    decode: Callable[[SearchState], Tensor] = decode,
+    decode: Callable[[SearchState], Tensor] = sketch,
 ) -> Iterator[Step]:
     """Carry out `plan` from `state`: its beginning (`state.start`), or the state after any scale of an interrupted run.
 
@@ -117,7 +117,7 @@ def run(
     reward: Reward | None = None,
     extractor: FeatureExtractor | None = None,
     sampler: Sampler = Sampler(),  # noqa: B008 (a frozen value)
-    decode: Callable[[SearchState], Tensor] = decode,
+    decode: Callable[[SearchState], Tensor] = sketch,
     on_step: Callable[[Step], None] | None = None,
 ) -> Result:
     """`search` to its end, with a report; the answer is the finished sample of the highest reward."""

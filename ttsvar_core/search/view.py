@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..decoding import decode
+from ..decoding import sketch
 from ..rewards.base import check_finite
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class View:
         state: SearchState,
         reward: Reward | None = None,
         extractor: FeatureExtractor | None = None,
-        decode: Callable[[SearchState], Tensor] = decode,
+        decode: Callable[[SearchState], Tensor] = sketch,
     ) -> None:
         if state.next_scale == 0:
             raise ValueError("nothing to see: no scale has been sampled yet; sample at least scale 0 first")
@@ -105,7 +105,7 @@ def act(
     state: SearchState, stage: Stage, reward=None, extractor=None, images: Tensor | None = None
 ) -> tuple[SearchState, Selection | None]:
     """One stage by itself: the state after it and what was selected. images: of this very state, where they are decoded already."""
-    view = View(state, reward, extractor, decode if images is None else lambda state: images)
+    view = View(state, reward, extractor, sketch if images is None else lambda state: images)
     selection = stage.select(view)
     if selection is not None:
         view.select(selection)
