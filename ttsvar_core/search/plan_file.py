@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from .plan import STAGES, Plan, Stage, scored_at
 
@@ -67,7 +67,8 @@ def _stage(entry: dict[str, Any]) -> Stage:
     kind = entry.pop("kind", None)
     if kind not in STAGES:
         raise ValueError(f"unknown kind of stage {kind!r}; use {' or '.join(STAGES)}")
-    known = {field.name: field.type for field in fields(STAGES[kind])}
+    types = get_type_hints(STAGES[kind])
+    known = {field.name: types[field.name] for field in fields(STAGES[kind])}
     settings = {_WRITTEN.get(name, name): value for name, value in entry.items()}
     _refuse_unknown(settings, set(known), f"a {kind} stage")
     missing = [name for name in ("scale", "keep") if name in known and name not in settings]
@@ -89,7 +90,7 @@ def _whole(value: Any) -> int:
     return number
 
 
-_READERS = {"int": _whole, "float": float, "float | None": float, "str": str}
+_READERS = {int: _whole, float: float, float | None: float, str: str}
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:
