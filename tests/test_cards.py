@@ -19,7 +19,7 @@ from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
 from ttsvar_core.sampling import sample
 from ttsvar_core.search.plan import raw
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 CARD = torch.device("meta")
 

@@ -10,9 +10,9 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
 from ttsvar_core.decoding import decode
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.sampling import sample
 from ttsvar_core.search import memory
-from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.plan import (
     ClusterSelector,
     Plan,

@@ -12,9 +12,9 @@ from lab.training.common import export
 from lab.training.publish import halve
 from ttsvar_core.config import Sampling
 from ttsvar_core.decoding import decode
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.save import describe_file, load_state, save_state
 from ttsvar_core.search.select import cluster_select
 from ttsvar_core.state import start

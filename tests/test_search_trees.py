@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.decoding import decode
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.sampling import replay, sample
-from ttsvar_core.search.features import LatentPool
 from ttsvar_core.search.save import load_state, save_state
 from ttsvar_core.search.select import best, cluster_select, potential_select, score
 from ttsvar_core.state import start

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import encode_prompt
-from ttsvar_core.sampling import decode, sample
-from ttsvar_core.search.state import start
+from ttsvar_core.sampling import sample
+from ttsvar_core.state import start
 from ttsvar_core.threads import WORTH_THREADS, threads_for
 
 

@@ -22,7 +22,7 @@ from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.search import plan, run
-from ttsvar_core.search.features import LatentPool
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.search.save import save_state
 model, encoder = load_bundled()
 result = run.run(model, encode_prompt(encoder, {prompt!r}), plan.tts_var(1), {seed}, SceneReward(), LatentPool())
