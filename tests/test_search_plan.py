@@ -46,7 +46,9 @@ def test_token_forwards_at_one_megapixel_are_the_papers():
 
 
 @pytest.mark.parametrize("scales", [5, 6, 7, 10, 12, 13, 20])
-@pytest.mark.parametrize("make", [lambda s: raw(), lambda s: best_of_n(3), lambda s: importance_sampling(4, s), lambda s: tts_var(2, s)])
+@pytest.mark.parametrize(
+    "make", [lambda s: raw(), lambda s: best_of_n(3), lambda s: importance_sampling(4, s), lambda s: tts_var(2, s)]
+)
 def test_named_plans_fit_other_schedules_and_survive_json(make, scales):
     plan = make(scales)
     plan.check(scales)

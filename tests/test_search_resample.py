@@ -98,9 +98,9 @@ def test_top_k_is_best_first_with_ties_to_the_lower_row_and_without_replacement(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_no_scheme_keeps_more_than_there_are(scheme):
-    with pytest.raises(ValueError, match="^keep is 5, but only 4 samples are there; keep at most 4$"):
+    with pytest.raises(ValueError, match=r"^keep is 5, but only 4 samples are there; keep at most 4$"):
         resample([1.0, 3.0, 2.0, 3.0], 5, scheme, None)
-    with pytest.raises(ValueError, match="^keep is 2, but only 1 sample is there; keep at most 1$"):
+    with pytest.raises(ValueError, match=r"^keep is 2, but only 1 sample is there; keep at most 1$"):
         resample([1.0], 2, scheme, None)
 
 
