@@ -210,6 +210,6 @@ def test_keys_and_values_on_the_card_are_not_asked_for_again(pack):
     state = sample(start(make_tiny_model(), make_conditioning(), 2, 0), 2)
     with_cache, without = (host.sampling_memory(one, 4, True) for one in (state, state.without_cache()))
     assert with_cache == without - state.cache.nbytes > 0
-    plan, schedule = raw(5), state.schedule
+    plan, schedule = raw(), state.schedule
     started, going_on = (host.plan_memory(state.model, plan, schedule, True, one) for one in (None, state.select([0])))
     assert going_on == started - state.cache.nbytes / 2

@@ -85,8 +85,8 @@ def test_best_of_n_is_given_no_less_compute_than_tts_var():
 def first_rows(arms):
     """The Best-of-N arms that are the first rows of a larger one."""
     plain = [arm for arm in arms if not where(arm.plan)]
-    alike = [(arm, other) for arm in plain for other in plain if arm.reward == other.reward and arm.plan.stages == other.plan.stages]
-    return {arm.name for arm, other in alike if other.plan.samples > arm.plan.samples}
+    kinds = {arm.name: (arm.reward, arm.plan.stages) for arm in plain}
+    return {arm.name for arm in plain if any(kinds[arm.name] == kinds[o.name] and o.plan.samples > arm.plan.samples for o in plain)}
 
 
 @pytest.mark.parametrize("name", ["n-curve", "single-scale", "ablations", "beyond"])

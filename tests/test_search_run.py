@@ -285,7 +285,7 @@ def test_going_on_with_another_plan_is_refused(tiny_model, conditioning):
     state = sample(start(tiny_model, conditioning, 3, 5), 1)
     with pytest.raises(ValueError, match=r"state has 3 samples after selections at scales \[\]; plan tts-var would have 4"):
         go(tiny_model, conditioning, tts_var(1, SCALES), state=state)
-    with pytest.raises(ValueError, match=r"has 3 samples after selections at scales \[\]; plan late would have 3 after .* at \[1\]"):
+    with pytest.raises(ValueError, match=r"3 samples after selections at scales \[\]; plan late would have 3 after .* at \[1\]"):
         go(tiny_model, conditioning, Plan("late", 3, (Cluster(1, 3),)), state=state)
     with pytest.raises(ValueError, match="all scales of the state are sampled already"):
         go(tiny_model, conditioning, best_of_n(3), state=sample(state, 4))
