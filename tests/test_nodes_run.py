@@ -381,13 +381,23 @@ def test_a_blend_is_a_reward_whose_networks_are_hosted(pack, parts):
     assert blend.patchers == ()
 
 
-def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack):
-    plan = {"samples": 3, "survivors": [3] * 6 + [1] * 7, "selectors": {"6": {"kind": "potential"}}}
-    plan["survivors"][6] = 1
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"samples": 3, "stages": [{"kind": "resample", "scale": 6, "keep": 1}]},
+        {"samples": 3, "survivors": [3] * 6 + [1] * 7, "selectors": {"6": {"kind": "potential"}}},  # of a graph saved early
+    ],
+)
+def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack, plan):
     _, finalists, state, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
     assert len(finalists) == 1 and state.lineage[0].scale == 6
     with pytest.raises(ValueError, match="not JSON"):
         pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan="{")
+
+
+def test_the_plan_that_is_shown_is_the_papers(pack):
+    generate = sys.modules[pack.nodes["TTSVAR_Generate"].__module__]
+    assert generate._plan("own plan", 1, 13, generate._PLAN_EXAMPLE, {}).stages == pack.core("search.plan").tts_var(1).stages
 
 
 @pytest.fixture
