@@ -125,20 +125,14 @@ def _inputs() -> list:
 
 
 def _judge(reward, plan, method: str, prompt: str):
-    """The reward, or None where it cannot judge the prompt and decides nothing. Raises ValueError, before any work, if it does."""
-    from ..ttsvar_core.rewards.base import check_prompt
+    """As `run.judge`, before any work. Raises ValueError where the plan needs a reward and there is none."""
+    from ..ttsvar_core.search.run import judge
 
     if reward is None and plan.needs_reward:
         raise ValueError(
             f"{method} needs a reward: wire a Reward Loader (ImageReward, HPS v2.1, ...). Only the bundled model brings its own."
         )
-    try:
-        check_prompt(reward, prompt)
-    except ValueError:
-        if plan.needs_reward:
-            raise
-        return None
-    return reward
+    return judge(reward, plan, prompt)
 
 
 def _plan(method: str, n: int, scales: int, own: str, settings: dict):

@@ -76,8 +76,6 @@ class AttachScores(io.ComfyNode):
         import torch
 
         state, found = state[0], numbers(scores)
-        if len(found) != state.samples:
-            raise ValueError(f"{len(found)} scores came for {state.samples} samples; give one number per sample, in their order.")
         wrong = next((row for row, number in enumerate(found) if not math.isfinite(number)), None)
         if wrong is not None:
             raise ValueError(f"The score of sample {wrong} is {found[wrong]}; give a finite number.")

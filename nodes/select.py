@@ -16,20 +16,6 @@ def _keep(default: int):
     return io.Int.Input("keep", default=default, min=1, max=MOST_SAMPLES, tooltip="How many samples go on.")
 
 
-def _check_keep(state, keep: int) -> None:
-    """Raise ValueError where more samples would go on than there are."""
-    if keep > state.samples:
-        have = "1 sample" if state.samples == 1 else f"{state.samples} samples"
-        raise ValueError(f"keep is {keep}, but only {have} arrive here. Set keep to at most {state.samples}.")
-
-
-def _share(name: str, value: float) -> float | None:
-    """A share of the samples, None where the widget says 0. Raises ValueError for what is no share."""
-    if not 0 <= value <= 1:  # NaN as well, which passes the widget's own bounds
-        raise ValueError(f"{name} is {value}; set it to a share of the samples between 0 (off) and 1.")
-    return value or None
-
-
 def _reason():
     return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
@@ -59,7 +45,6 @@ class ClusterSelector(io.ComfyNode):
         from ..ttsvar_core.search.cluster import Cluster
         from ..ttsvar_core.search.view import act
 
-        _check_keep(state, keep)
         stage = Cluster(state.last_scale, keep)
         looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
         images = decoded(state) if looks else None
@@ -116,9 +101,8 @@ class PotentialResampler(io.ComfyNode):
         from ..ttsvar_core.search.resample import Resample
         from ..ttsvar_core.search.view import act
 
-        _check_keep(state, keep)
-        shares = {"ess_threshold": _share("ess_threshold", ess_threshold), "target_ess": _share("target_ess", target_ess)}
-        state, selection = act(state, Resample(state.last_scale, keep, potential, lambda_, scheme, **shares))
+        stage = Resample(state.last_scale, keep, potential, lambda_, scheme, ess_threshold or None, target_ess or None)  # 0: off
+        state, selection = act(state, stage)
         return io.NodeOutput(state, selection.reason)
 
 
@@ -142,7 +126,6 @@ class SelectBest(io.ComfyNode):
     def execute(cls, state, keep) -> io.NodeOutput:
         from ..ttsvar_core.search.score import best
 
-        _check_keep(state, keep)
         selection = best(state, keep)
         return io.NodeOutput(state.select(selection), selection.reason)
 

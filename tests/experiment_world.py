@@ -14,7 +14,7 @@ from tiny_models import make_conditioning, make_tiny_model
 from lab.experiment.controls import Chance, TokenizerExtractor
 from lab.experiment.prompts import Prompt
 from lab.experiment.world import World
-from ttsvar_core.search.features import LatentPool
+from ttsvar_core.extractors.latent_pool import LatentPool
 
 SCHEDULE = "1 2 3 3 4 4 6"
 

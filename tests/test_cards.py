@@ -15,10 +15,12 @@ from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
 from ttsvar_core.config import PRESETS
 from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoding_bytes
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.plan import tts_var
+from ttsvar_core.search.cluster import Cluster
+from ttsvar_core.search.plan import Plan
 from ttsvar_core.state import start
 
 CARD = torch.device("meta")
@@ -205,11 +207,15 @@ def test_a_preview_keeps_the_tokenizer_beside_the_transformer(pack):
     assert pack.host.loaded[-1] is model.patcher and pack.host.loaded[-2] is model.tokenizer_patcher
 
 
-def test_keys_and_values_on_the_card_are_not_asked_for_again(pack):
+def test_keys_and_values_on_the_card_are_not_asked_for_again(pack, monkeypatch):
     host = host_of(pack)
     state = sample(start(make_tiny_model(), make_conditioning(), 2, 0), 2)
     with_cache, without = (host.sampling_memory(one, 4, True) for one in (state, state.without_cache()))
     assert with_cache == without - state.cache.nbytes > 0
-    plan = tts_var(1, 5)
-    started, going_on = (host.plan_memory(state.model, plan, state.schedule, True, scale) for scale in (0, 4))
-    assert 0 < going_on < started  # the dearest scale of this search is not its last
+    asked, generate = [], sys.modules[pack.nodes["TTSVAR_Generate"].__module__]
+    monkeypatch.setattr(host, "load_transformer", lambda model, memory, preview: asked.append(memory))
+    monkeypatch.setattr(host, "load_tokenizer", lambda *_: None)
+    plan, model = Plan("mine", 1, (Cluster(2, 1),)), state.model
+    generate._search(start(model, make_conditioning(), 1, 0), plan, None, LatentPool(), model.config.sampling, "off")
+    started, going_on = asked
+    assert going_on == started - state.cache.nbytes / 2  # the second half of the search, which its last scales make dear

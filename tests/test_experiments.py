@@ -24,8 +24,10 @@ from lab.experiment.engines import WorkerDied, one_thread, opened
 from lab.experiment.flops import decode_flops, plan_cost, scale_flops
 from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
 from lab.experiment.walk import walk
-from ttsvar_core.search.plan import best_of_n, check, importance_sampling, tts_var
+from ttsvar_core.search.memory import Sampler
+from ttsvar_core.search.plan import best_of_n, importance_sampling, tts_var
 from ttsvar_core.search.run import run
+from ttsvar_core.state import start
 
 OFFICIAL_TOKENS = (1, 4, 16, 36, 64, 144, 256, 400, 576, 1024, 1600, 2304, 4096)
 EXTRACTORS, REWARDS = ("latent-pool", "tokenizer-Pool", "chance"), ("warmth", "brightness")
@@ -50,17 +52,22 @@ def test_every_experiment_fits_its_schedule_and_compares_only_what_it_runs(name,
     names = [arm.name for arm in experiment.arms]
     assert len(names) == len(set(names))
     for arm in experiment.arms:
-        check(arm.plan, tokens)
+        arm.plan.check(len(tokens))
     for table in experiment.tables:
         assert {name for pair in table.pairs for name in (pair.arm, pair.baseline)} <= set(names)
+
+
+def where(plan):
+    """The scales at which something selects."""
+    return [stage.scale for stage in plan.stages if stage.keep is not None]
 
 
 @pytest.mark.parametrize("scales", [5, 7, 10, 13])
 def test_ablations_place_selectors_where_the_plans_have_them(scales):
     """Parts of the search sit at the scales of the whole one; a schedule of the published length has the published scales."""
     arms = {arm.name: arm.plan for arm in build("ablations", Setting((1,) * scales, EXTRACTORS, REWARDS), n=(2,)).arms}
-    places = {name: [scale for scale, _ in plan.selectors] for name, plan in arms.items() if plan.selectors}
-    assert places["resampling-2"] == [scale for scale, _ in importance_sampling(2, scales).selectors]
+    places = {name: where(plan) for name, plan in arms.items() if where(plan)}
+    assert places["resampling-2"] == where(importance_sampling(2, scales))
     often = [name for name in places if name.startswith("resampling-2-at-")]
     assert [len(places[name]) for name in often] == [3, 6] if scales > 6 else [3]
     if scales == 13:
@@ -75,34 +82,44 @@ def test_best_of_n_is_given_no_less_compute_than_tts_var():
     assert equal_cost == {"tts-var-1": "best-of-2", "tts-var-2": "best-of-3", "tts-var-4": "best-of-6", "tts-var-8": "best-of-12"}
 
 
+def first_rows(arms):
+    """The Best-of-N arms that are the first rows of a larger one."""
+    plain = [arm for arm in arms if not where(arm.plan)]
+    kinds = {arm.name: (arm.reward, arm.plan.stages) for arm in plain}
+    return {arm.name for arm in plain if any(kinds[arm.name] == kinds[o.name] and o.plan.samples > arm.plan.samples for o in plain)}
+
+
 @pytest.mark.parametrize("name", ["n-curve", "single-scale", "ablations", "beyond"])
 def test_shared_work_gives_every_arm_the_bits_of_a_run_by_itself(world, name):
     setting = Setting(world.schedule.tokens, tuple(world.extractors), tuple(world.rewards))
     experiment = build(name, setting, n=(1, 2) if name == "n-curve" else (2,))
     conditioning = world.encode("a prompt")
     with one_thread(), torch.inference_mode():
-        finished = walk(world, conditioning, 5, experiment.arms)
+        finished, pooled = walk(world, conditioning, 5, experiment.arms), first_rows(experiment.arms)
         for arm in experiment.arms:
             extractor = world.extractors[arm.extractor or "latent-pool"]
-            alone = run(world.model, conditioning, arm.plan, 5, world.rewards[arm.reward or "warmth"], extractor)
+            begin = start(world.model, conditioning, arm.plan.samples, 5, world.schedule)
+            alone = run(begin, arm.plan, world.rewards[arm.reward or "warmth"], extractor, Sampler(world.sampling))
             shared = finished[arm.name]
             assert all(torch.equal(a, b) for a, b in zip(shared.state.bits, alone.state.bits, strict=True)), arm.name
-            if shared.batch == arm.name or arm.plan.selectors:
+            if arm.name not in pooled:
                 assert torch.equal(shared.scores, alone.scores), arm.name
                 assert torch.equal(shared.images, alone.images), arm.name
                 assert [s[:2] for s in shared.state.lineage] == [s[:2] for s in alone.state.lineage]
 
 
 def test_smaller_best_of_n_are_the_first_rows_of_the_largest(world):
-    arms = [Arm(f"best-of-{n}", best_of_n(n, len(world.schedule))) for n in (1, 2, 5)]
+    arms = [Arm(f"best-of-{n}", best_of_n(n)) for n in (1, 2, 5)]
     finished = walk(world, world.encode("a prompt"), 3, arms)
     assert [len(one.scores) for one in finished.values()] == [1, 2, 5]
-    assert torch.equal(finished["best-of-2"].scores, finished["best-of-5"].scores[:2])
-    assert {one.batch for one in finished.values()} == {"best-of-5"}
+    for n in (1, 2):
+        ours, largest = finished[f"best-of-{n}"], finished["best-of-5"]
+        assert torch.equal(ours.scores, largest.scores[:n]) and torch.equal(ours.images, largest.images[:n])
+        assert all(torch.equal(a, b[:n]) for a, b in zip(ours.state.bits, largest.state.bits, strict=True))
 
 
 def test_an_arm_of_something_that_is_not_there_is_refused(world):
-    arm = Arm("x", best_of_n(1, len(world.schedule)), reward="taste")
+    arm = Arm("x", best_of_n(1), reward="taste")
     with pytest.raises(ValueError, match="asks for 'taste'; this world has warmth, brightness"):
         walk(world, world.encode("a prompt"), 3, [arm])
 
@@ -289,7 +306,6 @@ def test_operations_agree_with_a_count_while_running(world):
     from torch.utils.flop_counter import FlopCounterMode
 
     from ttsvar_core.sampling import sample
-    from ttsvar_core.state import start
 
     conditioning = world.encode("a prompt")
     state = start(world.model, conditioning, 1, 0)
@@ -304,8 +320,8 @@ def test_operations_agree_with_a_count_while_running(world):
 def test_cost_of_a_plan_counts_samples_that_run_decode_and_score(world):
     scales = len(world.schedule)
     config, schedule, sampling = world.model.config, world.schedule, world.model.config.sampling
-    one = plan_cost(config, best_of_n(1, scales), schedule, sampling, 3, on_images=False)
-    four = plan_cost(config, best_of_n(4, scales), schedule, sampling, 3, on_images=False)
+    one = plan_cost(config, best_of_n(1), schedule, sampling, 3, on_images=False)
+    four = plan_cost(config, best_of_n(4), schedule, sampling, 3, on_images=False)
     assert four.flops == pytest.approx(4 * one.flops, rel=1e-12)
     assert (one.token_forwards, one.decodes, one.scored) == (schedule.total_tokens, 1, 1)
     search = tts_var(1, scales)
@@ -410,18 +426,18 @@ def test_ctrl_c_ends_within_two_seconds_with_one_line(workers, tmp_path):
     """As from a terminal, where the workers are interrupted too; each would be busy for a minute."""
     code = (
         "from experiment_world import TinyFiles, prompts\n"
+        "from lab.experiment import __main__ as experiment\n"
         "from ttsvar_core import cli\n"
-        "from ttsvar_core.commands import experiment\n"
         "experiment._files = lambda args: TinyFiles(slow=60, slow_after='prompt 1')\n"
         "experiment._prompts = lambda args: prompts(3)\n"
         "if __name__ == '__main__':\n"
-        "    cli.program()\n"
+        "    cli.program(experiment.main)\n"
     )
     (tmp_path / "script.py").write_text(code)
     here = Path(__file__).parent
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", "experiment", "consistency", "--n", "1", "--workers", str(workers), "--out", out],
+        [sys.executable, tmp_path / "script.py", "consistency", "--n", "1", "--workers", str(workers), "--out", out],
         env={"PYTHONPATH": f"{here.parent}:{here}", "PATH": "/usr/bin:/bin"}, start_new_session=True, stderr=subprocess.PIPE,
         text=True,
     )

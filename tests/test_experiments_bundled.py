@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lab.experiment.ablations import cut
 from lab.experiment.arms import Arm
 from lab.experiment.engines import one_thread
 from lab.experiment.prompts import scene_prompts
 from lab.experiment.unit import Task, Unit, run_unit
 from lab.experiment.world import WorldFiles
-from ttsvar_core.search.plan import PotentialSelector, best_of_n
+from ttsvar_core.search.plan import Plan, best_of_n
+from ttsvar_core.search.resample import Resample
 
 SAMPLES, LATE = 8, 10
 
@@ -19,9 +19,8 @@ SAMPLES, LATE = 8, 10
 def gains() -> list[tuple[float, float]]:
     """Per prompt: the final grade of the sample picked at a late scale, and of the best in the end, both above the mean of all
     the samples they were among."""
-    scales = 13
-    picked = cut("pick", SAMPLES, {LATE: (PotentialSelector(scheme="top-k"), 1)}, scales)
-    arms = (Arm("all", best_of_n(SAMPLES, scales)), Arm("picked", picked))
+    picked = Plan("pick", SAMPLES, (Resample(LATE, 1, scheme="top-k"),))
+    arms = (Arm("all", best_of_n(SAMPLES)), Arm("picked", picked))
     found = []
     for place, prompt in enumerate(scene_prompts(8)):
         with one_thread():

@@ -11,11 +11,11 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.commands import choices
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.inspect.maps import principal_colours
 from ttsvar_core.inspect.preview import preview
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.features import LatentPool
 from ttsvar_core.state import start
 
 MPS = torch.device("mps")

@@ -82,6 +82,12 @@ def execute(pack, prompt: dict, done: dict[str, tuple] | None = None) -> dict[st
     return done
 
 
+def searched(pack, parts, plan):
+    """The library's own run of a plan, with seed 0."""
+    state = pack.core("state").start(parts["model"], parts["conditioning"], plan.samples, 0)
+    return pack.core("search.run").run(state, plan, parts["reward"].inner, parts["extractor"].inner)
+
+
 def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
     prompt = prompt_of(pack, "full_search")
     (decoder,) = only(prompt, "DecodeState")
@@ -89,8 +95,7 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
     image, finalists, state, report = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
         name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
     })
-    run, plan = pack.core("search.run"), pack.core("search.plan")
-    result = run.run(parts["model"], parts["conditioning"], plan.tts_var(1), 0, parts["reward"].inner, parts["extractor"].inner)
+    result = searched(pack, parts, pack.core("search.plan").tts_var(1))
     assert torch.equal(wired, result.images[[result.best]])
     assert torch.equal(image, wired) and torch.equal(finalists, image)
     assert json.loads(report)["answer"] == json.loads(json.dumps(result.report["answer"]))
@@ -105,15 +110,14 @@ def test_the_graph_with_its_selectors_bypassed_is_best_of_8(pack, parts):
         for node in prompt.values():
             node["inputs"] = {name: handed_on if value == [number, 0] else value for name, value in node["inputs"].items()}
     (decoder,) = only(prompt, "DecodeState")
-    run, plan = pack.core("search.run"), pack.core("search.plan")
-    result = run.run(parts["model"], parts["conditioning"], plan.best_of_n(8), 0, parts["reward"].inner)
+    result = searched(pack, parts, pack.core("search.plan").best_of_n(8))
     assert torch.equal(execute(pack, prompt)[decoder][0], result.images[[result.best]])
 
 
 def test_the_2b_graph_runs_with_the_settings_its_note_gives_for_smaller_cards(pack, parts):
     """The 0.25M schedule's ten scales with few samples; both tips together, on the bundled model's networks."""
     plan = pack.core("search.plan").tts_var(1, 10)
-    through, keep = [*(scale for scale, _ in plan.selectors), -1], [3, 2, 2, 1]
+    through, keep = [*(stage.scale for stage in plan.stages), -1], [3, 2, 2, 1]
     assert through == [2, 4, 5, 7, -1]
     note = (ROOT / "workflows" / "infinity_2b.json").read_text(encoding="utf-8")
     assert "end at 2, 4, 5, 7 and -1" in note and "4 samples" in note and "keep 3 and 2" in note
@@ -171,7 +175,7 @@ def test_progress_previews_every_scale(pack, parts):
 
 def test_no_preview_is_decoded_where_it_is_off_here_or_in_comfyui(pack, parts, monkeypatch):
     (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=3, seed=1)
-    monkeypatch.setattr(pack.core("sampling"), "decode_features", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(pack.core("decoding"), "decode_features", lambda *_, **__: pytest.fail("decoded"))
     for method, shown in (("auto", "off"), ("none", "all samples")):
         monkeypatch.setattr(pack.host.settings, "preview_method", method)
         pack.host.steps.clear()
@@ -301,7 +305,7 @@ def test_scores_from_other_nodes_select_like_our_own(pack, parts, sketch):
 
 
 @pytest.mark.parametrize(("given", "words"), [
-    ([1.0], "1 scores came for 4 samples; give one number per sample"),
+    ([1.0], "1 scores came for 4 samples; give one per sample"),
     (["sample 1: 0.5, sample 2: 0.7"], "Cannot tell which score is meant by 'sample 1: 0.5'"),
     (["1. image 0: 0.9\n2. image 1: 0.8"], "Cannot tell which score"),
     (["0.1, 0.2, nan, 0.4"], "Cannot tell which score is meant by 'nan'"),
@@ -345,11 +349,11 @@ def test_a_giant_range_is_refused_before_it_is_a_list(pack, sketch):
 def test_no_selector_keeps_more_than_there_are(pack, parts, sketch):
     scored, _ = pack.run("TTSVAR_RewardScorer", state=sketch, reward=parts["reward"])
     for node, more in (("ClusterSelector", {"extractor": parts["extractor"]}), ("PotentialResampler", {}), ("SelectBest", {})):
-        with pytest.raises(ValueError, match=r"keep is 64, but only 4 samples arrive here. Set keep to at most 4"):
+        with pytest.raises(ValueError, match=r"keep is 64, but only 4 samples are there; keep at most 4"):
             pack.run(f"TTSVAR_{node}", state=scored, keep=64, **more)
-    for wrong in ({"target_ess": math.nan}, {"ess_threshold": math.nan}, {"target_ess": 1.5}):
+    for wrong in ({"target_ess": math.nan}, {"ess_threshold": math.nan}, {"target_ess": 1.5}, {"ess_threshold": -0.5}):
         (name,) = wrong
-        with pytest.raises(ValueError, match=f"{name} is .*between 0"):
+        with pytest.raises(ValueError, match=f"{name} is .*; it is a share of the samples, above 0 and at most 1"):
             pack.run("TTSVAR_PotentialResampler", state=scored, keep=2, **wrong)
     with pytest.raises(ValueError, match="lambda is nan"):
         pack.run("TTSVAR_PotentialResampler", state=scored, keep=2, lambda_=math.nan)
@@ -377,13 +381,23 @@ def test_a_blend_is_a_reward_whose_networks_are_hosted(pack, parts):
     assert blend.patchers == ()
 
 
-def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack):
-    plan = {"samples": 3, "survivors": [3] * 6 + [1] * 7, "selectors": {"6": {"kind": "potential"}}}
-    plan["survivors"][6] = 1
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"samples": 3, "stages": [{"kind": "resample", "scale": 6, "keep": 1}]},
+        {"samples": 3, "survivors": [3] * 6 + [1] * 7, "selectors": {"6": {"kind": "potential"}}},  # of a graph saved early
+    ],
+)
+def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack, plan):
     _, finalists, state, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
     assert len(finalists) == 1 and state.lineage[0].scale == 6
     with pytest.raises(ValueError, match="not JSON"):
         pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan="{")
+
+
+def test_the_plan_that_is_shown_is_the_papers(pack):
+    generate = sys.modules[pack.nodes["TTSVAR_Generate"].__module__]
+    assert generate._plan("own plan", 1, 13, generate._PLAN_EXAMPLE, {}).stages == pack.core("search.plan").tts_var(1).stages
 
 
 @pytest.fixture

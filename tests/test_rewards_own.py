@@ -46,13 +46,14 @@ def test_example_is_a_reward_that_needs_nothing_of_ours(example):
 
 def test_example_scores_a_search(example, tiny_model, conditioning):
     from ttsvar_core.sampling import sample
-    from ttsvar_core.search.select import best, score
+    from ttsvar_core.search.score import Score, best
+    from ttsvar_core.search.view import act
     from ttsvar_core.state import start
 
     state = sample(start(tiny_model, conditioning, 3, seed=0), 4)
-    state, scores = score(state, example.Colourfulness(1.0))
-    kept, _ = best(state, 1)
-    assert kept.samples == 1 and kept.scores[0, 4] == scores.max()
+    state, _ = act(state, Score(4), example.Colourfulness(1.0))
+    kept = state.select(best(state, 1))
+    assert kept.samples == 1 and kept.scores[0, 4] == state.scores[:, 4].max()
 
 
 def test_network_example_of_the_documentation_runs():

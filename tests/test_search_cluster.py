@@ -8,8 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ttsvar_core.extractors.base import FeatureExtractor
+from ttsvar_core.extractors.latent_pool import LatentPool
+from ttsvar_core.rng import selection_generator
 from ttsvar_core.search.cluster import cluster
-from ttsvar_core.search.features import FeatureExtractor, LatentPool, describe_state
+from ttsvar_core.search.view import View
+
+
+def clustered(vectors, keep, seed=0):
+    """As the selection of this seed at scale 2."""
+    return cluster(vectors, keep, selection_generator(seed, 2))
 
 
 def groups(centres, per_group=3, spread=0.01):
@@ -20,7 +28,7 @@ def groups(centres, per_group=3, spread=0.01):
 
 def test_one_survivor_per_group_and_it_is_the_nearest_to_the_centre():
     vectors = groups([(0, 0), (5, 0), (0, 5), (9, 9)])
-    kept = cluster(vectors, 4, seed=1, scale=2).ancestors
+    kept = clustered(vectors, 4, seed=1).ancestors
     assert [row // 3 for row in kept.tolist()] == [0, 1, 2, 3]
     for row in kept.tolist():
         members = vectors[row // 3 * 3 : row // 3 * 3 + 3]
@@ -30,22 +38,22 @@ def test_one_survivor_per_group_and_it_is_the_nearest_to_the_centre():
 
 def test_same_seed_same_survivors_and_units_do_not_matter():
     vectors = torch.randn(12, 5, generator=torch.Generator().manual_seed(3))
-    first = cluster(vectors, 5, seed=7, scale=2)
-    assert first.ancestors.equal(cluster(vectors, 5, seed=7, scale=2).ancestors)
+    first = clustered(vectors, 5, seed=7)
+    assert first.ancestors.equal(clustered(vectors, 5, seed=7).ancestors)
     for unit in (2.0**-60, 2.0**60):
-        assert first.ancestors.equal(cluster(vectors * unit, 5, seed=7, scale=2).ancestors)
+        assert first.ancestors.equal(clustered(vectors * unit, 5, seed=7).ancestors)
 
 
 def test_keeping_all_is_the_identity():
-    assert cluster(torch.randn(4, 3), 4, 0, 0).ancestors.tolist() == [0, 1, 2, 3]
-    assert cluster(torch.zeros(1, 3), 1, 0, 0).ancestors.tolist() == [0]
+    assert clustered(torch.randn(4, 3), 4).ancestors.tolist() == [0, 1, 2, 3]
+    assert clustered(torch.zeros(1, 3), 1).ancestors.tolist() == [0]
 
 
 def test_fewer_distinct_vectors_than_clusters():
     vectors = torch.tensor([[0.0, 0.0]] * 4 + [[1.0, 1.0]] * 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        selection = cluster(vectors, 6, seed=0, scale=2)
+        selection = clustered(vectors, 6)
     assert len(set(selection.ancestors.tolist())) == 6
     assert {row // 4 for row in selection.ancestors.tolist()} == {0, 1}
     assert "only 2 distinct" in selection.reason and selection.ess == 8
@@ -65,7 +73,7 @@ def test_always_exactly_keep_distinct_ancestors(case):
     points, keep, unit = case
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        kept = cluster(torch.tensor(points, dtype=torch.float64) * unit, keep, 0, 0).ancestors.tolist()
+        kept = clustered(torch.tensor(points, dtype=torch.float64) * unit, keep).ancestors.tolist()
     assert len(kept) == len(set(kept)) == keep
     assert kept == sorted(kept) and kept[0] >= 0 and kept[-1] < len(points)
     distinct = len({tuple(point) for point in points})
@@ -73,21 +81,23 @@ def test_always_exactly_keep_distinct_ancestors(case):
 
 
 def test_what_cannot_be_clustered_is_refused():
-    with pytest.raises(ValueError, match="cannot keep 5 of 4"):
-        cluster(torch.zeros(4, 2), 5, 0, 0)
+    with pytest.raises(ValueError, match="keep is 5, but only 4 samples are there; keep at most 4"):
+        clustered(torch.zeros(4, 2), 5)
+    with pytest.raises(ValueError, match="cannot keep 0 samples; keep at least 1"):
+        clustered(torch.zeros(4, 2), 0)
     with pytest.raises(ValueError, match="vector of sample 1 is not finite"):
-        cluster(torch.tensor([[0.0], [float("nan")], [1.0]]), 2, 0, 0)
+        clustered(torch.tensor([[0.0], [float("nan")], [1.0]]), 2)
     with pytest.raises(ValueError, match=r"shape \(samples, features\), got \(4,\)"):
-        cluster(torch.zeros(4), 2, 0, 0)
+        clustered(torch.zeros(4), 2)
 
 
 class FakeState:
-    samples = 3
+    samples, next_scale = 3, 1
     features = torch.arange(3.0 * 2 * 8 * 8).reshape(3, 2, 8, 8)
 
 
 def test_latent_pool_averages_features_over_a_coarse_grid():
-    vectors = describe_state(FakeState, LatentPool(grid=2))
+    vectors = View(FakeState, extractor=LatentPool(grid=2)).vectors()
     assert vectors.shape == (3, 8)
     assert vectors[1, 0] == FakeState.features[1, 0, :4, :4].mean()
     assert isinstance(LatentPool(), FeatureExtractor)
@@ -101,9 +111,13 @@ class Images:
         return x[..., 0].flatten(1)
 
 
-def test_images_at_hand_are_not_decoded_again():
+def seen(extractor, images):
+    return View(FakeState, extractor=extractor, decode=lambda state: images).vectors()
+
+
+def test_images_are_shown_to_an_extractor_that_looks_at_them():
     images = torch.rand(3, 4, 4, 3)
-    assert describe_state(FakeState, Images(), images).equal(images[..., 0].flatten(1))
+    assert seen(Images(), images).equal(images[..., 0].flatten(1))
 
 
 def test_a_wrong_extractor_is_named():
@@ -115,6 +129,6 @@ def test_a_wrong_extractor_is_named():
             return x.mean(dim=(1, 2, 3))
 
     with pytest.raises(ValueError, match="red looks at 'pixels'"):
-        describe_state(FakeState, Wrong(), torch.rand(3, 4, 4, 3))
+        seen(Wrong(), torch.rand(3, 4, 4, 3))
     with pytest.raises(ValueError, match="red gave shape"):
-        describe_state(FakeState, Scalar(), torch.rand(3, 4, 4, 3))
+        seen(Scalar(), torch.rand(3, 4, 4, 3))

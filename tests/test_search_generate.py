@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from tiny_models import make_conditioning, make_tiny_model
 
+from lab.experiment import __main__ as experiment
 from ttsvar_core.cli import main
-from ttsvar_core.commands import choices, experiment, generate
+from ttsvar_core.commands import choices, generate
 from ttsvar_core.extractors import dinov2
 from ttsvar_core.rewards.blend import RANGES
 from ttsvar_core.scales import _SCALES_IN_BUDGET
-from ttsvar_core.search.plan import PLANS, save_plan, tts_var
+from ttsvar_core.search.plan import PLANS, tts_var
+from ttsvar_core.search.plan_file import save_plan
 from ttsvar_core.search.potential import POTENTIALS
 from ttsvar_core.search.resample import SCHEMES
 from ttsvar_core.search.save import describe_file
@@ -79,9 +81,11 @@ def test_options_reach_plan_and_sampling(tiny, brightness, tmp_path):
     options = ["--lambda", "3", "--scheme", "residual", "--schedule", "9,7,7,5,3,2,2", "--tau", "0.5,1,1,1,1,1,2"]
     assert go(tmp_path, "--plan", str(tmp_path / "plan.json"), "--guidance", "1.5", "--max-cache-mib", "0.2", *options) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["plan"]["survivors"] == [9, 7, 7, 5, 3, 2, 2] and report["plan"]["samples"] == 9
-    kinds = [selector for selector in report["plan"]["selectors"].values() if selector["kind"] == "potential"]
-    assert all(one["lambda"] == 3 and one["scheme"] == "residual" for one in kinds)
+    kept = [(stage["scale"], stage["keep"]) for stage in report["plan"]["stages"]]
+    assert kept == [(1, 7), (3, 5), (4, 3), (5, 2)] and report["plan"]["samples"] == 9
+    assert [one["samples"] for one in report["scales"]] == [9, 9, 7, 7, 5, 3, 2]
+    kinds = [stage for stage in report["plan"]["stages"] if stage["kind"] == "resample"]
+    assert len(kinds) == 2 and all(one["lambda"] == 3 and one["scheme"] == "residual" for one in kinds)
     assert [step["tau"] for step in report["sampling"]] == [0.5, 1, 1, 1, 1, 1, 2]
     assert report["peak_cache_bytes"] <= 0.2 * 2**20
 
@@ -149,7 +153,9 @@ def test_a_prompt_the_verifier_cannot_judge_is_refused_before_anything_loads(mon
     ("options", "message"),
     [
         (["--plan", "best"], "--plan: no plan 'best'"),
-        (["--schedule", "8,8,9,6,6,4,2,2,2,1,1,1,1"], "would keep 9"),
+        (["--schedule", "8,8,9,9,9,4,2,2,2,1,1,1,1"], "cluster at scale 2: keep is 9, but only 8 samples are there"),
+        (["--schedule", "8,8,9,6,6,4,2,2,2,1,1,1,1"], "change from 9 to 6 at scale 3, where nothing selects"),
+        (["--schedule", "8,7,6,6,6,4,2,2,2,1,1,1,1"], "change from 8 to 7 at scale 1, where nothing selects"),
         ([], "no reward was given; name one with --reward"),
     ],
 )

@@ -94,8 +94,14 @@ def test_wrong_weights_name_the_sample(scheme):
 
 def test_top_k_is_best_first_with_ties_to_the_lower_row_and_without_replacement():
     assert resample([1.0, 3.0, -np.inf, 3.0], 4, "top-k", None).ancestors.tolist() == [1, 3, 0, 2]
-    with pytest.raises(ValueError, match="cannot keep 5 of 4"):
-        resample([1.0, 3.0, 2.0, 3.0], 5, "top-k", None)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_scheme_keeps_more_than_there_are(scheme):
+    with pytest.raises(ValueError, match=r"^keep is 5, but only 4 samples are there; keep at most 4$"):
+        resample([1.0, 3.0, 2.0, 3.0], 5, scheme, None)
+    with pytest.raises(ValueError, match=r"^keep is 2, but only 1 sample is there; keep at most 1$"):
+        resample([1.0], 2, scheme, None)
 
 
 def test_unknown_scheme_and_no_survivors_are_refused():
@@ -137,7 +143,7 @@ def test_effective_sample_size():
 
 def test_the_same_key_draws_the_same_and_scales_draw_differently():
     def draw(seed, scale):
-        return resample(np.zeros(8), 64, "multinomial", selection_generator(seed, scale)).ancestors.tolist()
+        return resample(np.zeros(64), 64, "multinomial", selection_generator(seed, scale)).ancestors.tolist()
 
     assert draw(1, 6) == draw(1, 6)
     assert len({tuple(draw(1, 6)), tuple(draw(1, 9)), tuple(draw(2, 6))}) == 3
@@ -149,3 +155,5 @@ def test_choice_by_hand():
         choose([4], 4)
     with pytest.raises(ValueError, match="no rows"):
         choose([], 4)
+    with pytest.raises(ValueError, match=r"rows \[4, 5, 6, 7, 8\] and 995 more: there are 4 samples"):
+        choose(range(1004), 4)

@@ -5,27 +5,32 @@ import os
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_models import make_conditioning, make_tiny_model
 
 from lab.training.common import export
 from lab.training.publish import halve
+from ttsvar_core.checkpoint.write import CHECKSUM, NO_CHECKSUM, write_safetensors
 from ttsvar_core.config import Sampling
 from ttsvar_core.decoding import decode
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.sampling import sample
-from ttsvar_core.search.features import LatentPool
+from ttsvar_core.search.cluster import Cluster
+from ttsvar_core.search.resample import Resample
 from ttsvar_core.search.save import describe_file, load_state, save_state
-from ttsvar_core.search.select import cluster_select
+from ttsvar_core.search.view import act
 from ttsvar_core.state import start
 
 
 @pytest.fixture(scope="module")
 def grown(tiny_model, conditioning):
-    """Six samples cut to three after scale 1, scored there, and sampled through scale 3 with per-scale settings."""
+    """Six samples, scored after scale 1, their weights kept, cut to three, and sampled through scale 3 with per-scale settings."""
     state = sample(start(tiny_model, conditioning, 6, 2**64 - 1), 1)
     state = state.with_scores(torch.linspace(0, 1, 6))
-    state, _ = cluster_select(state, LatentPool(grid=2), 3)
+    state, _ = act(state, Resample(1, 6, lam=1.0, ess_threshold=0.5))
+    state, _ = act(state, Cluster(1, 3), extractor=LatentPool(grid=2))
     return sample(state, 3, Sampling(guidance=(9.0, 9.0, 3.0, 1.5), tau=0.7, guidance_layers=(-1,)))
 
 
@@ -34,6 +39,7 @@ def assert_same(loaded, state):
     assert all(torch.equal(a, b) for a, b in zip(loaded.bits, state.bits, strict=True))
     assert torch.equal(loaded.features, state.features) and torch.equal(decode(loaded), decode(state))
     assert torch.equal(loaded.scores, state.scores) or torch.equal(loaded.scores.nan_to_num(7), state.scores.nan_to_num(7))
+    assert torch.equal(loaded.log_weights, state.log_weights) and loaded.log_weights.dtype == torch.float64
     assert loaded.steps == state.steps and repr(loaded.lineage) == repr(state.lineage)
 
 
@@ -43,6 +49,7 @@ def test_a_state_comes_back_bit_for_bit_in_a_few_kilobytes(grown, tiny_model, co
     assert path.stat().st_size < 6000
     loaded = load_state(path, tiny_model, conditioning)
     assert_same(loaded, grown)
+    assert len(set(loaded.log_weights.tolist())) == 3 and (loaded.log_weights > 0).any()
     assert loaded.cache is None and math.isnan(loaded.lineage[0].scores[0]) == math.isnan(grown.lineage[0].scores[0])
     assert list(tmp_path.iterdir()) == [path]
 
@@ -150,3 +157,32 @@ def test_a_file_tells_what_it_is_without_a_model(grown, tmp_path):
     about = describe_file(tmp_path / "state")
     assert (about["prompt"], about["samples"], about["next_scale"]) == ("a tiny prompt", 3, 4)
     assert about["lineage"][0]["scale"] == 1
+
+
+def test_a_file_of_the_first_version_has_equal_weights(grown, tiny_model, conditioning, tmp_path):
+    """It holds none, and no resampling had left any."""
+    save_state(grown, path := tmp_path / "state")
+    tensors = {name: tensor for name, tensor in load_file(path).items() if name != "log_weights"}
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    write_safetensors(path, tensors, metadata | {CHECKSUM: NO_CHECKSUM})
+    loaded = load_state(path, tiny_model, conditioning)
+    assert_same(loaded, grown._replace(log_weights=torch.zeros(3, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.zeros(3), "log_weights is F32"), (torch.zeros(4, dtype=torch.float64), r"expected F64 \(3,\)"),
+        (torch.tensor([0.0, math.nan, 0.0]).double(), "log-weight of sample 1 is nan"),
+        (torch.tensor([0.0, math.inf, 0.0]).double(), "log-weight of sample 1 is inf"),
+        (torch.full((3,), -math.inf).double(), "all 3 log-weights are -inf"),
+    ],
+)
+def test_weights_that_are_none_are_refused(grown, tiny_model, conditioning, tmp_path, weights, message):
+    save_state(grown, path := tmp_path / "state")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    write_safetensors(path, load_file(path) | {"log_weights": weights}, metadata | {CHECKSUM: NO_CHECKSUM})
+    with pytest.raises(ValueError, match=message):
+        load_state(path, tiny_model, conditioning)

@@ -10,10 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.decoding import decode
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.sampling import replay, sample
-from ttsvar_core.search.features import LatentPool
+from ttsvar_core.search.cluster import Cluster
+from ttsvar_core.search.resample import Resample
 from ttsvar_core.search.save import load_state, save_state
-from ttsvar_core.search.select import best, cluster_select, potential_select, score
+from ttsvar_core.search.score import Score, best
+from ttsvar_core.search.view import act
 from ttsvar_core.state import start
 
 MODEL = make_tiny_model(schedule="1 2 2 3 4")
@@ -35,7 +38,7 @@ def content(state):
         (None if chunk.rows is None else chunk.rows.clone(), *(part.clone() for part in (*chunk.keys, *chunk.values)))
         for chunk in state.cache.chunks
     )
-    tensors = (*state.bits, state.features, state.scores.nan_to_num(-7.0))
+    tensors = (*state.bits, state.features, state.scores.nan_to_num(-7.0), state.log_weights)
     return tuple(t.clone() for t in tensors), cache, state.next_scale, repr(state.lineage), state.steps, state.seed
 
 
@@ -98,6 +101,7 @@ class Trees(RuleBasedStateMachine):
         grown = state.select(rows)
         for one, two in zip(grown.bits, state.bits, strict=True):
             assert torch.equal(one, two[rows])
+        assert torch.equal(grown.log_weights, state.log_weights[rows])
         assert torch.equal(decode(grown), decode(state)[rows])
         self.grow(grown)
 
@@ -107,15 +111,22 @@ class Trees(RuleBasedStateMachine):
         index = self.pick(data, lambda state: state.next_scale > 0)
         if index is None:
             return
-        state, _ = score(self.nodes[index], Redness())
+        scale = self.nodes[index].last_scale
+        state, _ = act(self.nodes[index], Score(scale), Redness())
         self.grow(state)
         keep = data.draw(st.integers(1, state.samples))
         if how == "cluster":
-            self.grow(cluster_select(state, LatentPool(grid=2), keep)[0])
+            grown, selection = act(state, Cluster(scale, keep), extractor=LatentPool(grid=2))
         elif how == "potential":
-            self.grow(potential_select(state, keep, scheme=data.draw(st.sampled_from(["multinomial", "residual"])))[0])
+            scheme, threshold = data.draw(st.sampled_from(["multinomial", "residual"])), data.draw(st.sampled_from([None, 0.5]))
+            grown, selection = act(state, Resample(scale, keep, scheme=scheme, ess_threshold=threshold))
         else:
-            self.grow(best(state, keep)[0])
+            selection = best(state, keep)
+            grown = state.select(selection)
+        weights = selection.log_weights if how == "potential" else state.log_weights
+        spent = torch.zeros(keep, dtype=torch.float64)
+        assert torch.equal(grown.log_weights, spent if selection.resampled else weights[selection.ancestors])
+        self.grow(grown)
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data())

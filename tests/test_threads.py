@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import encode_prompt
-from ttsvar_core.sampling import decode, sample
+from ttsvar_core.sampling import sample
 from ttsvar_core.state import start
 from ttsvar_core.threads import WORTH_THREADS, threads_for
 
@@ -42,12 +43,14 @@ def test_other_devices_and_one_thread_are_left_alone(eight_threads):
 
 
 def test_the_bundled_model_runs_on_one_thread_whatever_the_process_has(eight_threads, monkeypatch):
-    seen = []
+    seen, projected = [], []
     model, encoder = load_bundled()
     attention = next(part for part in model.transformer.modules() if type(part).__name__ == "SelfAttention")
     for part in (attention, next(model.tokenizer.decoder.children()), encoder.model):
         part.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    model.transformer.text_proj_for_ca.register_forward_pre_hook(lambda *_: projected.append(torch.get_num_threads()))
     conditioning = encode_prompt(encoder, "a photo of a red circle")
     state = sample(start(model, conditioning, 8, 0), 12)
     decode(state)
+    assert projected == [1]
     assert len(seen) > 13 and set(seen) == {1} and torch.get_num_threads() == 8

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_LISTED = 5  # wrong rows that a message names
+
 
 class Selection(NamedTuple):
     """The outcome of one selection; `SearchState.select` carries it out.
@@ -40,11 +42,26 @@ def choose(ancestors, samples: int, reason: str = "chosen by hand") -> Selection
     Raises ValueError for an empty choice or a row that does not exist.
     """
     rows = [int(row) for row in ancestors]
+    check_rows(rows, samples)
+    return unweighted(rows, samples, reason)
+
+
+def check_rows(rows: list[int], samples: int) -> None:
+    """Raise ValueError for no rows, or for some that `samples` samples do not have."""
     wrong = [row for row in rows if not 0 <= row < samples]
     if not rows or wrong:
-        came = f"rows {wrong}" if wrong else "no rows"
+        more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        came = f"rows {wrong[:_LISTED]}{more}" if wrong else "no rows"
         raise ValueError(f"cannot select {came}: there are {samples} samples, name rows from 0 to {samples - 1}")
-    return unweighted(rows, samples, reason)
+
+
+def check_keep(keep: int, samples: int) -> None:
+    """Raise ValueError unless `keep` of `samples` samples can go on: a search never grows."""
+    if keep < 1:
+        raise ValueError(f"cannot keep {keep} samples; keep at least 1")
+    if keep > samples:
+        there = "1 sample is" if samples == 1 else f"{samples} samples are"
+        raise ValueError(f"keep is {keep}, but only {there} there; keep at most {samples}")
 
 
 def as_log_weights(log_weights) -> np.ndarray:

@@ -19,7 +19,8 @@ from .config import StepSampling
 from .image_model import ImageModel
 from .rng import MAX_SEED
 from .scales import ScaleSchedule
-from .selection import Selection, choose
+from .selection import Selection, check_rows, choose
+from .threads import threads_for
 
 if TYPE_CHECKING:
     from .infinity.cache import KVCache
@@ -85,8 +86,7 @@ class SearchState(NamedTuple):
         if not isinstance(selection, Selection):
             selection = choose(selection, self.samples)
         rows = selection.ancestors.to("cpu", torch.int64)
-        if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= self.samples:
-            raise ValueError(f"Cannot select rows {rows.tolist()} of {self.samples} samples (numbered from 0).")
+        check_rows(rows.tolist(), self.samples)
         step = LineageStep(
             self.last_scale, tuple(rows.tolist()), self.scores_at(self.last_scale), float(selection.ess), selection.reason
         )
@@ -116,7 +116,8 @@ class SearchState(NamedTuple):
         if self.next_scale == 0:
             raise ValueError("Nothing is sampled yet, so there is nothing to score; sample at least one scale first.")
         if tuple(scores.shape) != (self.samples,):
-            raise ValueError(f"Expected one score per sample ({self.samples}); got shape {tuple(scores.shape)}.")
+            came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
+            raise ValueError(f"{came} came for {self.samples} samples; give one per sample")
         history = self.scores.clone()
         history[:, self.last_scale] = scores.to("cpu", torch.float32)
         return self._replace(scores=history)
@@ -146,8 +147,9 @@ def start(
         raise ValueError(f"A seed is a whole number from 0 to 2**64 - 1; got {seed}.")
     if len(schedule) > model.transformer.max_scales:
         raise ValueError(f"The schedule has {len(schedule)} scales; the model knows {model.transformer.max_scales} at most.")
-    with torch.inference_mode():
-        text = model.transformer.project_text(model.transformer.guidance_texts(conditioning))
+    texts = model.transformer.guidance_texts(conditioning)
+    with torch.inference_mode(), threads_for(model.transformer, sum(map(len, texts))):
+        text = model.transformer.project_text(texts)
     features = empty_features(samples, model.config.tokenizer.codebook_dim, schedule, model.patchify)
     scores = torch.full((samples, len(schedule)), math.nan)
     weights = torch.zeros(samples, dtype=torch.float64)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from ttsvar_core import sampling
+from ttsvar_core.decoding import decode
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.text import Conditioning
+from ttsvar_core.rng import selection_generator
+from ttsvar_core.sampling import sample
 from ttsvar_core.scales import ScaleSchedule
-from ttsvar_core.search import run as search
 from ttsvar_core.search.cluster import cluster
+from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.plan import Plan, raw
-from ttsvar_core.state import start
+from ttsvar_core.search.plan_file import from_json, to_json
+from ttsvar_core.search.run import Result, Step, run
+from ttsvar_core.state import SearchState, start
 
 from . import count
 from .clock import Stages, copy_bandwidth, machine, matmul_ceiling, peak_memory
@@ -29,85 +31,65 @@ LOOKING = ("decode_for_selection", "features", "reward")  # stages that serve th
 OVERHEAD = ("sampling", "selection", "other")  # stages that are no forward pass of a model
 
 
-@dataclass
 class Watch:
-    """What an instrumented run left behind: seconds by stage, the largest cache, images decoded."""
+    """Clocks at what a search calls, and what they saw: seconds by stage, pictures decoded."""
 
-    stages: Stages
-    last_scale: int
-    scale: int = -1
-    peak_cache_bytes: int = 0
-    decoded: dict[str, int] = field(default_factory=lambda: {"decode": 0, "decode_for_selection": 0})
+    def __init__(self, device: torch.device) -> None:
+        self.stages = Stages(device)
+        self.decoded = {"decode": 0, "decode_for_selection": 0}
 
-    def forward_scale(self, function: Any) -> Any:
-        """``Infinity.forward_scale``, timed by scale; notes the keys and values that exist when it returns."""
+    def decode(self, state: SearchState) -> Tensor:
+        """As `decoding.decode`, timed apart where the pictures are not finished."""
+        stage = "decode" if state.finished else "decode_for_selection"
+        self.decoded[stage] += state.samples
+        return self.stages.timed(stage, decode)(state)
 
-        def inner(features: Tensor, scale: int, schedule: ScaleSchedule, text: Any, past: Any, step: Any) -> Any:
-            self.scale = scale
-            timed = self.stages.timed(f"transformer {scale}", function)
-            logits, chunk = timed(features, scale, schedule, text, past, step)
-            held = past.nbytes + sum(t.numel() * t.element_size() for t in (*chunk.keys, *chunk.values))
-            self.peak_cache_bytes = max(self.peak_cache_bytes, held)
-            return logits, chunk
-
-        return inner
-
-    def decode(self, function: Any) -> Any:
-        """``Tokenizer.decode``, timed apart where the picture is not finished."""
-
-        def inner(features: Tensor) -> Tensor:
-            stage = "decode" if self.scale == self.last_scale else "decode_for_selection"
-            self.decoded[stage] += len(features)
-            return self.stages.timed(stage, function)(features)
-
-        return inner
+    def acted(self, step: Step) -> None:
+        """Selecting is told by the search, the extractor's time included."""
+        self.stages.seconds["selection"] += step.seconds.get("select", 0.0)
 
 
-@dataclass
 class Timed:
-    """A reward or an extractor whose one method is timed."""
+    """Something whose one method is timed, under a stage named by the method's arguments."""
 
-    inner: Any
-    method: str
-    stage: str
-    stages: Stages
+    def __init__(self, inner: Any, method: str, stages: Stages, stage: Callable[..., str]) -> None:
+        self._inner, self._method, self._stages, self._stage = inner, method, stages, stage
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.inner, name)
-        return self.stages.timed(self.stage, value) if name == self.method else value
+        value = getattr(self._inner, name)
+        if name != self._method:
+            return value
+        return lambda *given: self._stages.timed(self._stage(*given), value)(*given)
 
 
-@contextmanager
-def instrumented(model: ImageModel, watch: Watch) -> Iterator[None]:
-    """Put a clock at every stage of the search while the context lasts."""
-    timed = watch.stages.timed
-    with ExitStack() as stack:
+@dataclass(frozen=True)
+class TimedSampler(Sampler):
+    """A sampler whose work beside the transformer's is timed."""
 
-        def put(owner: Any, name: str, value: Any) -> None:
-            stack.enter_context(patch.object(owner, name, value))
+    stages: Stages | None = None
 
-        put(model.transformer, "forward_scale", watch.forward_scale(model.transformer.forward_scale))
-        put(model.transformer, "project_text", timed("text", model.transformer.project_text))
-        put(model.tokenizer, "decode", watch.decode(model.tokenizer.decode))
-        for name in ("uniforms", "draw_bits", "fuse"):
-            put(sampling, name, timed("sampling", getattr(sampling, name)))
-        for name in ("cluster_select", "potential_select", "best"):
-            put(search, name, timed("selection", getattr(search, name)))
-        yield
+    def together(self, state: SearchState, through: int) -> SearchState:
+        """As `Sampler.together`."""
+        return self.stages.timed("sampling", super().together)(state, through)
+
+    def in_turns(self, state: SearchState, through: int) -> SearchState:
+        """As `Sampler.in_turns`."""
+        return self.stages.timed("sampling", super().in_turns)(state, through)
 
 
 def timed_run(
     model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any
-) -> tuple[Any, Watch]:
+) -> tuple[Result, Watch]:
     """The search's result and what was measured on the way."""
-    stages = Stages(model.transformer.device)
-    watch = Watch(stages, len(schedule) - 1)
-    reward = Timed(reward, "score", "reward", stages)
-    extractor = Timed(extractor, "describe", "features", stages)
-    with instrumented(model, watch):
-        result = stages.timed("other", search.run)(
-            model, conditioning, plan, SEED, reward, extractor, schedule=schedule
-        )
+    watch = Watch(model.transformer.device)
+    stages, timed = watch.stages, watch.stages.timed
+    transformer = Timed(model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
+    state = timed("text", start)(replace(model, transformer=transformer), conditioning, plan.samples, SEED, schedule)
+    reward = Timed(reward, "score", stages, lambda *given: "reward")
+    extractor = Timed(extractor, "describe", stages, lambda *given: "features")
+    result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages), watch.decode, watch.acted)
+    stages.seconds["selection"] -= stages.seconds["features"]
+    stages.seconds["other"] -= stages.seconds["selection"]  # which no clock but the search's own saw
     return result, watch
 
 
@@ -118,8 +100,7 @@ def report(
     device, dtype = model.transformer.device, model.transformer.dtype
     ceiling, bandwidth = matmul_ceiling(device, dtype), copy_bandwidth(device)
     warm_up = _warm_up(model, conditioning, schedule)
-    baseline = raw(len(schedule))
-    _, alone = timed_run(model, conditioning, schedule, baseline, reward, extractor)
+    _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor)
     result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor)
     tokens_of_text = len(result.state.conditioning.text)
     running = [plan.running(scale) for scale in range(len(schedule))]
@@ -143,7 +124,7 @@ def report(
         "layers": config.depth,
         "precision": str(dtype).removeprefix("torch."),
         "schedule": str(schedule),
-        "plan": plan.to_json(),
+        "plan": to_json(plan),
         "reward": reward.name,
         "extractor": extractor.name,
         "tokens": sum(n * t for n, t in zip(running, schedule.tokens, strict=True)),
@@ -166,7 +147,7 @@ def report(
         "ratio_to_raw_with_looking": seconds["total"] / _by_stage(alone.stages.seconds)["total"],
         "ratio_to_raw_flops": sum(by_scale) / sum(raw_by_scale),
         "ratio_to_raw_tokens": sum(n * t for n, t in zip(running, schedule.tokens, strict=True)) / sum(schedule.tokens),
-        "peak_cache_bytes": watch.peak_cache_bytes,
+        "peak_cache_bytes": result.report["peak_cache_bytes"],
         "formula_cache_bytes": max(formula),
         "formula_cache_bytes_by_scale": formula,
         "peak_memory_bytes": peak_memory(device),
@@ -179,9 +160,9 @@ def _warm_up(model: ImageModel, conditioning: Conditioning, schedule: ScaleSched
     Returns its seconds.
     """
     began = time.perf_counter()
-    cluster(torch.randn(4, 8), 2, SEED, 0)
+    cluster(torch.randn(4, 8), 2, selection_generator(SEED, 0))
     for samples in (1, 2):
-        sampling.sample(start(model, conditioning, samples, SEED, schedule), min(2, len(schedule) - 1))
+        sample(start(model, conditioning, samples, SEED, schedule), min(2, len(schedule) - 1))
     return time.perf_counter() - began
 
 
@@ -235,6 +216,6 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _scale_lines(figures: dict[str, Any]) -> Sequence[str]:
-    survivors = [figures["plan"]["samples"], *figures["plan"]["survivors"]]
+    plan = from_json(figures["plan"])
     rows = zip(figures["seconds_transformer_by_scale"], figures["flops_transformer_by_scale"], strict=True)
-    return [f"{s:<8}{survivors[s]:>8}{t:>10.3f}{f / 1e9:>10.2f}" for s, (t, f) in enumerate(rows)]
+    return [f"{s:<8}{plan.running(s):>8}{t:>10.3f}{f / 1e9:>10.2f}" for s, (t, f) in enumerate(rows)]

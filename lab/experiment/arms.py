@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ttsvar_core.search.plan import Plan, best_of_n
+from ttsvar_core.search.score import Score
 
 Published = tuple[float, float]  # GenEval, ImageReward
 
@@ -16,6 +17,11 @@ class Arm(NamedTuple):
     plan: Plan
     extractor: str = ""
     reward: str = ""
+
+    @property
+    def watched(self) -> bool:
+        """Whether scores are noted on the way, beside those that select."""
+        return any(stage.kind == Score.kind for stage in self.plan.stages)
 
 
 class Pair(NamedTuple):

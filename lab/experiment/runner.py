@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ttsvar_core.atomic import write
 from ttsvar_core.reading import parse_json, read_text, refusing
+from ttsvar_core.search.plan_file import to_json
 from ttsvar_core.search.save import alike
 
 from .arms import Arm, Experiment, Setting
@@ -69,12 +70,12 @@ def run_experiment(
         experiment = build(name, setting_of(world), n)
         identity = _identity(world, experiment, n, where.images)
         _claim(out, identity)
-        arms, metrics = experiment.arms, world["metrics"]
+        arms = experiment.arms
         missing = [Task(factory, arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
         lacking = {task.unit.key for task in missing}
-        found = {unit.key: read_unit(out, unit, arms, metrics) for unit in units if unit.key not in lacking}
+        found = {unit.key: read_unit(out, unit, arms, world) for unit in units if unit.key not in lacking}
         _run_missing(out, missing, engine, len(units), progress)
-    found |= {task.unit.key: read_unit(out, task.unit, arms, metrics) for task in missing}
+    found |= {task.unit.key: read_unit(out, task.unit, arms, world) for task in missing}
     results = {**identity, "units": [found[unit.key] for unit in units]}
     path = out / "results.json"
     write(path, _dumps(results))
@@ -87,12 +88,12 @@ def setting_of(world: dict[str, Any]) -> Setting:
     return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]))
 
 
-def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> dict[str, Any]:
+def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> dict[str, Any]:
     """A finished unit's record, with its category as the present list of prompts has it. Raises UnusableFile."""
     path = _unit_path(out, unit)
     with refusing(path, "Remove it and repeat the command: it is run again."):
         record = parse_json(read_text(path))
-        check_record(record, unit, arms, metrics)
+        check_record(record, unit, arms, world)
     return {**record, "category": unit.prompt.category}
 
 
@@ -121,7 +122,7 @@ def _unit_path(out: Path, unit: Unit) -> Path:
 
 def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:
     arms = {
-        arm.name: {"plan": arm.plan.to_json(), "extractor": arm.extractor, "reward": arm.reward} for arm in experiment.arms
+        arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward} for arm in experiment.arms
     }
     return {
         "format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None, "world": world, "arms": arms,

@@ -66,8 +66,11 @@ def run_unit(task: Task) -> dict[str, Any]:
     return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}
 
 
-def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], metrics: Sequence[str]) -> None:
-    """Raise unless ``record`` is this unit's and has what reports read (`reading.refusing` makes one error of what is raised)."""
+def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> None:
+    """Raise unless ``record`` is this unit's and has what reports read (`reading.refusing` makes one error of what is raised).
+
+    world: as `World.describe` tells it.
+    """
     prompt = unit.prompt
     for name, expected in (("prompt", prompt.text), ("number", unit.number), ("seed", prompt.seed(unit.number))):
         if record[name] != expected:
@@ -76,10 +79,10 @@ def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], metric
         found = record["arms"][arm.name]
         scores = found["scores"]
         whole(found["best"], 0, len(scores) - 1)
-        history = found["history"] if arm.plan.score_at else ()
-        if arm.plan.score_at and {len(row) for row in history} != {len(arm.plan.survivors)}:
+        history = found["history"] if arm.watched else ()
+        if arm.watched and {len(row) for row in history} != {len(world["schedule"])}:
             raise ValueError(f"{arm.name} was not scored at every scale")
-        values = [*scores, *(found["answer"][name] for name in metrics), *(found["cost"][name] for name in Cost._fields)]
+        values = [*scores, *(found["answer"][name] for name in world["metrics"]), *(found["cost"][name] for name in Cost._fields)]
         values += [value for row in history for value in row if value is not None]
         for value in values:
             finite(value)
@@ -93,7 +96,7 @@ def loaded(factory: Callable[[], World]) -> World:
 
 def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured: dict) -> dict[str, Any]:
     scores = finished.scores.tolist()
-    best = max(range(len(scores)), key=lambda row: scores[row])  # ties: the lowest row, as `select.best`
+    best = max(range(len(scores)), key=lambda row: scores[row])  # ties: the lowest row, as `score.best`
     place = (id(finished.images), best)
     if place not in measured:
         measured[place] = _measure(world, prompt.text, finished.images[best : best + 1])
@@ -101,7 +104,7 @@ def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured
     if finished.state.lineage:
         lineage = [{"scale": s.scale, "ancestors": list(s.ancestors), "ess": s.ess} for s in finished.state.lineage]
         record["lineage"] = lineage
-    if any(stage.kind == "score" for stage in arm.plan.stages):
+    if arm.watched:
         history = finished.state.scores.tolist()
         record["history"] = [[None if math.isnan(value) else value for value in row] for row in history]
     return record

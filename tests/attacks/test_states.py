@@ -12,12 +12,14 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from lab.experiment.prompts import read_prompts
 from ttsvar_core.checkpoint.write import CHECKSUM, NO_CHECKSUM, write_safetensors
+from ttsvar_core.decoding import decode
 from ttsvar_core.reading import UnusableFile
-from ttsvar_core.sampling import decode, sample
-from ttsvar_core.search.plan import Plan, check, load_plan, save_plan, tts_var
+from ttsvar_core.sampling import sample
+from ttsvar_core.search.plan import Plan, tts_var
+from ttsvar_core.search.plan_file import load_plan, save_plan
 from ttsvar_core.search.save import describe_file, load_state, save_state
 from ttsvar_core.search.saved import MAX_FEATURE_BYTES, read_saved
-from ttsvar_core.search.state import start
+from ttsvar_core.state import start
 
 MODEL, CONDITIONING = make_tiny_model(), make_conditioning()
 REFUSALS = (ValueError, OSError)
@@ -82,7 +84,7 @@ def ways(kind):
 
 def runs(plan):
     try:
-        check(plan, range(len(plan.survivors)))
+        plan.check(13)
     except ValueError as error:
         return "\n" not in str(error)
     return isinstance(plan, Plan)
@@ -194,7 +196,8 @@ def test_a_state_without_an_entry(entry, tmp_path):
         ("keys.00.000", torch.zeros(3, 4, 2, 1, 32)), ("keys.00.000", torch.full((2, 2, 2, 1, 32), torch.nan)),
         ("keys.00.001", torch.zeros(2, 4, 2, 1, 32, dtype=torch.int32)), ("scores", torch.zeros(3, 4)),
         ("scores", torch.full((3, 5), torch.inf)), ("bits.03", None),
-        ("bits.03", torch.zeros(3, dtype=torch.uint8)), ("scores", None),
+        ("bits.03", torch.zeros(3, dtype=torch.uint8)), ("scores", None), ("log_weights", torch.zeros(3)),
+        ("log_weights", torch.zeros(4, dtype=torch.float64)), ("log_weights", torch.full((3,), torch.nan, dtype=torch.float64)),
     ],
 )
 def test_a_state_with_other_tensors(name, value, tmp_path):
@@ -239,7 +242,13 @@ def test_only_regular_files_are_opened(reader, what, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "5", "null", "true", '"raw"', "[]", '{"survivors": null}', '{"survivors": [1e999]}',
+        "5", "null", "true", '"raw"', "[]", '{"samples": null}', '{"samples": 1e999}', '{"samples": NaN}', '{"samples": {}}',
+        '{"samples": 1000000000}', '{"samples": 1, "stages": 5}', '{"samples": 1, "stages": [5]}', '{"samples": 1, "stages": "ab"}',
+        '{"samples": 1, "stages": {"kind": "cluster"}}', '{"samples": 1, "stages": [{"kind": []}]}',
+        '{"samples": 1, "stages": [{"kind": "score", "scale": null}]}',
+        '{"samples": 1, "stages": [{"kind": "score", "scale": [0]}]}',
+        '{"samples": 1, "stages": [{"kind": "resample", "scale": 0, "keep": 1, "lambda": []}]}', '{"samples": ' + "1" * 5000 + "}",
+        '{"survivors": null}', '{"survivors": [1e999]}',
         '{"survivors": [NaN]}',
         '{"survivors": ["1", {}]}', '{"survivors": [1000000000]}', '{"survivors": [1], "samples": 1e30}', '{"survivors": {"a": 1}}',
         '{"survivors": [1], "selectors": 5}', '{"survivors": [1], "selectors": {"0": 5}}',

@@ -21,11 +21,14 @@ sys.path.insert(0, {root!r})
 from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
-from ttsvar_core.search import plan, run
-from ttsvar_core.search.features import LatentPool
+from ttsvar_core.search.plan import tts_var
+from ttsvar_core.search.run import run
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.search.save import save_state
+from ttsvar_core.state import start
 model, encoder = load_bundled()
-result = run.run(model, encode_prompt(encoder, {prompt!r}), plan.tts_var(1), {seed}, SceneReward(), LatentPool())
+plan = tts_var(1)
+result = run(start(model, encode_prompt(encoder, {prompt!r}), plan.samples, {seed}), plan, SceneReward(), LatentPool())
 torch.save(result.images, {out!r} + ".images")
 save_state(result.state, {out!r} + ".state")
 """
@@ -216,7 +219,7 @@ def test_widget_values_out_of_bounds_are_refused_at_the_node(server):
     ("TTSVAR_ScaleStepSampler", {"through_scale": 14}, "12 is the last"),
     ("TTSVAR_RewardLoader", {"reward": "HPS v2.1"}, "HPS_v2.1_compressed.pt"),
     ("TTSVAR_SelectByHand", {"numbers": "0-30000000"}, "name rows from 0 to 7"),
-    ("TTSVAR_SelectBest", {"keep": 5}, "Set keep to at most"),
+    ("TTSVAR_SelectBest", {"keep": 5}, "keep at most"),
     ("TTSVAR_PromptEncode", {"text": "a castle"}, "castle"),
 ])
 def test_what_only_the_run_can_know_is_the_nodes_error(server, type, inputs, words):

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..atomic import replacing
 
 TYPE_NAMES = {
-    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3", torch.float64: "F64",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3",
     torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8",
 }
 CHECKSUM = "checksum"  # metadata entry: SHA-256 of the whole file with these digits as zeros

@@ -83,13 +83,12 @@ def main(args: argparse.Namespace) -> int:
     """Run the search. Ctrl-C leaves a state to go on from."""
     from ..infinity.text import encode_prompt
     from ..search.memory import Sampler
-    from ..search.run import run
+    from ..search.run import judge, run
     from ..search.save import load_state
     from ..state import start
 
     _check_reward(args, _plan(args))
-    reward = load_reward(_reward_names(args), args.blend, args.device)
-    _check_prompt(args.prompt, reward)
+    reward = judge(load_reward(_reward_names(args), args.blend, args.device), _plan(args), args.prompt)
     extractor = load_extractor(args.extractor, args.device)
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
@@ -185,15 +184,6 @@ def _reward_names(args: argparse.Namespace) -> list[str]:
     if args.reward is None:
         return ["scenes"] if args.model == BUNDLED else []
     return args.reward
-
-
-def _check_prompt(prompt: str, reward: Any) -> None:
-    """Raise PromptError before anything is loaded, if the prompt is not of the scene world and its verifier is to judge."""
-    from ..rewards.scenes import SceneReward
-    from ..scenes.grammar import parse_prompt
-
-    if any(isinstance(one, SceneReward) for one in getattr(reward, "rewards", [reward])):
-        parse_prompt(prompt)
 
 
 def _check_reward(args: argparse.Namespace, plan: Plan) -> None:

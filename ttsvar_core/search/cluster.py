@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..rng import selection_generator
-from ..selection import Selection, unweighted
+from ..selection import Selection, check_keep, unweighted
 
 if TYPE_CHECKING:
     from .view import View
@@ -29,26 +29,20 @@ class Cluster:
 
     def sees(self, samples: int) -> str:
         """The extractor's vectors; nothing where all samples are kept."""
-        return "nothing" if self.keep == samples else "vectors"
+        return "vectors" if self.keep < samples else "nothing"
 
     def check(self, samples: int, scored: bool) -> None:
-        """It can act on any samples."""
+        """Raise ValueError for more than there are."""
+        check_keep(self.keep, samples)
 
     def select(self, view: View) -> Selection:
-        """See `cluster`. Raises ValueError where it does."""
+        """See `cluster`."""
         state, keep = view.state, self.keep
         if keep == state.samples:
             return unweighted(range(keep), keep, f"all {keep} samples kept, nothing to cluster")
-        check_keep(keep, state.samples)
         generator = selection_generator(state.seed, state.last_scale, state.selections_here)
         selection = cluster(view.vectors(), keep, generator)
         return selection._replace(reason=f"{selection.reason} ({view.extractor.name})")
-
-
-def check_keep(keep: int, samples: int) -> None:
-    """Raise ValueError unless clustering can keep that many."""
-    if not 1 <= keep <= samples:
-        raise ValueError(f"clustering cannot keep {keep} of {samples} samples; keep 1 to {samples}")
 
 
 def cluster(vectors: Tensor, keep: int, generator: np.random.Generator) -> Selection:

@@ -113,8 +113,6 @@ class Plan:
                 raise ValueError(f"{what}: the last scale is {scales - 1}; move it to 0..{scales - 1}")
             if stage.scale < before:
                 raise ValueError(f"{what}: it stands after a stage at scale {before}; list the stages in rising order")
-            if stage.keep is not None and not 1 <= stage.keep <= samples:
-                raise ValueError(f"{what}: it cannot keep {stage.keep} of {samples} samples; keep 1 to {samples}")
             try:
                 stage.check(samples, scored)
             except ValueError as error:

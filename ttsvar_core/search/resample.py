@@ -16,14 +16,13 @@ import numpy as np
 import torch
 
 from ..rng import selection_generator
-from ..selection import Selection, as_log_weights, effective_sample_size, normalised_weights
+from ..selection import Selection, as_log_weights, check_keep, effective_sample_size, normalised_weights
 from .potential import NEEDS_EARLIER_SCORES, POTENTIALS, exponents, log_potential, solve_lambda
 
 if TYPE_CHECKING:
     from .view import View
 
 SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
-WITHOUT_REPLACEMENT = frozenset({"top-k"})
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,8 @@ class Resample:
     def select(self, view: View) -> Selection:
         """See `resample`; the weights are the potential times what earlier selections have not spent.
 
-        Raises ValueError where `check`, `log_potential` and `resample` do.
+        Raises ValueError where `log_potential` and `resample` do.
         """
-        self.check(view.state.samples, scored=True)
         state = view.scored()
         history, scale, lam = state.scores, state.last_scale, self.lam
         if self.target_ess is not None:
@@ -88,7 +86,7 @@ def resample(
     worth the noise and the copies of resampling. Nothing is drawn then if keep is P; a cut that the schedule asks for
     is still made, by weight but without replacement, so that the survivors stay distinct.
     Raises ValueError for a NaN or +inf log-weight (naming the sample), when all are -inf, for an unknown scheme, and
-    for more survivors than samples without replacement.
+    for more survivors than samples.
     """
     values = as_log_weights(log_weights)
     check_scheme(scheme, keep, values.size)
@@ -109,13 +107,7 @@ def check_scheme(scheme: str, keep: int, samples: int) -> None:
     """Raise ValueError unless `scheme` exists and can choose `keep` of `samples`."""
     if scheme not in SCHEMES:
         raise ValueError(f"unknown resampling scheme {scheme!r}; choose one of {', '.join(SCHEMES)}")
-    if keep < 1:
-        raise ValueError(f"cannot keep {keep} samples; keep at least 1")
-    if scheme in WITHOUT_REPLACEMENT and keep > samples:
-        raise ValueError(
-            f"{scheme} draws without replacement and cannot keep {keep} of {samples} samples; keep at most {samples} "
-            "or choose a scheme with replacement, for example systematic"
-        )
+    check_keep(keep, samples)
 
 
 def multinomial(log_weights, keep: int, generator: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..decoding import sketch
 from ..infinity.cache import compact
+from ..rewards.base import check_prompt
 from ..selection import Selection
 from ..state import SearchState
 from .memory import Sampler
@@ -68,10 +69,11 @@ def search(
 
     reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is clustered.
     decode: how pictures are made of states, finished or not. Raises ValueError before anything runs where plan, models and state
-    do not fit together, and as the stages do.
+    do not fit together or the reward cannot judge the prompt (see `judge`), and as the stages do.
     """
     check(state, plan, reward, extractor)
     sampler.check(state)
+    reward = judge(reward, plan, state.conditioning.prompt)
     for scale in plan.stops(len(state.schedule)):
         if scale < state.next_scale:
             continue
@@ -121,6 +123,7 @@ def run(
     on_step: Callable[[Step], None] | None = None,
 ) -> Result:
     """`search` to its end, with a report; the answer is the finished sample of the highest reward."""
+    reward = judge(reward, plan, state.conditioning.prompt)
     meter = Meter(plan, state.schedule, sampler.on_scale)
     step = None
     for step in search(state, plan, reward, extractor, replace(sampler, on_scale=meter.sampled), decode):
@@ -131,6 +134,17 @@ def run(
     row = 0 if scores is None else int(best(step.state).ancestors[0])
     names = {"reward": getattr(reward, "name", None), "extractor": getattr(extractor, "name", None)}
     return Result(step.state, step.images, scores, row, report(meter, step.state, row, plan, names))
+
+
+def judge(reward: Reward | None, plan: Plan, prompt: str) -> Reward | None:
+    """The reward, or None where it cannot judge the prompt and decides nothing. Raises ValueError where it decides."""
+    try:
+        check_prompt(reward, prompt)
+    except ValueError:
+        if plan.needs_reward:
+            raise
+        return None
+    return reward
 
 
 def check(state: SearchState, plan: Plan, reward: Reward | None, extractor: FeatureExtractor | None) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..infinity.text import Conditioning
 
 _SHOWN = 400  # characters of a prompt in a message
+_MOST = torch.finfo(torch.float16).max  # of keys and values, which have to fit any precision a model runs in
 _SKETCH_BINS = 16
 _SKETCH_TOLERANCE = 0.05  # text encoders in half precision differ by less, other prompts and encoders by far more
 
@@ -214,8 +215,8 @@ def _cache(saved: Saved, file: BinaryIO, model: ImageModel) -> KVCache | None:
             tuple(saved.read(file, f"{side}.{scale:02d}.{layer:03d}", first.dtype, *shape) for layer in range(config.depth))
             for side in ("keys", "values")
         )
-        if not all(torch.isfinite(tensor.float()).all() for tensor in (*keys, *values)):
-            raise ValueError(f"keys or values of scale {scale} are no numbers")
+        if not all((tensor.float().abs() <= _MOST).all() for tensor in (*keys, *values)):  # false of NaN as well
+            raise ValueError(f"keys or values of scale {scale} are no numbers a model computes")
         chunks.append(Chunk(keys, values, _rows(saved, file, f"rows.{scale:02d}", stored, samples)).to(model.transformer.device))
     return KVCache(tuple(chunks))
 

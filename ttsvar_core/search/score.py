@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..selection import Selection, unweighted
+from ..selection import Selection, check_keep, unweighted
 from .potential import exponents
-from .resample import check_scheme, top_k
+from .resample import top_k
 
 if TYPE_CHECKING:
     from ..state import SearchState
@@ -39,7 +39,7 @@ def best(state: SearchState, keep: int = 1) -> Selection:
 
     Raises ValueError where a sample has no score there, and for more than there are samples.
     """
-    check_scheme("top-k", keep, state.samples)
+    check_keep(keep, state.samples)
     scores = exponents("value", state.scores, state.last_scale)
     ancestors = top_k(scores, keep)
     reason = f"best {keep} of {state.samples}, score {float(scores[ancestors[0]]):.4f}"

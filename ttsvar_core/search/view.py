@@ -61,10 +61,8 @@ class View:
             with self.timed("score"):
                 scores = torch.as_tensor(self.reward.score(images, self.state.conditioning.prompt)).detach().float().cpu()
             if scores.shape != (self.state.samples,):
-                raise ValueError(
-                    f"reward {self.reward.name} gave shape {tuple(scores.shape)} for {self.state.samples} images; expected one per "
-                    "image"
-                )
+                came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
+                raise ValueError(f"reward {self.reward.name} gave {came} for {self.state.samples} images; expected one per image")
             check_finite(scores, self.reward.name, "sample", f" at scale {scale}")
             self.state, self._scored = self.state.with_scores(scores), True
         return self.state
@@ -104,7 +102,11 @@ class View:
 def act(
     state: SearchState, stage: Stage, reward=None, extractor=None, images: Tensor | None = None
 ) -> tuple[SearchState, Selection | None]:
-    """One stage by itself: the state after it and what was selected. images: of this very state, where they are decoded already."""
+    """One stage by itself: the state after it and what was selected. images: of this very state, where they are decoded already.
+
+    Raises ValueError where the stage's `check` and `select` do.
+    """
+    stage.check(state.samples, scored=True)
     view = View(state, reward, extractor, sketch if images is None else lambda state: images)
     selection = stage.select(view)
     if selection is not None:
