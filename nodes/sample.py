@@ -162,10 +162,11 @@ class DecodeState(io.ComfyNode):
 
 def decoded(state, tile: int = 0):
     """The images (P, H, W, 3) of a state, in the host's place; decoded in tiles of that many pixels a side, or whole."""
+    from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import decode
 
     host.check_interrupt()
-    host.load_tokenizer(state.model, host.decoding_memory(state, tile))
+    host.load_tokenizer(state.model, showing_bytes(state, tile))
     return host.to_image(decode(state, tile=tile))
 
 

@@ -14,7 +14,8 @@ from lab.benchmark import cards
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
 from ttsvar_core.config import PRESETS
-from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoding_bytes
+from ttsvar_core.costs import decoding_bytes
+from ttsvar_core.decoding import decode, decode_features, decode_tiled
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
 from ttsvar_core.sampling import sample

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .scales import ScaleSchedule, official
+from .scales import Grid, ScaleSchedule, official
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,25 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Sizes of the binary-spherical tokenizer: a convolutional encoder and decoder around ``codebook_dim`` bits per cell."""
+    """Sizes of the binary-spherical tokenizer: a convolutional encoder and decoder around ``codebook_dim`` bits per cell.
+
+    ``smallest_side``: of the pictures it was trained on, in pixels; the published ones saw 256 and more.
+    """
 
     codebook_dim: int
     base_ch: int = 128
     ch_mult: tuple[int, ...] = (1, 2, 4, 4, 4)
     num_res_blocks: int = 2
     patch_size: int = 16
+    smallest_side: int = 256
 
     def __post_init__(self) -> None:
         if 2 ** int(math.log2(self.patch_size)) != self.patch_size or 2 ** (len(self.ch_mult) - 1) < self.patch_size:
             raise ValueError(f"A stride of {self.patch_size} does not fit {len(self.ch_mult)} resolutions.")
+
+    def upsamples(self, level: int) -> bool:
+        """Whether the decoder's level (0 is the finest) ends in an upsampling."""
+        return 1 <= level <= math.log2(self.patch_size)
 
 
 class StepSampling(NamedTuple):
@@ -131,6 +139,10 @@ class Sampling:
         """Whether any scale needs the unconditional branch."""
         return any(value != 1.0 for value in _values(self.guidance))
 
+    def branches(self, scales: int) -> tuple[int, ...]:
+        """Guidance branches that run each of ``scales``: all run both where any is guided."""
+        return (2 if self.guides() else 1,) * scales
+
 
 def _values(value: PerScale) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)
@@ -175,6 +187,13 @@ class ModelConfig:
         """The schedule for an aspect ratio and pixel budget; a model with a schedule of its own always uses that one."""
         return self.own_schedule or official(height_over_width, pixel_budget)
 
+    def sketch_cells(self, schedule: ScaleSchedule, scale: int) -> Grid:
+        """The tokenizer's grid that holds what is sampled after ``scale``: that scale's, or the next that the tokenizer knows."""
+        factor = 2 if self.transformer.apply_spatial_patchify else 1
+        least = self.tokenizer.smallest_side // self.tokenizer.patch_size
+        grids = [(factor * height, factor * width) for height, width in schedule.grids[scale:]]
+        return next((grid for grid in grids if min(grid) >= least), grids[-1])
+
     @property
     def pixels_per_token(self) -> int:
         """Side of one token in pixels."""
@@ -192,7 +211,7 @@ class ModelConfig:
         tokenizer = TokenizerConfig(
             codebook_dim=data["codebook_dim"], base_ch=data.get("vae_base_ch", 128),
             ch_mult=tuple(data.get("vae_ch_mult", (1, 2, 4, 4, 4))), num_res_blocks=data.get("vae_num_res_blocks", 2),
-            patch_size=data.get("patch_size", 16),
+            patch_size=data.get("patch_size", 16), smallest_side=min(data.get("image_size", [256])),
         )
         defaults = Sampling()
         sampling = Sampling(

@@ -5,7 +5,6 @@ Tiles trade exactness for memory; the tests state the error they make.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,8 +12,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .bsq.autoencoder import upsamples
-from .config import TokenizerConfig
 from .image_model import ImageModel
 from .out_of_memory import first_that_fits
 from .scales import Grid
@@ -83,22 +80,6 @@ def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
         if not bool(torch.isfinite(images).all()):
             raise FloatingPointError("The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
     return images
-
-
-def decoding_bytes(config: TokenizerConfig, cells: Grid) -> int:
-    """Bytes alive at once, beside the weights, while one picture of a grid of ``cells`` is decoded.
-
-    What is held at a level's first convolution (a block's input, that normalised, a copy of it in the layout convolutions take,
-    and the output) and at its upsampling (the level's input and last output, then the enlarged one, its copy and the output).
-    """
-    area, width, most = math.prod(cells), config.base_ch * config.ch_mult[-1], 0
-    for index, multiple in reversed(list(enumerate(config.ch_mult))):
-        before, width = width, config.base_ch * multiple
-        most = max(most, area * (3 * before + width))
-        if upsamples(config, index):
-            most = max(most, area * (before + width) + 4 * area * 3 * width)
-            area *= 4
-    return most * torch.float32.itemsize
 
 
 def _shrunk(features: Tensor, shrink: int) -> Tensor:
