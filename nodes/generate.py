@@ -161,11 +161,11 @@ def _search(state, plan, reward, extractor, sampling, preview):
     model, schedule = state.model, state.schedule
 
     def load_transformer(scale: int = 0, held: int = 0) -> None:
-        room = host.plan_memory(model, plan, schedule, sampling.guides(), scale)
+        room = host.plan_memory(model, plan, schedule, sampling, scale)
         host.load_transformer(model, max(0.0, room - held), preview != "off")
 
     def decoded(state):
-        host.load_tokenizer(model, showing_bytes(state))
+        host.load_tokenizer(model, showing_bytes(state, whole=True))
         return decode(state)
 
     def acted(step) -> None:

@@ -23,6 +23,7 @@ from ..ttsvar_core.image_model import ImageModel
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..ttsvar_core.config import Sampling
     from ..ttsvar_core.scales import ScaleSchedule
     from ..ttsvar_core.search.plan import Plan
     from ..ttsvar_core.state import SearchState
@@ -299,17 +300,18 @@ def to_image(images: torch.Tensor) -> torch.Tensor:
     return images.to(device=comfy.model_management.intermediate_device(), dtype=torch.float32)
 
 
-def sampling_memory(state: SearchState, through: int, guided: bool) -> int:
+def sampling_memory(state: SearchState, through: int, sampling: Sampling) -> int:
     """Bytes that sampling through a scale needs beside the weights and what lies on the device already."""
-    scales, branches = range(state.next_scale, min(through + 1, len(state.schedule))), 2 if guided else 1
-    needed = [costs.sampling_bytes(state.model, state.schedule, scale, state.samples, branches) for scale in scales]
-    return max(0, max(needed, default=0) - _resident(state))
+    branches = enumerate(sampling.branches(min(through + 1, len(state.schedule))))
+    needed = [costs.sampling_bytes(state.model, state.schedule, scale, state.samples, count) for scale, count in branches]
+    return max(0, max(needed[state.next_scale :], default=0) - _resident(state))
 
 
-def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, guided: bool, scale: int = 0) -> int:
-    """Bytes that the dearest of a plan's scales from ``scale`` on needs beside the weights."""
-    scales, branches = range(scale, len(schedule)), 2 if guided else 1
-    return max(costs.sampling_bytes(model, schedule, scale, plan.running(scale), branches) for scale in scales)
+def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, sampling: Sampling, first: int = 0) -> int:
+    """Bytes that the dearest of a plan's scales from ``first`` on needs beside the weights."""
+    branches = enumerate(sampling.branches(len(schedule)))
+    needed = [costs.sampling_bytes(model, schedule, scale, plan.running(scale), count) for scale, count in branches]
+    return max(needed[first:])
 
 
 def _resident(state: SearchState) -> int:

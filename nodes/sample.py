@@ -90,7 +90,7 @@ class ScaleStepSampler(io.ComfyNode):
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p)
-        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides()), _wanted(preview))
+        host.load_transformer(state.model, host.sampling_memory(state, through, drawn), _wanted(preview))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         return io.NodeOutput(host.put_cache(state, cache_policy))
@@ -166,7 +166,7 @@ def decoded(state, tile: int = 0):
     from ..ttsvar_core.decoding import decode
 
     host.check_interrupt()
-    host.load_tokenizer(state.model, showing_bytes(state, tile))
+    host.load_tokenizer(state.model, showing_bytes(state, tile, whole=True))
     return host.to_image(decode(state, tile=tile))
 
 

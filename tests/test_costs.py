@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -130,8 +131,7 @@ def test_image_reward_on_paper_is_image_reward_as_it_runs():
 
 @pytest.mark.parametrize(
     ("name", "vision", "text", "joint"),
-    [("hps", (1280, 32, 16), (1024, 24, 16), 1024), ("pick", (1280, 32, 16), (1024, 24, 16), 1024),
-     ("clip", (1024, 24, 16), (768, 12, 12), 768)],
+    [("hps", (1280, 32, 16), (1024, 24, 16), 1024), ("clip", (1024, 24, 16), (768, 12, 12), 768)],
 )
 def test_clip_on_paper_is_clip_as_it_runs(name, vision, text, joint):
     from transformers import CLIPConfig, CLIPModel
@@ -163,7 +163,7 @@ def test_aesthetic_on_paper_is_its_tower_and_head_as_they_run():
     widths = (1152, 1024, 128, 64, 16, 1)
 
     def network():
-        head = torch.nn.Sequential(*(torch.nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False)))
+        head = torch.nn.Sequential(*(torch.nn.Linear(*pair) for pair in pairwise(widths)))
         return AestheticModel(SiglipVisionModel(sizes), head)
 
     assert counted(on_meta(network), pixels(384)) == REWARDS["aesthetic"](9).each
@@ -192,20 +192,21 @@ def test_raw_generation_and_tts_var_at_2b():
     one = Search(BIG, raw(), schedule, GUIDED, TEXT)
     assert (round(tera(one, "transformer"), 1), round(tera(one, "decode"), 2)) == (115.2, 9.85)
     assert one.parts["features"] == one.parts["reward"] == 0
-    search = Search(BIG, tts_var(1), schedule, GUIDED, TEXT, extractor, REWARDS["image-reward"](TEXT))
+    search = Search(BIG, tts_var(1), schedule, GUIDED, TEXT, extractor, REWARDS["image-reward"](TEXT), whole=True)
     assert (round(tera(search, "transformer"), 1), round(tera(search, "decode"))) == (148.7, 207)
     assert search.total.decodes == 21 and search.total.token_forwards == 14656
     assert search.parts["features"] == 14 * extractor.each and search.parts["reward"] == 7 * REWARDS["image-reward"](TEXT).each
-    small = replace(search, small=True)
+    small = replace(search, whole=False)
     assert [scale.cells for scale in small.scales if scale.pictures] == [(side, side) for side in (16, 16, 16, 32, 64)]
     assert small.total.flops / one.total.flops <= 1.45 < search.total.flops / one.total.flops
 
 
 def test_guidance_that_ends_before_the_last_three_scales():
     one = Search(BIG, raw(), BIG.schedule(), GUIDED, TEXT)
+    assert BIG.sampling.guided_until(9, 13).branches(13) == PARTLY and BIG.sampling.branches(13) == GUIDED
     assert round(tera(replace(one, branches=PARTLY), "transformer"), 1) == 68.1
     looks = EXTRACTORS["dinov2-pca"], REWARDS["image-reward"](TEXT)
-    search = Search(BIG, tts_var(1), BIG.schedule(), PARTLY, TEXT, *looks, small=True)
+    search = Search(BIG, tts_var(1), BIG.schedule(), PARTLY, TEXT, *looks)
     assert search.total.flops / one.total.flops <= 1.05
 
 
@@ -215,7 +216,7 @@ def test_a_sketch_keeps_the_shape_of_the_picture_and_a_side_the_tokenizer_knows(
     assert BIG.sketch_cells(tall, 12) == tall.final == (70, 56)
     assert PRESETS["8b"].sketch_cells(official(), 3) == (32, 32)  # 16x16 tokens: 256 pixels, as of the others
     tiny = make_tiny_model().config
-    assert tiny.sketch_cells(tiny.schedule(), 0) == (6, 6)  # nothing it was trained on is smaller
+    assert tiny.sketch_cells(tiny.schedule(), 0) == (6, 6)  # whole: as its own pictures are all smaller than 256 pixels
 
 
 def test_looks_are_counted_by_who_asks_first():
@@ -296,7 +297,7 @@ def test_a_scale_reads_the_weights_and_all_before_it():
 def test_room_to_decode_and_to_look():
     state = sample(start(make_tiny_model(), make_conditioning(), 3, 0), 0)
     pictures = 3 * 12 * 12 * 3 * 4
-    whole, tile = showing_bytes(state), showing_bytes(state, tile=6)
+    whole, tile = showing_bytes(state, whole=True), showing_bytes(state, tile=6)
     assert whole - 2 * pictures == 4 * tile > 0  # 3 of 6 cells a side
     assert looking_bytes(2) == 2**27 and looking_bytes(100) == looking_bytes(32)
 
@@ -306,14 +307,14 @@ def test_room_to_decode_and_to_look():
 
 def test_command_answers_before_anything_runs(tmp_path, capsys):
     path = tmp_path / "cost.json"
-    words = "cost --model 2b --pixels 1M --n 1 --reward image-reward=ImageReward.pt --extractor dinov2-PCA --sketches small"
+    words = "cost --model 2b --pixels 1M --n 1 --reward image-reward=ImageReward.pt --extractor dinov2-PCA"
     assert cli.main([*words.split(), "--guidance-until", "9", "--json", str(path)]) == 0
     found, told = json.loads(path.read_text()), capsys.readouterr().out
     assert found["ratio_to_raw"] <= 1.05 and sum(found["parts"].values()) == found["flops"]
     assert [scale["branches"] for scale in found["scales"]] == list(PARTLY)
     assert f"pictures' worth  {found['ratio_to_raw']:.2f}" in told and "TFLOP" in told
     assert found["peak_cache_bytes"] == max(scale["cache_bytes"] for scale in found["scales"])
-    assert cli.main([*words.split()[:-2], "--json", str(path)]) == 0
+    assert cli.main([*words.split(), "--sketches", "whole", "--json", str(path)]) == 0
     assert json.loads(path.read_text())["ratio_to_raw"] == pytest.approx(2.87, abs=0.005)
 
 

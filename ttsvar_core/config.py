@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .scales import Grid, ScaleSchedule, official
@@ -59,17 +59,14 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Sizes of the binary-spherical tokenizer: a convolutional encoder and decoder around ``codebook_dim`` bits per cell.
-
-    ``smallest_side``: of the pictures it was trained on, in pixels; the published ones saw 256 and more.
-    """
+    """Sizes of the binary-spherical tokenizer: a convolutional encoder and decoder around ``codebook_dim`` bits per cell."""
 
     codebook_dim: int
     base_ch: int = 128
     ch_mult: tuple[int, ...] = (1, 2, 4, 4, 4)
     num_res_blocks: int = 2
     patch_size: int = 16
-    smallest_side: int = 256
+    smallest_side: int = 256  # pixels, of the smallest pictures it was trained on: the published ones saw 0.06M and more
 
     def __post_init__(self) -> None:
         if 2 ** int(math.log2(self.patch_size)) != self.patch_size or 2 ** (len(self.ch_mult) - 1) < self.patch_size:
@@ -135,13 +132,24 @@ class Sampling:
         for scale in scales:
             self.at(scale)
 
-    def guides(self) -> bool:
-        """Whether any scale needs the unconditional branch."""
-        return any(value != 1.0 for value in _values(self.guidance))
+    def guides(self, scale: int = 0) -> bool:
+        """Whether any scale from ``scale`` on is guided, and so needs the unconditional branch until then."""
+        values = self.guidance[scale:] if isinstance(self.guidance, tuple) else (self.guidance,)
+        return any(value != 1.0 for value in values)
+
+    def guided_until(self, scale: int, scales: int) -> Sampling:
+        """These settings with guidance ended for good after ``scale``, the last one that is guided, of ``scales``.
+
+        Raises ValueError for a scale that does not exist. Source: FasterVAR, arXiv 2512.16483, which ends it before the last three.
+        """
+        if not 0 <= scale < scales:
+            raise ValueError(f"guidance until scale {scale}: the last scale is {scales - 1}; name 0 to {scales - 1}.")
+        guided = tuple(self.at(place).guidance for place in range(scale + 1))
+        return replace(self, guidance=guided + (1.0,) * (scales - scale - 1))
 
     def branches(self, scales: int) -> tuple[int, ...]:
-        """Guidance branches that run each of ``scales``: all run both where any is guided."""
-        return (2 if self.guides() else 1,) * scales
+        """Guidance branches that run each of ``scales``: two until guidance has ended for good."""
+        return tuple(2 if self.guides(scale) else 1 for scale in range(scales))
 
 
 def _values(value: PerScale) -> tuple[float, ...]:
@@ -188,11 +196,12 @@ class ModelConfig:
         return self.own_schedule or official(height_over_width, pixel_budget)
 
     def sketch_cells(self, schedule: ScaleSchedule, scale: int) -> Grid:
-        """The tokenizer's grid that holds what is sampled after ``scale``: that scale's, or the next that the tokenizer knows."""
-        factor = 2 if self.transformer.apply_spatial_patchify else 1
-        least = self.tokenizer.smallest_side // self.tokenizer.patch_size
-        grids = [(factor * height, factor * width) for height, width in schedule.grids[scale:]]
-        return next((grid for grid in grids if min(grid) >= least), grids[-1])
+        """The grid of tokenizer cells that sketches are decoded at after ``scale``: that of the first scale from there on whose
+        picture has at least the area of the smallest that the tokenizer was trained on."""
+        smallest = (self.tokenizer.smallest_side // self.tokenizer.patch_size) ** 2
+        side = 2 if self.transformer.apply_spatial_patchify else 1
+        grids = [(side * height, side * width) for height, width in schedule.grids[max(0, scale) :]]
+        return next((grid for grid in grids if math.prod(grid) >= smallest), grids[-1])
 
     @property
     def pixels_per_token(self) -> int:
@@ -211,7 +220,7 @@ class ModelConfig:
         tokenizer = TokenizerConfig(
             codebook_dim=data["codebook_dim"], base_ch=data.get("vae_base_ch", 128),
             ch_mult=tuple(data.get("vae_ch_mult", (1, 2, 4, 4, 4))), num_res_blocks=data.get("vae_num_res_blocks", 2),
-            patch_size=data.get("patch_size", 16), smallest_side=min(data.get("image_size", [256])),
+            patch_size=data.get("patch_size", 16), smallest_side=data.get("vae_smallest_side", 256),
         )
         defaults = Sampling()
         sampling = Sampling(

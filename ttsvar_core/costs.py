@@ -246,10 +246,12 @@ def decoding_bytes(sizes: TokenizerConfig, cells: Grid) -> int:
     return most * FLOAT32
 
 
-def showing_bytes(state: SearchState, tile: int = 0) -> int:
-    """Bytes that decoding a state needs: one picture's feature maps in the decoder, of the whole or of a tile of ``tile`` pixels
-    (whose pictures are put together elsewhere), and all pictures twice, single and joined."""
-    sizes, cells = state.model.config.tokenizer, tuple(state.features.shape[-2:])
+def showing_bytes(state: SearchState, tile: int = 0, whole: bool = False) -> int:
+    """Bytes that decoding a state needs, at the size sampled so far or whole: one picture's feature maps in the decoder, or those
+    of a tile of ``tile`` pixels (whose pictures are put together elsewhere), and all pictures twice, single and joined."""
+    sizes = state.model.config.tokenizer
+    last = len(state.schedule) - 1 if whole else state.last_scale
+    cells = state.model.config.sketch_cells(state.schedule, last)
     if tile:
         side = max(1, tile // sizes.patch_size)
         return decoding_bytes(sizes, (min(cells[0], side), min(cells[1], side)))
@@ -298,8 +300,8 @@ class Cost(NamedTuple):
 class Search:
     """A search as far as its costs go.
 
-    branches: guidance branches that run each scale. text_tokens: length of the prompt. small: unfinished samples are decoded at the
-    resolution sampled so far. itemsize: bytes per number of keys, values and activations.
+    branches: guidance branches that run each scale. text_tokens: length of the prompt. whole: unfinished samples are decoded whole,
+    not at the size sampled so far. itemsize: bytes per number of keys, values and activations.
     """
 
     config: ModelConfig
@@ -309,7 +311,7 @@ class Search:
     text_tokens: int
     extractor: Look = NOTHING
     reward: Look = NOTHING
-    small: bool = False
+    whole: bool = False
     itemsize: int = 2
 
     @cached_property
@@ -335,7 +337,7 @@ class Search:
     def _scale(self, scale: int) -> ScaleCost:
         sizes, samples, branches = self.config.transformer, self.plan.running(scale), self.branches[scale]
         pictures, described, scored = self._looked(scale)
-        cells = self.config.sketch_cells(self.schedule, scale if self.small else len(self.schedule) - 1)
+        cells = self.config.sketch_cells(self.schedule, len(self.schedule) - 1 if self.whole else scale)
         return ScaleCost(
             scale, samples, branches,
             scale_flops(sizes, self.schedule, scale, samples, branches, self.text_tokens),

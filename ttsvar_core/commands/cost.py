@@ -15,7 +15,6 @@ from .choices import BUNDLED
 
 SUMMARY = "say what a search costs, before anything runs"
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-GUIDED = 2  # branches
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--extractor", default="latent-pool", metavar="NAME", help=f"{', '.join(EXTRACTORS)} (default: %(default)s)"
     )
     parser.add_argument(
-        "--guidance-until", type=numbers.Number(int, 0), metavar="SCALE", help="the last scale that is guided (default: all are)"
+        "--guidance-until", type=numbers.SCALE, metavar="SCALE", help="the last scale that is guided (default: all)"
     )
     parser.add_argument(
-        "--sketches", choices=("small", "whole"), default="whole",
-        help="decode unfinished samples at the resolution sampled so far, or whole (default: %(default)s)",
+        "--sketches", choices=("small", "whole"), default="small",
+        help="decode unfinished samples at the size sampled so far, or whole (default: %(default)s)",
     )
     parser.add_argument("--text-tokens", type=numbers.COUNT, default=32, help="length of the prompt (default: %(default)s)")
     parser.add_argument("--dtype", choices=ITEMSIZE, default="bfloat16", help="of keys and values (default: %(default)s)")
@@ -53,10 +52,11 @@ def main(args: argparse.Namespace) -> int:
     plan = named_plan(args.plan, args.n, len(schedule))
     rewards = args.reward or ["scenes" if args.model == BUNDLED else "image-reward"]
     reward, extractor = _reward(rewards, args.text_tokens), _known(EXTRACTORS, args.extractor, "extractor")
-    size, small = ITEMSIZE[args.dtype], args.sketches == "small"
-    branches = _branches(args.guidance_until, len(schedule))
-    search = Search(config, plan, schedule, branches, args.text_tokens, extractor, reward, small, size)
-    picture = Search(config, raw(), schedule, (GUIDED,) * len(schedule), args.text_tokens, itemsize=size)
+    size, scales, guided = ITEMSIZE[args.dtype], len(schedule), config.sampling
+    drawn = guided if args.guidance_until is None else guided.guided_until(args.guidance_until, scales)
+    whole = args.sketches == "whole"
+    search = Search(config, plan, schedule, drawn.branches(scales), args.text_tokens, extractor, reward, whole, size)
+    picture = Search(config, raw(), schedule, guided.branches(scales), args.text_tokens, itemsize=size)
     found = figures(search, picture, {"rewards": rewards, "extractor": args.extractor, "sketches": args.sketches})
     print(table(found))
     if args.json:
@@ -125,14 +125,6 @@ def _config(name: str) -> ModelConfig:
         return PRESETS[name]
     path = Path(__file__).resolve().parent.parent / "bundled" / "scenes64.json"
     return ModelConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _branches(last: int | None, scales: int) -> tuple[int, ...]:
-    """Guidance branches of every scale where ``last`` is the last that is guided. Raises ValueError for a scale there is not."""
-    if last is not None and last >= scales:
-        raise ValueError(f"--guidance-until {last}: the last scale is {scales - 1}; name 0 to {scales - 1}")
-    guided = scales if last is None else last + 1
-    return (GUIDED,) * guided + (1,) * (scales - guided)
 
 
 def _reward(names: list[str], text_tokens: int) -> Look:

@@ -50,7 +50,8 @@ class Sampler:
         """Raise ValueError for settings the model cannot take, and for a cap too small for a single sample."""
         sampling, last = self.settings(state), len(state.schedule) - 1
         sampling.check(state.model.config.transformer.depth, range(state.next_scale, last + 1))
-        least = cache_bytes(state.model, state.schedule, last, 2 if sampling.guides() else 1, self.float8_cache)
+        branches = sampling.branches(last + 1)
+        least = max(cache_bytes(state.model, state.schedule, at, count, self.float8_cache) for at, count in enumerate(branches))
         if self.max_cache_bytes is not None and self.max_cache_bytes < least:
             raise ValueError(
                 f"keys and values are capped at {self.max_cache_bytes / MEBI:.2f} MiB and one sample of this schedule needs "
