@@ -262,6 +262,33 @@ def test_what_a_search_decodes_and_scores_is_what_is_counted():
     assert (sum(step.decoded for step in found), reward.seen) == (expected.decodes, expected.scored) == (7, 7)
 
 
+def test_an_experiments_costs_count_every_network():
+    from lab.experiment.arms import Arm
+    from lab.experiment.controls import TokenizerExtractor
+    from lab.experiment.prompts import Prompt
+    from lab.experiment.unit import Task, Unit, run_unit
+    from lab.experiment.world import World
+    from ttsvar_core.extractors.latent_pool import LatentPool
+
+    model = make_tiny_model(schedule="1 2 3 3 4 4 6")
+    encoder, schedule, plan = TokenizerExtractor(model, "Pool"), model.schedule(), tts_var(1, 7)
+
+    class Encoded:
+        name, range = "encoded", (0.0, 1.0)
+
+        def score(self, images, prompt):
+            return encoder.describe(images).mean(dim=1)
+
+    extractors = {"pool": LatentPool(), "encoder": encoder}
+    world = World(model, lambda prompt: make_conditioning(), {"encoded": Encoded()}, extractors, schedule, model.config.sampling)
+    arms = tuple(Arm(name, plan, name) for name in extractors)
+    ran = run_unit(Task(lambda: world, arms, Unit(Prompt("a tiny prompt"), 0, 0)))["arms"]
+    once = Look(counted(encoder.describe, torch.rand(1, 12, 12, 3)))
+    for name, look in (("pool", NOTHING), ("encoder", once)):
+        expected = Search(model.config, plan, schedule, (2,) * 7, 3, look, once)
+        assert ran[name]["cost"] == expected.total._asdict() and expected.parts["reward"] == 7 * once.each > 0
+
+
 # Bytes ----------------------------------------------------------------------------------------------------------------
 
 

@@ -162,12 +162,12 @@ def counted(function: Callable[..., Any], *given: Any) -> int:
 
 
 def extractor_look(extractor: FeatureExtractor, image: Tensor) -> Look:
-    """What an extractor takes, counted on one picture (1, H, W, 3)."""
+    """What an extractor takes, counted on one finished picture (1, H, W, 3)."""
     return Look(counted(extractor.describe, image)) if extractor.looks_at == "images" else NOTHING
 
 
 def reward_look(reward: Reward, image: Tensor, prompt: str) -> Look:
-    """What a reward takes, counted on one picture (1, H, W, 3) under a prompt that it has read before."""
+    """What a reward takes, counted on one finished picture (1, H, W, 3) under a prompt that it has read before."""
     return Look(counted(reward.score, image, prompt))
 
 
