@@ -22,6 +22,7 @@ from ttsvar_core.costs import (
     decoder_flops,
     extractor_look,
     looking_bytes,
+    reward_look,
     scale_flops,
     shared_cache_tokens,
     showing_bytes,
@@ -244,22 +245,29 @@ def test_n_pictures_cost_n_times_one():
     assert watched.total.decodes == watched.total.scored == 13
 
 
-def test_what_a_search_decodes_and_scores_is_what_is_counted():
+def test_a_whole_search_costs_what_is_counted_while_it_runs():
+    """Text, transformer, sketches, features and rewards: to the last operation."""
     from ttsvar_core.extractors.latent_pool import LatentPool
-    from ttsvar_core.search.run import search as steps
+    from ttsvar_core.search.memory import Sampler
+    from ttsvar_core.search.run import run
 
     class Grey:
-        name, range, seen = "grey", (0.0, 1.0), 0
+        name, range = "grey", (0.0, 1.0)
 
         def score(self, images, prompt):
-            self.seen += len(images)
-            return images.mean(dim=(1, 2, 3))
+            return (images[:, :6, :6].flatten(1) @ torch.ones(108, 1))[:, 0]
 
-    model, reward = make_tiny_model(schedule="1 2 3 3 4 4 6"), Grey()
-    plan, schedule = tts_var(1, 7), model.schedule()
-    found = list(steps(start(model, make_conditioning(), plan.samples, 0, schedule), plan, reward, LatentPool()))
-    expected = Search(model.config, plan, schedule, (2,) * 7, 3).total
-    assert (sum(step.decoded for step in found), reward.seen) == (expected.decodes, expected.scored) == (7, 7)
+    model = make_tiny_model(schedule="1 2 3 3 4 4 6")
+    plan, schedule, reward = tts_var(1, 7), model.schedule(), Grey()
+    sampling, look = model.config.sampling, reward_look(reward, torch.rand(1, 12, 12, 3), "")
+    expected = Search(model.config, plan, schedule, sampling.branches(7), 3, NOTHING, look)
+    assert look.each == 2 * 108 and (expected.total.decodes, expected.total.scored) == (7, 7)
+
+    def whole():
+        state = start(model, make_conditioning(tokens=3), plan.samples, 0, schedule)
+        return run(state, plan, reward, LatentPool(), Sampler(sampling))
+
+    assert counted(whole) == expected.total.flops
 
 
 def test_an_experiments_costs_count_every_network():
