@@ -149,6 +149,7 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 
 def _search(state, plan, reward, extractor, sampling, preview):
     """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
+    from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import sketch
     from ..ttsvar_core.search.memory import Sampler
     from ..ttsvar_core.search.run import run
@@ -156,11 +157,11 @@ def _search(state, plan, reward, extractor, sampling, preview):
     model, schedule = state.model, state.schedule
 
     def load_transformer(scale: int = 0, held: int = 0) -> None:
-        room = host.plan_memory(model, plan, schedule, sampling.guides(), scale)
+        room = host.plan_memory(model, plan, schedule, sampling, scale)
         host.load_transformer(model, max(0.0, room - held), preview != "off")
 
     def decoded(state):
-        host.load_tokenizer(model, host.decoding_memory(state))
+        host.load_tokenizer(model, showing_bytes(state))
         return sketch(state)
 
     def acted(step) -> None:

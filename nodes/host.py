@@ -17,11 +17,13 @@ import comfy.utils
 import folder_paths
 import torch
 
+from ..ttsvar_core import costs
 from ..ttsvar_core.image_model import ImageModel
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..ttsvar_core.config import Sampling
     from ..ttsvar_core.scales import ScaleSchedule
     from ..ttsvar_core.search.plan import Plan
     from ..ttsvar_core.state import SearchState
@@ -225,35 +227,36 @@ def _whole(network: torch.nn.Module, device: torch.device, offload: torch.device
     return comfy.model_patcher.ModelPatcher(Network(network), load_device=device, offload_device=offload)
 
 
-def load_transformer(model: HostedModel, memory: float = 0.0, preview: bool = False) -> None:
+def load_transformer(model: HostedModel, memory: float = 0, preview: bool = False) -> None:
     """Bring the transformer to its device, leaving ``memory`` bytes for keys, values and activations.
 
     With ``preview`` the tokenizer as well: brought first and named beside it, it stays where both do not fit whole, and the
     transformer's layers are streamed instead.
     """
-    from ..ttsvar_core.decoding import decoding_bytes
     from ..ttsvar_core.inspect.preview import largest_cells
 
     patchers = [model.patcher]
     if preview:
-        memory = max(memory, decoding_bytes(model.config.tokenizer, (largest_cells(model),) * 2))
+        memory = max(memory, costs.decoding_bytes(model.config.tokenizer, (largest_cells(model),) * 2))
         load_tokenizer(model, memory)
         patchers.append(model.tokenizer_patcher)
     comfy.model_management.load_models_gpu(patchers, memory_required=memory)
     _settle(model.transformer, model.patcher.load_device)
 
 
-def load_tokenizer(model: HostedModel, memory: float = 0.0) -> None:
+def load_tokenizer(model: HostedModel, memory: float = 0) -> None:
     """Bring the tokenizer to its device."""
     comfy.model_management.load_models_gpu([model.tokenizer_patcher], memory_required=memory, force_full_load=True)
 
 
 @contextmanager
-def running(*things: Any, memory: float = 0.0) -> Iterator[None]:
-    """Networks of hosted things on their device; every forward pass of theirs first looks whether the user wants to stop."""
+def running(*things: Any, images: torch.Tensor | None = None) -> Iterator[None]:
+    """Networks of hosted things on their device, with room to look at ``images``; every forward pass of theirs first looks whether
+    the user wants to stop."""
     patchers = [patcher for thing in things for patcher in getattr(thing, "patchers", ())]
     if patchers:
-        comfy.model_management.load_models_gpu(patchers, memory_required=memory, force_full_load=True)
+        room = 0 if images is None else costs.looking_bytes(len(images))
+        comfy.model_management.load_models_gpu(patchers, memory_required=room, force_full_load=True)
     networks = [patcher.model.module for patcher in patchers]
     hooks = [network.register_forward_pre_hook(lambda *_: check_interrupt()) for network in networks]
     try:
@@ -272,12 +275,12 @@ class InTurn:
 
     def score(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
         """As the reward's own."""
-        with running(self._inner, memory=looking_memory(images)):
+        with running(self._inner, images=images):
             return self._inner.score(images, prompt)
 
     def describe(self, seen: torch.Tensor) -> torch.Tensor:
         """As the extractor's own."""
-        with running(self._inner, memory=looking_memory(seen)):
+        with running(self._inner, images=seen):
             return self._inner.describe(seen)
 
     def __getattr__(self, name: str) -> Any:
@@ -297,55 +300,25 @@ def to_image(images: torch.Tensor) -> torch.Tensor:
     return images.to(device=comfy.model_management.intermediate_device(), dtype=torch.float32)
 
 
-def sampling_memory(state: SearchState, through: int, guided: bool) -> float:
-    """Bytes that sampling through a scale needs beside the weights and what lies on the device: keys and values, activations,
-    logits."""
-    scales = range(state.next_scale, min(through + 1, len(state.schedule)))
-    needed = max((_scale_memory(state.model, state.schedule, scale, state.samples, guided) for scale in scales), default=0.0)
-    return max(0.0, needed - _resident(state))
+def sampling_memory(state: SearchState, through: int, sampling: Sampling) -> int:
+    """Bytes that sampling through a scale needs beside the weights and what lies on the device already."""
+    branches = enumerate(sampling.branches(min(through + 1, len(state.schedule))))
+    needed = [costs.sampling_bytes(state.model, state.schedule, scale, state.samples, count) for scale, count in branches]
+    return max(0, max(needed[state.next_scale :], default=0) - _resident(state))
 
 
-def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, guided: bool, scale: int = 0) -> float:
-    """Bytes that the dearest of a plan's scales from ``scale`` on needs beside the weights."""
-    scales = range(scale, len(schedule))
-    return max(_scale_memory(model, schedule, scale, plan.running(scale), guided) for scale in scales)
+def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, sampling: Sampling, first: int = 0) -> int:
+    """Bytes that the dearest of a plan's scales from ``first`` on needs beside the weights."""
+    branches = enumerate(sampling.branches(len(schedule)))
+    needed = [costs.sampling_bytes(model, schedule, scale, plan.running(scale), count) for scale, count in branches]
+    return max(needed[first:])
 
 
-def _resident(state: SearchState) -> float:
+def _resident(state: SearchState) -> int:
     """Bytes of the living samples' keys and values that lie on the device."""
-    from ..ttsvar_core.search.memory import cache_bytes
-
     if not state.cache or not state.cache.chunks or state.cache.chunks[0].keys[0].device.type != torch_device().type:
-        return 0.0
-    return float(state.samples * cache_bytes(state.model, state.schedule, state.last_scale, state.cache.branches))
-
-
-def _scale_memory(model: HostedModel, schedule: ScaleSchedule, scale: int, samples: int, guided: bool) -> float:
-    from ..ttsvar_core.search.memory import cache_bytes
-
-    sizes, branches = model.config.transformer, 2 if guided else 1
-    itemsize = model.transformer.dtype.itemsize
-    per_token = sizes.embed_dim * 4 * 4 + sizes.mlp_dim * itemsize * 2 + sizes.bits_per_token * 2 * 4
-    activations = schedule.tokens[scale] * branches * per_token
-    return float(samples * (cache_bytes(model, schedule, scale, branches) + activations))
-
-
-def decoding_memory(state: SearchState, tile: int = 0) -> float:
-    """Bytes that decoding a state needs: one image's feature maps in the decoder, of the whole or of a tile (whose pictures are
-    put together elsewhere), and all images twice, single and joined."""
-    from ..ttsvar_core.decoding import decoding_bytes
-
-    cells, tokenizer = tuple(state.features.shape[-2:]), state.model.config.tokenizer
-    if tile:
-        side = max(1, tile // tokenizer.patch_size)
-        return float(decoding_bytes(tokenizer, (min(cells[0], side), min(cells[1], side))))
-    pictures = state.samples * cells[0] * cells[1] * tokenizer.patch_size**2 * 3 * torch.float32.itemsize
-    return float(decoding_bytes(tokenizer, cells) + 2 * pictures)
-
-
-def looking_memory(images: torch.Tensor | None) -> float:
-    """Bytes a reward or extractor needs to look at images (a vision transformer's activations, a generous 64 MiB each)."""
-    return 0.0 if images is None else min(len(images), 32) * 64 * 2.0**20
+        return 0
+    return state.samples * costs.cache_bytes(state.model, state.schedule, state.last_scale, state.cache.branches)
 
 
 def put_cache(state: SearchState, policy: str) -> SearchState:

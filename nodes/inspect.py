@@ -47,7 +47,7 @@ class InspectState(io.ComfyNode):
         from ..ttsvar_core.inspect.canvas import to_tensor
 
         images = decoded(state, whole=whole_size)
-        with host.running(extractor, memory=host.looking_memory(images)):
+        with host.running(extractor, images=images):
             sheets = [host.to_image(to_tensor(picture)) for picture in drawings(state, images, extractor)]
         return io.NodeOutput(*sheets, words.describe(state), ui=Pictures(sheets, cls))
 

@@ -93,7 +93,7 @@ class ScaleStepSampler(io.ComfyNode):
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1)
-        host.load_transformer(state.model, host.sampling_memory(state, through, drawn.guides(state.next_scale)), _wanted(preview))
+        host.load_transformer(state.model, host.sampling_memory(state, through, drawn), _wanted(preview))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         return io.NodeOutput(host.put_cache(state, cache_policy))
@@ -166,10 +166,11 @@ class DecodeState(io.ComfyNode):
 
 def decoded(state, tile: int = 0, whole: bool = False):
     """The images (P, H, W, 3) of a state, in the host's place: at the size sampled so far or whole, in tiles of so many pixels."""
+    from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import decode, sketch
 
     host.check_interrupt()
-    host.load_tokenizer(state.model, host.decoding_memory(state, tile))
+    host.load_tokenizer(state.model, showing_bytes(state, tile, whole))
     return host.to_image((decode if whole else sketch)(state, tile=tile))
 
 

@@ -42,7 +42,7 @@ class RewardScorer(io.ComfyNode):
 
         check_prompt(reward, state.conditioning.prompt)
         images = decoded(state)
-        with host.running(reward, memory=host.looking_memory(images)):
+        with host.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
         return io.NodeOutput(state, list(state.scores_at(state.last_scale)))
 
@@ -143,7 +143,7 @@ class ScoreImages(io.ComfyNode):
         from ..ttsvar_core.search.resample import top_k
 
         check_prompt(reward, prompt)
-        with host.running(reward, memory=host.looking_memory(images)):
+        with host.running(reward, images=images):
             scores = reward.score(images[..., :3].float(), prompt).float().cpu()
         order = top_k(scores, len(scores)).tolist()
         lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(order)]

@@ -48,7 +48,7 @@ class ClusterSelector(io.ComfyNode):
         stage = Cluster(state.last_scale, keep)
         looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
         images = decoded(state) if looks else None
-        with host.running(extractor, memory=host.looking_memory(images)):
+        with host.running(extractor, images=images):
             state, selection = act(state, stage, extractor=extractor, images=images)
         return io.NodeOutput(state, selection.reason)
 

@@ -53,5 +53,5 @@ def test_adding_a_stage_touches_two_files(copy):
     python(copy, "-m", "ttsvar_core", "generate", "a photo of a red circle", "--plan", "plan.json", "--out", "out")
     report = json.loads((copy / "out" / "report.json").read_text(encoding="utf-8"))
     assert [one["samples"] for one in report["scales"]] == [4] * 5 + [2] * 5 + [1] * 3
-    assert report["plan"]["stages"] == stages[:1] + [report["plan"]["stages"][1]]
+    assert report["plan"]["stages"] == [stages[0], {**stages[1], "potential": "value", "lambda": 10.0, "scheme": "multinomial"}]
     assert report["scales"][4]["reason"] == "2 of 4, unseen" and report["decodes"] == 2

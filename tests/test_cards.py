@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lab.benchmark import cards
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
-from ttsvar_core.config import PRESETS
-from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoding_bytes
+from ttsvar_core.config import PRESETS, Sampling
+from ttsvar_core.costs import decoding_bytes
+from ttsvar_core.decoding import decode, decode_features, decode_tiled
 from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
@@ -210,7 +211,7 @@ def test_a_preview_keeps_the_tokenizer_beside_the_transformer(pack):
 def test_keys_and_values_on_the_card_are_not_asked_for_again(pack, monkeypatch):
     host = host_of(pack)
     state = sample(start(make_tiny_model(), make_conditioning(), 2, 0), 2)
-    with_cache, without = (host.sampling_memory(one, 4, True) for one in (state, state.without_cache()))
+    with_cache, without = (host.sampling_memory(one, 4, Sampling(guidance=2.0)) for one in (state, state.without_cache()))
     assert with_cache == without - state.cache.nbytes > 0
     asked, generate = [], sys.modules[pack.nodes["TTSVAR_Generate"].__module__]
     monkeypatch.setattr(host, "load_transformer", lambda model, memory, preview: asked.append(memory))

@@ -21,11 +21,10 @@ from tiny_models import make_conditioning, make_tiny_model
 from lab.experiment.arms import Arm, Setting
 from lab.experiment.definitions import EXPERIMENTS, build
 from lab.experiment.engines import WorkerDied, one_thread, opened
-from lab.experiment.flops import decode_flops, plan_cost, scale_flops
 from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
 from lab.experiment.walk import walk
 from ttsvar_core.search.memory import Sampler
-from ttsvar_core.search.plan import best_of_n, importance_sampling, tts_var
+from ttsvar_core.search.plan import best_of_n, importance_sampling
 from ttsvar_core.search.run import run
 from ttsvar_core.state import start
 
@@ -298,36 +297,6 @@ def test_ray_starts_a_cluster_of_its_own_and_hands_errors_on():
         with pytest.raises(ValueError, match="math domain"):
             list(engine(math.sqrt, [4.0, -1.0]))
         assert sorted(engine(math.sqrt, [4.0, 9.0])) == [2.0, 3.0]
-
-
-def test_operations_agree_with_a_count_while_running(world):
-    """Counted from shapes = counted by PyTorch while one sample runs, attention included."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from ttsvar_core.sampling import sample
-
-    conditioning = world.encode("a prompt")
-    state = start(world.model, conditioning, 1, 0)
-    for scale in range(len(world.schedule)):
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            state = sample(state, scale)
-        predicted = scale_flops(world.model.config, world.schedule, scale, len(conditioning.text), branches=2)
-        head_norm = 2 * 2 * 2 * world.model.config.transformer.embed_dim**2  # once per scale and branch, for any batch
-        assert counter.get_total_flops() - head_norm == predicted
-
-
-def test_cost_of_a_plan_counts_samples_that_run_decode_and_score(world):
-    scales = len(world.schedule)
-    config, schedule, sampling = world.model.config, world.schedule, world.model.config.sampling
-    one = plan_cost(config, best_of_n(1), schedule, sampling, 3, on_images=False)
-    four = plan_cost(config, best_of_n(4), schedule, sampling, 3, on_images=False)
-    assert four.flops == pytest.approx(4 * one.flops, rel=1e-12)
-    assert (one.token_forwards, one.decodes, one.scored) == (schedule.total_tokens, 1, 1)
-    search = tts_var(1, scales)
-    blind, seeing = (plan_cost(config, search, schedule, sampling, 3, on_images) for on_images in (False, True))
-    assert blind.described == seeing.described == seeing.decodes - blind.decodes == 8 + 6
-    assert seeing.flops - blind.flops == pytest.approx(14 * decode_flops(config, schedule))
 
 
 def _wait(ready, seconds: float = 120) -> None:

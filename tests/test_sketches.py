@@ -8,7 +8,7 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from lab.benchmark.sketches import rank_agreement
 from ttsvar_core.config import PRESETS, TokenizerConfig
-from ttsvar_core.decoding import decode, sketch, sketch_cells
+from ttsvar_core.decoding import decode, sketch
 from ttsvar_core.sampling import sample
 from ttsvar_core.scales import official
 from ttsvar_core.state import start
@@ -22,11 +22,11 @@ def model_trained_down_to(side, **more):
 
 def test_sketches_of_the_2b_model_have_the_grid_sampled_so_far_and_at_least_sixteen_cells():
     schedule, config = official(1.0, "1M"), PRESETS["2b"]
-    sides = [sketch_cells(config, schedule, scale)[0] for scale in range(13)]
+    sides = [config.sketch_cells(schedule, scale)[0] for scale in range(13)]
     assert sides == [16, 16, 16, 16, 16, 16, 16, 20, 24, 32, 40, 48, 64]
-    patchified = [sketch_cells(PRESETS["8b"], schedule, scale)[0] for scale in (2, 6, 9, 12)]
+    patchified = [PRESETS["8b"].sketch_cells(schedule, scale)[0] for scale in (2, 6, 9, 12)]
     assert patchified == [32, 32, 64, 128]  # twice the grid, at half the stride
-    wide = [sketch_cells(config, official(2.0, "1M"), scale) for scale in (2, 5, 6, 12)]
+    wide = [config.sketch_cells(official(2.0, "1M"), scale) for scale in (2, 5, 6, 12)]
     assert wide == [(30, 15), (30, 15), (30, 15), (90, 45)]  # 22x11 are fewer than 256 cells
 
 

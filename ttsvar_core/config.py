@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from .scales import ScaleSchedule, official
+from .scales import Grid, ScaleSchedule, official
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if 2 ** int(math.log2(self.patch_size)) != self.patch_size or 2 ** (len(self.ch_mult) - 1) < self.patch_size:
             raise ValueError(f"A stride of {self.patch_size} does not fit {len(self.ch_mult)} resolutions.")
+
+    def upsamples(self, level: int) -> bool:
+        """Whether the decoder's level (0 is the finest) ends in an upsampling."""
+        return 1 <= level <= math.log2(self.patch_size)
 
 
 class StepSampling(NamedTuple):
@@ -143,6 +147,10 @@ class Sampling:
         guided = tuple(self.at(place).guidance for place in range(scale + 1))
         return replace(self, guidance=guided + (1.0,) * (scales - scale - 1))
 
+    def branches(self, scales: int) -> tuple[int, ...]:
+        """Guidance branches that run each of ``scales``: two until guidance has ended for good."""
+        return tuple(2 if self.guides(scale) else 1 for scale in range(scales))
+
 
 def _values(value: PerScale) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)
@@ -186,6 +194,14 @@ class ModelConfig:
     def schedule(self, height_over_width: float = 1.0, pixel_budget: str = "1M") -> ScaleSchedule:
         """The schedule for an aspect ratio and pixel budget; a model with a schedule of its own always uses that one."""
         return self.own_schedule or official(height_over_width, pixel_budget)
+
+    def sketch_cells(self, schedule: ScaleSchedule, scale: int) -> Grid:
+        """The grid of tokenizer cells that sketches are decoded at after ``scale``: that of the first scale from there on whose
+        picture has at least the area of the smallest that the tokenizer was trained on."""
+        smallest = (self.tokenizer.smallest_side // self.tokenizer.patch_size) ** 2
+        side = 2 if self.transformer.apply_spatial_patchify else 1
+        grids = [(side * height, side * width) for height, width in schedule.grids[max(0, scale) :]]
+        return next((grid for grid in grids if math.prod(grid) >= smallest), grids[-1])
 
     @property
     def pixels_per_token(self) -> int:

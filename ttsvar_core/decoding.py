@@ -5,7 +5,6 @@ Tiles trade exactness for memory; the tests state the error they make.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,12 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .bsq.autoencoder import upsamples
-from .bsq.bits import average, cell_grid
-from .config import ModelConfig, TokenizerConfig
+from .bsq.bits import average
 from .image_model import ImageModel
 from .out_of_memory import first_that_fits
-from .scales import Grid, ScaleSchedule
 from .state import SearchState
 from .threads import threads_for
 
@@ -33,16 +29,8 @@ def sketch(state: SearchState, tile: int = 0) -> Tensor:
     the cost; not below the smallest pictures the tokenizer was trained on, and whole once all scales are sampled. ``tile`` as in
     `decode`.
     """
-    return _decoded(state.model, average(state.features, sketch_cells(state.model.config, state.schedule, state.last_scale)), tile)
-
-
-def sketch_cells(config: ModelConfig, schedule: ScaleSchedule, scale: int) -> Grid:
-    """The grid of tokenizer cells that sketches are decoded at after ``scale``: that of the first scale from there on whose
-    picture has at least the area of the smallest that the tokenizer was trained on."""
-    smallest = (config.tokenizer.smallest_side // config.tokenizer.patch_size) ** 2
-    patchify = config.transformer.apply_spatial_patchify
-    grids = [cell_grid(grid, patchify) for grid in schedule.grids[max(0, scale) :]]
-    return next((grid for grid in grids if math.prod(grid) >= smallest), grids[-1])
+    cells = state.model.config.sketch_cells(state.schedule, state.last_scale)
+    return _decoded(state.model, average(state.features, cells), tile)
 
 
 def decode(state: SearchState, tile: int = 0) -> Tensor:
@@ -106,20 +94,6 @@ def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     return images
 
 
-def decoding_bytes(config: TokenizerConfig, cells: Grid) -> int:
-    """Bytes alive at once, beside the weights, while one picture of a grid of ``cells`` is decoded.
-
-    What is held at a level's first convolution (a block's input, that normalised, a copy of it in the layout convolutions take,
-    and the output) and at its upsampling (the level's input and last output, then the enlarged one, its copy and the output).
-    """
-    area, width, most = math.prod(cells), config.base_ch * config.ch_mult[-1], 0
-    for index, multiple in reversed(list(enumerate(config.ch_mult))):
-        before, width = width, config.base_ch * multiple
-        most = max(most, area * (3 * before + width))
-        if upsamples(config, index):
-            most = max(most, area * (before + width) + 4 * area * 3 * width)
-            area *= 4
-    return most * torch.float32.itemsize
 
 
 def tile_cells(model: ImageModel, pixels: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import cell_grid, empty_features
 from ttsvar_core.config import PRESETS, ModelConfig
-from ttsvar_core.decoding import decoding_bytes
+from ttsvar_core.costs import cache_tokens, decoding_bytes, token_bytes
 from ttsvar_core.infinity import attention
 from ttsvar_core.infinity.cache import Chunk, KVCache
 from ttsvar_core.infinity.model import Infinity, TextContext
@@ -138,14 +138,9 @@ def need(name: str, pixels: str, n: int) -> Need:
     config, schedule = PRESETS[name], official(1.0, pixels)
     plan = tts_var(n, len(schedule))
     running = [plan.running(scale) for scale in range(len(schedule))]
-    size = config.transformer
-    per_token = size.depth * 2 * 2 * size.embed_dim * 2
-    held, most = 0, 0
-    for scale, tokens in enumerate(schedule.tokens[:-1]):
-        held += tokens
-        most = max(most, held * running[scale])
+    most = max(samples * cache_tokens(schedule, scale) for scale, samples in enumerate(running))
     working = working_bytes(config, pixels, running, torch.bfloat16)
-    return Need(in_bfloat16(config), most * per_token, working, whole_decoding_bytes(config, pixels))
+    return Need(in_bfloat16(config), most * token_bytes(config.transformer, 2, 2), working, whole_decoding_bytes(config, pixels))
 
 
 def in_bfloat16(config: ModelConfig) -> float:

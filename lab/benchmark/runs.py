@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsvar_core.decoding import decode
+from ttsvar_core import costs
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.rng import selection_generator
@@ -23,7 +23,6 @@ from ttsvar_core.search.plan_file import from_json, to_json
 from ttsvar_core.search.run import Result, Step, run
 from ttsvar_core.state import SearchState, start
 
-from . import count
 from .clock import Stages, copy_bandwidth, machine, matmul_ceiling, peak_memory
 
 SEED = 1
@@ -39,10 +38,10 @@ class Watch:
         self.decoded = {"decode": 0, "decode_for_selection": 0}
 
     def decode(self, state: SearchState) -> Tensor:
-        """As `decoding.decode`, timed apart where the pictures are not finished."""
+        """As `decoding.sketch`, timed apart where the pictures are not finished."""
         stage = "decode" if state.finished else "decode_for_selection"
         self.decoded[stage] += state.samples
-        return self.stages.timed(stage, decode)(state)
+        return self.stages.timed(stage, sketch)(state)
 
     def acted(self, step: Step) -> None:
         """Selecting is told by the search, the extractor's time included."""
@@ -104,18 +103,17 @@ def report(
     result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor)
     tokens_of_text = len(result.state.conditioning.text)
     running = [plan.running(scale) for scale in range(len(schedule))]
-    branches = 2 if model.config.sampling.guides() else 1
+    branches = model.config.sampling.branches(len(schedule))
     config, size = model.config.transformer, dtype.itemsize
-    by_scale = count.transformer_flops(config, schedule, running, tokens_of_text, branches)
-    raw_by_scale = count.transformer_flops(config, schedule, [1] * len(schedule), tokens_of_text, branches)
-    traffic = count.traffic_bytes(config, schedule, running, branches, size)
-    formula = count.cache_bytes(config, schedule, running, result.state.lineage, branches, size)
-    decoder = count.decoder_flops(model.config.tokenizer, tuple(result.state.features.shape[-2:]))
-    flops = {
-        "text": count.text_flops(config, tokens_of_text),
-        "transformer": sum(by_scale),
-        "decode": decoder * sum(watch.decoded.values()),
-    }
+    image = result.images[:1]
+    looks = costs.extractor_look(extractor, image), costs.reward_look(reward, image, conditioning.prompt)
+    search, alone_search = (
+        costs.Search(model.config, planned, schedule, branches, tokens_of_text, *looks) for planned in (plan, raw())
+    )
+    by_scale, flops = [one.transformer for one in search.scales], search.parts
+    traffic = costs.traffic_bytes(config, schedule, running, branches[-1], size)
+    each = costs.token_bytes(config, branches[-1], size)
+    formula = [tokens * each for tokens in costs.shared_cache_tokens(schedule, running, result.state.lineage)]
     seconds = _by_stage(watch.stages.seconds)
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
     return {
@@ -145,7 +143,8 @@ def report(
         "overhead_share": sum(seconds[stage] for stage in OVERHEAD) / seconds["total"],
         "ratio_to_raw": _generation(seconds) / _generation(_by_stage(alone.stages.seconds)),
         "ratio_to_raw_with_looking": seconds["total"] / _by_stage(alone.stages.seconds)["total"],
-        "ratio_to_raw_flops": sum(by_scale) / sum(raw_by_scale),
+        "ratio_to_raw_flops": flops["transformer"] / alone_search.parts["transformer"],
+        "ratio_to_raw_flops_with_looking": search.total.flops / alone_search.total.flops,
         "ratio_to_raw_tokens": sum(n * t for n, t in zip(running, schedule.tokens, strict=True)) / sum(schedule.tokens),
         "peak_cache_bytes": result.report["peak_cache_bytes"],
         "formula_cache_bytes": max(formula),

@@ -29,7 +29,7 @@ def curves(rows: dict[str, list[ArmRow]], metrics: tuple[str, ...], axis: str) -
         for colour, (label, arms) in zip(COLOURS, rows.items(), strict=False):
             where = [_place(arm, axis) for arm in arms]
             _band(panel, where, [arm.metrics[metric] for arm in arms], colour, label)
-        titles = {"samples": "N", "images": "token-forwards, in whole images", "flops": "GFLOP, decodes included"}
+        titles = {"samples": "N", "images": "token-forwards, in whole images", "flops": "GFLOP, of every network that runs"}
         _dress(panel, titles[axis], metric, log=True)
     panels[0].legend(frameon=False, fontsize=8)
     return _png(figure)

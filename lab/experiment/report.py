@@ -59,7 +59,8 @@ def _preamble(results: dict[str, Any]) -> Section:
         "",
         f"{len(prompts)} prompts, {len(numbers)} seeds each, on {world['model']} ({world['fingerprint'][:8]}), searching by "
         f"{world['metrics'][0]}. Brackets hold {CONFIDENCE:.0%} bootstrap intervals over prompts. Comparisons are paired: equal "
-        "prompt, equal seed. Operations are counted from shapes; one image stands for the token-forwards of one image."
+        "prompt, equal seed. Operations are those of transformer, decodes, extractor and reward; one image stands for the "
+        "token-forwards of one image."
         + drawn,
     )
 

@@ -16,7 +16,7 @@ POTENTIAL_KINDS = ("value", "max", "sum", "diff")
 class ArmRow(NamedTuple):
     """One arm: its metrics' means over prompts, the mean score of all its survivors, and what it costs.
 
-    images: token-forwards in whole images. flops: with decodes, mean over prompts."""
+    images: token-forwards in whole images. flops: of every network that runs, mean over prompts."""
 
     name: str
     metrics: dict[str, Interval]

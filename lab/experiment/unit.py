@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from ttsvar_core.costs import Cost, Search, extractor_look, reward_look
 from ttsvar_core.reading import finite, whole
 
 from .arms import Arm
-from .flops import Cost, plan_cost
 from .layout import Layout
 from .prompts import Prompt
-from .walk import Finished, walk
+from .walk import Finished, named, walk
 from .world import VERDICT, World
 
 
@@ -54,13 +54,16 @@ def run_unit(task: Task) -> dict[str, Any]:
         conditioning = world.encode(prompt.text)
         finished = walk(world, conditioning, seed, task.arms)
     measured: dict[tuple[str, int], dict] = {}
-    arms = {}
+    arms, image = {}, next(iter(finished.values())).images[:1]
+    extractors = cache(lambda name: extractor_look(named(world.extractors, name), image))
+    rewards = cache(lambda name: reward_look(named(world.rewards, name), image, prompt.text))
     for arm in task.arms:
         record = _record(world, prompt, arm, finished[arm.name], measured)
-        looks = world.extractors[arm.extractor or next(iter(world.extractors))].looks_at
-        text = max(1, len(conditioning.text))
-        cost = plan_cost(world.model.config, arm.plan, world.schedule, world.sampling, text, looks == "images")
-        arms[arm.name] = {**record, "cost": cost._asdict()}
+        cost = Search(
+            world.model.config, arm.plan, world.schedule, world.sampling.branches(len(world.schedule)),
+            max(1, len(conditioning.text)), extractors(arm.extractor), rewards(arm.reward),
+        )
+        arms[arm.name] = {**record, "cost": cost.total._asdict()}
         if task.layout:
             task.layout.save(arm.name, task.unit.place, task.unit.number, prompt, finished[arm.name].images[record["best"]])
     return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}

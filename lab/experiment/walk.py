@@ -101,10 +101,10 @@ def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm
     sampler = SharedSampler(world.sampling, memory=Memory(2 * scales))
     pictures, scores = Memory(scales), Memory(2 * scales)
     for arm in sorted((arm for arm in arms if arm.name not in rows_of), key=lambda arm: (arm.plan.samples, str(arm.plan.stages))):
-        reward = SharedReward(_named(world.rewards, arm.reward), scores)
+        reward = SharedReward(named(world.rewards, arm.reward), scores)
         state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
         result = run(
-            state, arm.plan, reward, _named(world.extractors, arm.extractor), sampler,
+            state, arm.plan, reward, named(world.extractors, arm.extractor), sampler,
             lambda state: pictures.get(past(state), lambda: sketch(state)),
         )
         done[arm.name] = Finished(result.state, result.images, result.scores)
@@ -124,7 +124,7 @@ def _pooled(arms: list[Arm]) -> dict[str, str]:
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}
 
 
-def _named(things, name: str):
+def named(things, name: str):
     """The one called ``name``; the first one for an empty name. Raises ValueError for a name that is not there."""
     if name and name not in things:
         raise ValueError(f"an arm asks for {name!r}; this world has {', '.join(things)}")

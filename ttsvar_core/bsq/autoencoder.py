@@ -137,11 +137,6 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(self.mid(h))))
 
 
-def upsamples(config: TokenizerConfig, index: int) -> bool:
-    """Whether the decoder's level ``index`` (0 is the finest) ends in an upsampling."""
-    return 1 <= index <= math.log2(config.patch_size)
-
-
 class Decoder(nn.Module):
     """Features (B, codebook_dim, h, w) -> images (B, 3, h * stride, w * stride), not clamped."""
 
@@ -158,7 +153,7 @@ class Decoder(nn.Module):
                 blocks.append(ResidualBlock(width, width_out, operations))
                 width = width_out
             level = Level(blocks)
-            if upsamples(config, index):
+            if config.upsamples(index):
                 level.upsample = Upsample(width, operations)
             levels.append(level)
         self.up = nn.ModuleList(reversed(levels))

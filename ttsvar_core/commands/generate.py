@@ -197,15 +197,10 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
 
     scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass.
     """
-    from ..search.plan import OFFICIAL_SCALES, PLANS, with_potential, with_survivors
-    from ..search.plan_file import load_plan
+    from ..search.plan import OFFICIAL_SCALES, with_potential, with_survivors
+    from ..search.plan_file import named_plan
 
-    if args.plan in PLANS:
-        plan = PLANS[args.plan](args.n, scales or OFFICIAL_SCALES)
-    elif Path(args.plan).is_file():
-        plan = load_plan(args.plan)
-    else:
-        raise ValueError(f"--plan: no plan {args.plan!r}; write one of {', '.join(PLANS)} or the name of a JSON file.")
+    plan = named_plan(args.plan, args.n, scales or OFFICIAL_SCALES)
     if args.schedule and scales and len(args.schedule) != scales:
         raise ValueError(f"--schedule lists survivors for {len(args.schedule)} scales and the model runs {scales}; one for each")
     if args.schedule and (scales or len(args.schedule) == OFFICIAL_SCALES):

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from ..config import Sampling
-from ..image_model import ImageModel
+from ..costs import cache_bytes
 from ..out_of_memory import empty_cache, is_out_of_memory
 from ..sampling import branches_needed, sample
-from ..scales import ScaleSchedule
 from ..state import SearchState
 
 MEBI = 2**20
@@ -24,19 +23,6 @@ MEBI = 2**20
 
 class OutOfMemory(RuntimeError):
     """Not even one sample at a time fits; the message says what would."""
-
-
-def cache_bytes(
-    model: ImageModel, schedule: ScaleSchedule, through: int, branches: int = 2, float8: bool = False
-) -> int:
-    """Bytes of keys and values one sample holds after scale `through` with `branches` guidance branches.
-
-    Two (keys, values) per layer, of the model's width and precision (or one byte), for every token so far; the last scale
-    stores none.
-    """
-    config = model.config.transformer
-    tokens = sum(schedule.tokens[: min(through + 1, len(schedule) - 1)])
-    return 2 * config.depth * branches * tokens * config.embed_dim * (1 if float8 else model.transformer.dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -64,7 +50,8 @@ class Sampler:
         """Raise ValueError for settings the model cannot take, and for a cap too small for a single sample."""
         sampling, last = self.settings(state), len(state.schedule) - 1
         sampling.check(state.model.config.transformer.depth, range(state.next_scale, last + 1))
-        least = cache_bytes(state.model, state.schedule, last, 2 if sampling.guides() else 1, self.float8_cache)
+        branches = sampling.branches(last + 1)
+        least = max(cache_bytes(state.model, state.schedule, at, count, self.float8_cache) for at, count in enumerate(branches))
         if self.max_cache_bytes is not None and self.max_cache_bytes < least:
             raise ValueError(
                 f"keys and values are capped at {self.max_cache_bytes / MEBI:.2f} MiB and one sample of this schedule needs "

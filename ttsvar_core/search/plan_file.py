@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from .plan import STAGES, Plan, Stage, scored_at
+from .plan import PLANS, STAGES, Plan, Stage, scored_at
 
 MAX_COUNT = 2**16  # samples or scales that a plan in a file may name
 _FIRST_VERSION = {"cluster": "cluster", "potential": "resample"}  # its selectors and the stages they are now
@@ -106,3 +106,12 @@ def load_plan(path: str | Path) -> Plan:
 
     with refusing(path, "Correct it as save_plan writes them, or choose another."):
         return from_json(parse_json(read_text(path)))
+
+
+def named_plan(name: str, n: int, scales: int) -> Plan:
+    """A plan by its name, for ``n`` and a schedule of ``scales``, or the one in a JSON file. Raises ValueError for neither."""
+    if name in PLANS:
+        return PLANS[name](n, scales)
+    if Path(name).is_file():
+        return load_plan(name)
+    raise ValueError(f"--plan: no plan {name!r}; write one of {', '.join(PLANS)} or the name of a JSON file.")
