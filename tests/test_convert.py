@@ -8,7 +8,7 @@ from checkpoint_files import assert_same_weights, old_spelling, paths, plain_mod
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ttsvar_core.checkpoint import CheckpointError, load_model
+from ttsvar_core.weights import CheckpointError, load_model
 from ttsvar_core.commands.convert import convert
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ttsvar_core
-from ttsvar_core.checkpoint import CheckpointError
+from ttsvar_core.weights import CheckpointError
 from ttsvar_core.infinity.sentencepiece import read_sentencepiece
 from ttsvar_core.infinity.text import Conditioning, encode_prompt, load_text_encoder
 

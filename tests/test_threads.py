@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.weights import load_bundled
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.sampling import decode, sample
 from ttsvar_core.search.state import start

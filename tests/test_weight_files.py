@@ -14,7 +14,7 @@ from checkpoint_files import assert_same_weights, paths, plain_model, weights, w
 from safetensors.torch import load_file, save_file
 
 import ttsvar_core
-from ttsvar_core.checkpoint import CheckpointError, load_model, read_checkpoint
+from ttsvar_core.weights import CheckpointError, load_model, read_checkpoint
 from ttsvar_core.extractors.dinov2 import load_dinov2
 from ttsvar_core.infinity.text import load_text_encoder
 from ttsvar_core.rewards.aesthetic import load_aesthetic

@@ -10,7 +10,7 @@ import argparse
 
 import torch
 
-from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.weights import load_bundled
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward

@@ -79,7 +79,7 @@ def _random(name: str, entry: Any) -> Tensor:
 
 
 def _bundled(device: torch.device, dtype: torch.dtype) -> tuple[ImageModel, Conditioning]:
-    from ttsvar_core.checkpoint import load_bundled
+    from ttsvar_core.weights import load_bundled
     from ttsvar_core.infinity.text import encode_prompt
 
     model, encoder = load_bundled()

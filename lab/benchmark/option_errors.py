@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.weights import load_bundled
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.infinity.text import encode_prompt

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ttsvar_core.checkpoint.fingerprint import Fingerprint
+from ttsvar_core.weights.fingerprint import Fingerprint
 from ttsvar_core.config import Sampling
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.scales import ScaleSchedule
@@ -91,7 +91,7 @@ class WorldFiles:
     def _models(self) -> tuple[ImageModel, Any]:
         import torch
 
-        from ttsvar_core.checkpoint import load_bundled, load_model
+        from ttsvar_core.weights import load_bundled, load_model
         from ttsvar_core.infinity.text import load_text_encoder
 
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16

@@ -24,7 +24,7 @@ def world():
     """Model, text encoder, reward, extractor."""
     import torch
 
-    from ttsvar_core.checkpoint import load_bundled
+    from ttsvar_core.weights import load_bundled
     from ttsvar_core.extractors.latent_pool import LatentPool
     from ttsvar_core.rewards.scenes import SceneReward
 

@@ -18,7 +18,7 @@ from test_text import spiece
 from torch import Tensor, nn
 
 import ttsvar_core
-from ttsvar_core.checkpoint import load_model
+from ttsvar_core.weights import load_model
 from ttsvar_core.extractors.dinov2 import load_dinov2
 from ttsvar_core.infinity.text import load_text_encoder
 from ttsvar_core.rewards.aesthetic import load_aesthetic

@@ -7,7 +7,7 @@ import pytest
 from attacks.harness import attack, corruptions, open_it, spoil
 from attacks.kinds import KINDS
 
-from ttsvar_core.checkpoint import CheckpointError
+from ttsvar_core.weights import CheckpointError
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)

@@ -37,11 +37,11 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     """
     import torch
 
-    from ..checkpoint import CheckpointError, read_checkpoint
-    from ..checkpoint.files import release
-    from ..checkpoint.finite import check_finite
-    from ..checkpoint.names import detect_kind, model_tensors
-    from ..checkpoint.write import write_safetensors
+    from ..weights import CheckpointError, read_checkpoint
+    from ..weights.files import release
+    from ..weights.finite import check_finite
+    from ..weights.names import detect_kind, model_tensors
+    from ..weights.write import write_safetensors
 
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target.name} should end in .safetensors.")
@@ -67,7 +67,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
 def _common_dtype(tensors: dict[str, Any], name: str) -> Any:
     import torch
 
-    from ..checkpoint import CheckpointError
+    from ..weights import CheckpointError
 
     found = {tensor.dtype for tensor in tensors.values()}
     if len(found) == 1 and found <= {torch.float32, torch.bfloat16, torch.float16}:
@@ -78,7 +78,7 @@ def _common_dtype(tensors: dict[str, Any], name: str) -> Any:
 
 def _configuration(raw: Any, kind: str, tensors: dict[str, Any]) -> dict[str, Any]:
     """What the loader should know about this file: sizes from the tensors, settings from a JSON file beside it."""
-    from ..checkpoint.shapes import json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
+    from ..weights.shapes import json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
 
     stored = stored_sizes(raw)
     source = stored.get("source", raw.path.name)

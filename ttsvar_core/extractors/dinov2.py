@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, reading, stated
+from ..weights.reading import count_blocks, reading, stated
 from ..rewards.base import CHUNK, SingleNetwork
 from ..rewards.files import Published, Required, WrongWeights, read_config, read_tensors, require
 from ..rewards.layout import HEAD_SIZE, load_published, rename, split_rows

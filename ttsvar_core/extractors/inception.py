@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.finite import finite_floats
+from ..weights.finite import finite_floats
 from ..rewards.base import CHUNK, SingleNetwork
 from ..rewards.files import Published, WrongWeights, read_tensors
 from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoint.reading import read_bytes
+from ..weights.reading import read_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

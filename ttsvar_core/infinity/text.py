@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint.errors import CheckpointError
-from ..checkpoint.reading import count_blocks, read_bytes, read_json, reading, stated
+from ..weights.errors import CheckpointError
+from ..weights.reading import count_blocks, read_bytes, read_json, reading, stated
 from ..threads import threads_for
 
 if TYPE_CHECKING:
@@ -132,10 +132,10 @@ def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
     """The encoder half of the T5 in a folder or file; sizes come from its tensors, the rest from the folder's config.json."""
     from transformers import T5EncoderModel
 
-    from ..checkpoint.files import read_checkpoint
-    from ..checkpoint.finite import finite_floats
-    from ..checkpoint.names import plain_name
-    from ..checkpoint.published import fill_published
+    from ..weights.files import read_checkpoint
+    from ..weights.finite import finite_floats
+    from ..weights.names import plain_name
+    from ..weights.published import fill_published
 
     config = _read_config(path) if path.is_dir() else {}
     content = {plain_name(str(n)): t for n, t in read_checkpoint(path).content.items() if isinstance(t, Tensor)}

@@ -35,7 +35,7 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
     """
     from safetensors.torch import load_file
 
-    from ..checkpoint import load_model
+    from ..weights import load_model
 
     directory = Path(directory)
     golden_path = directory / f"{name}.golden.safetensors"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, reading, section, stated
+from ..weights.reading import count_blocks, reading, section, stated
 from .base import CHUNK, SingleNetwork
 from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
 from .layout import float_stack, linear_stack, load_published, vision_heads

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.reading import reading
+from ..weights.reading import reading
 from .base import CHUNK, Recent, SingleNetwork, placement
 from .clip_layout import VIT_H, ClipNetwork, ClipSizes, build_clip, check_vocabulary
 from .files import Published, WrongWeights, read_config, read_tensors

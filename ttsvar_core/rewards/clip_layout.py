@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, section, stated
+from ..weights.reading import count_blocks, section, stated
 from .files import Published, Required, WrongWeights, require
 from .layout import HEAD_SIZE, load_published, rename, split_rows, vision_heads
 

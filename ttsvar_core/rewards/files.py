@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..checkpoint.errors import CheckpointError
-from ..checkpoint.files import read_checkpoint
-from ..checkpoint.names import plain_name
-from ..checkpoint.reading import read_json
+from ..weights.errors import CheckpointError
+from ..weights.files import read_checkpoint
+from ..weights.names import plain_name
+from ..weights.reading import read_json
 
 WRAPPERS = ("state_dict", "model", "module")
 """Keys under which training code keeps the tensors: open_clip and HPS use the first."""

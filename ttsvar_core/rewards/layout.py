@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.finite import finite_floats
-from ..checkpoint.published import fill_published
+from ..weights.finite import finite_floats
+from ..weights.published import fill_published
 from .files import Published, WrongWeights
 
 log = logging.getLogger(__name__)

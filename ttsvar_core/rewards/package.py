@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.finite import finite_floats
-from ..checkpoint.reading import count_blocks, reading
+from ..weights.finite import finite_floats
+from ..weights.reading import count_blocks, reading
 from .files import WrongWeights, read_tensors, require
 from .image_reward import MEAN, PUBLISHED, STD, TEXT_EPS, ImageReward, ImageRewardModel
 from .layout import HEAD_SIZE

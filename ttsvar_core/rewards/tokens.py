@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint.reading import MAX_CONFIGURATION, read_bytes, reading
+from ..weights.reading import MAX_CONFIGURATION, read_bytes, reading
 from .files import MissingWeights
 
 log = logging.getLogger(__name__)

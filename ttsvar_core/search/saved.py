@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
+from ..weights.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
 from ..config import Sampling, StepSampling
 from ..reading import finite, open_regular, parse_json, whole
 from ..rng import MAX_SEED

@@ -7,7 +7,7 @@ import torch
 from checkpoint_files import assert_same_weights, paths, plain_model, shards, weights, with_config
 from safetensors.torch import save_file
 
-from ttsvar_core.checkpoint import CheckpointError, load_model
+from ttsvar_core.weights import CheckpointError, load_model
 
 
 def refuse(match, transformer=None, tokenizer=None, **options):

@@ -8,9 +8,9 @@ from tiny_models import GOLDEN
 from torch import nn
 
 from ttsvar_core.bsq.autoencoder import Tokenizer
-from ttsvar_core.checkpoint import CheckpointError, RawCheckpoint, load_model
-from ttsvar_core.checkpoint.names import model_tensors
-from ttsvar_core.checkpoint.shapes import assemble, json_beside, tokenizer_sizes, transformer_sizes
+from ttsvar_core.weights import CheckpointError, RawCheckpoint, load_model
+from ttsvar_core.weights.names import model_tensors
+from ttsvar_core.weights.shapes import assemble, json_beside, tokenizer_sizes, transformer_sizes
 from ttsvar_core.config import PRESETS, TokenizerConfig
 from ttsvar_core.infinity.model import Infinity
 
