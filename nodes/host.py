@@ -191,9 +191,9 @@ def precision(choice: str, usual: Mapping[torch.dtype, str] = REWARD_PRECISIONS)
 
 def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bool = False) -> HostedModel:
     """Load a transformer and tokenizer (paths) built of ComfyUI's own layers, so that it can offload them piece by piece."""
-    from ..ttsvar_core.weights import load_model
     from ..ttsvar_core.compiled import check_compiler, compile_blocks
     from ..ttsvar_core.quantize import store_blocks_in_float8
+    from ..ttsvar_core.weights import load_model
 
     if compiled:
         check_compiler(torch_device())

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from ttsvar_core.rewards.aesthetic import load_aesthetic
-from ttsvar_core.rewards.base import Recent, Reward, in_chunks
-from ttsvar_core.rewards.clip import load_clip_score, load_pick_score
-from ttsvar_core.rewards.hps import load_hps
+from ttsvar_core.rewards.base import Recent, Reward
+from ttsvar_core.rewards.clip import load_clip_score, load_hps, load_pick_score
 from ttsvar_core.rewards.image_reward import load_image_reward
+from ttsvar_core.vision.network import in_chunks
 
 KINDS = ["image_reward", "hps", "aesthetic", "clip", "pick"]
 PROMPT = "a photo of a red circle left of a blue square"
@@ -180,7 +180,7 @@ def test_out_of_memory_halves_the_chunk(error):
 def test_what_failed_is_freed_before_memory_is_given_back(monkeypatch):
     """Another error is not taken for one of memory; the frames of one of memory are gone when the cache is emptied."""
     failed, freed = [], []
-    monkeypatch.setattr("ttsvar_core.rewards.base.empty_cache", lambda: freed.append(failed[-1]() is None))
+    monkeypatch.setattr("ttsvar_core.vision.network.empty_cache", lambda: freed.append(failed[-1]() is None))
 
     def tight(images):
         large = torch.zeros(len(images))

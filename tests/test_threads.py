@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ttsvar_core.weights import load_bundled
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.sampling import decode, sample
 from ttsvar_core.search.state import start
 from ttsvar_core.threads import WORTH_THREADS, threads_for
+from ttsvar_core.weights import load_bundled
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import torch
 from checkpoint_files import assert_same_weights, paths, plain_model, shards, weights, with_config
 from safetensors.torch import save_file
 
-from ttsvar_core.weights import CheckpointError, load_model
+from ttsvar_core.weights import UnusableFile, load_model
 
 
 def refuse(match, transformer=None, tokenizer=None, **options):
     default = paths()
-    with pytest.raises(CheckpointError, match=match):
+    with pytest.raises(UnusableFile, match=match):
         load_model(transformer or default[0], tokenizer or default[1], **options)
 
 

@@ -10,13 +10,13 @@ import argparse
 
 import torch
 
-from ttsvar_core.weights import load_bundled
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.sampling import sample
 from ttsvar_core.scenes.grammar import benchmark_prompts
 from ttsvar_core.state import start
+from ttsvar_core.weights import load_bundled
 
 
 def rank_agreement(whole: torch.Tensor, shrunk: torch.Tensor) -> tuple[float, bool]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ttsvar_core.weights.fingerprint import Fingerprint
 from ttsvar_core.config import Sampling
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.save import sketch
+from ttsvar_core.weights.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,8 +91,8 @@ class WorldFiles:
     def _models(self) -> tuple[ImageModel, Any]:
         import torch
 
-        from ttsvar_core.weights import load_bundled, load_model
         from ttsvar_core.infinity.text import load_text_encoder
+        from ttsvar_core.weights import load_bundled, load_model
 
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if not self.model:

@@ -7,7 +7,7 @@ import pytest
 from attacks.harness import attack, corruptions, open_it, spoil
 from attacks.kinds import KINDS
 
-from ttsvar_core.weights import CheckpointError
+from ttsvar_core.reading import UnusableFile
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
@@ -30,7 +30,7 @@ def test_every_corruption(kind, good):
         for name in corruptions(data):
             good.write_bytes(spoil(data, name))
             try:
-                attack(kind, good, (CheckpointError,), (good.parent.name, good.stem))
+                attack(kind, good, (UnusableFile,), (good.parent.name, good.stem))
             except (AssertionError, Exception) as failure:
                 failures.append(f"{name}: {failure}")
     good.write_bytes(data)
@@ -42,7 +42,7 @@ def test_a_pipe_is_refused(kind, good):
     good.unlink()
     os.mkfifo(good)
     try:
-        answer = attack(kind, good, (CheckpointError,), (good.parent.name,))
+        answer = attack(kind, good, (UnusableFile,), (good.parent.name,))
     finally:
         good.unlink()
         good.write_bytes(data)

@@ -47,10 +47,10 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
     """The model and text encoder named by `add_model_arguments`. Raises ValueError for an incomplete choice."""
     import torch
 
-    from ..weights import load_bundled, load_model
     from ..compiled import check_compiler, compile_blocks
     from ..infinity.text import load_text_encoder
     from ..quantize import check_float8, store_blocks_in_float8
+    from ..weights import load_bundled, load_model
 
     if args.compile:
         check_compiler(torch.device(args.device))

@@ -32,19 +32,19 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     """Write the model in ``source`` to ``target`` and return the new file's size in bytes.
 
     Names become ours, constants and optimizer states stay behind, the configuration and the source's name go into the
-    metadata. Holds one tensor in memory at a time. Raises CheckpointError for an unusable source, FileExistsError for a target
+    metadata. Holds one tensor in memory at a time. Raises UnusableFile for an unusable source, FileExistsError for a target
     that is there already.
     """
     import torch
 
-    from ..weights import CheckpointError, read_checkpoint
+    from ..weights import UnusableFile, read_checkpoint
     from ..weights.files import release
     from ..weights.finite import check_finite
     from ..weights.names import detect_kind, model_tensors
     from ..weights.write import write_safetensors
 
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target.name} should end in .safetensors.")
+        raise UnusableFile(f"{target.name} should end in .safetensors.")
     if target.exists():
         raise FileExistsError(f"{target} is there already. Choose another name, or delete it first.")
     raw = read_checkpoint(source)
@@ -67,13 +67,13 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
 def _common_dtype(tensors: dict[str, Any], name: str) -> Any:
     import torch
 
-    from ..weights import CheckpointError
+    from ..weights import UnusableFile
 
     found = {tensor.dtype for tensor in tensors.values()}
     if len(found) == 1 and found <= {torch.float32, torch.bfloat16, torch.float16}:
         return found.pop()
     kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
-    raise CheckpointError(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(_DTYPES)}).")
+    raise UnusableFile(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(_DTYPES)}).")
 
 
 def _configuration(raw: Any, kind: str, tensors: dict[str, Any]) -> dict[str, Any]:

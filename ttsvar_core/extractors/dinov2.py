@@ -13,14 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..weights.reading import count_blocks, reading, stated
-from ..rewards.base import CHUNK, SingleNetwork
-from ..rewards.files import Published, Required, WrongWeights, read_config, read_tensors, require
-from ..rewards.layout import HEAD_SIZE, load_published, rename, split_rows
-from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..reading import UnusableFile, refusing
+from ..registry import EXTRACTORS
+from ..vision.layout import HEAD_SIZE, load_published, rename, split_rows
+from ..vision.network import CHUNK, SingleNetwork
+from ..vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..weights.stated import count_blocks, stated
+from ..weights.tensors import Required, read_config, read_tensors, require
 from .reduce import REDUCERS
 
-PUBLISHED = Published("DINOv2 with registers", "dinov2_vitl14_reg4_pretrain.pth", "https://github.com/facebookresearch/dinov2")
+(PUBLISHED,) = EXTRACTORS["dinov2-PCA"].files
 PATCHES = 16
 """Patches per side the paper looks at: 224 pixels of 14-pixel patches."""
 HUB_NAMES = (
@@ -68,11 +70,11 @@ def normed_patches(model: nn.Module, pixels: Tensor) -> Tensor:
 def load_dinov2(path: str | Path, reducer: str = "PCA", dtype=torch.float32) -> DinoExtractor:
     """DINOv2 with registers of any size, from the hub's .pth or a file or folder in Hugging Face layout.
 
-    Raises MissingWeights or WrongWeights, naming the file and the page; ValueError for an unknown reducer.
+    Raises MissingFile or UnusableFile, naming the file and the page; ValueError for an unknown reducer.
     """
     if reducer not in REDUCERS:
         raise ValueError(f"no reducer {reducer!r}; expected one of {', '.join(REDUCERS)}")
-    with reading(str(path), PUBLISHED.advice, WrongWeights):
+    with refusing(str(path), PUBLISHED.advice):
         model = build_dinov2(read_tensors(path, PUBLISHED), read_config(path), str(path))
     preprocess = Preprocess(PATCHES * model.config.patch_size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     return DinoExtractor(model.to(dtype), preprocess, reducer)
@@ -106,7 +108,7 @@ def _published_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
         tensors = rename(split_rows(tensors, r"attn\.qkv\.", parts), HUB_NAMES)
     require(tensors, ("embeddings.patch_embeddings.projection.weight",), source, PUBLISHED)
     if "embeddings.register_tokens" not in tensors:
-        raise WrongWeights(f"{source} is a DINOv2 without registers, whose patch maps have artefacts. {PUBLISHED.advice}")
+        raise UnusableFile(f"{source} is a DINOv2 without registers, whose patch maps have artefacts. {PUBLISHED.advice}")
     return Required(tensors, source, PUBLISHED)
 
 
@@ -119,4 +121,4 @@ def _mlp_ratio(tensors: Mapping[str, Tensor], width: int, gated: bool, source: s
         expected = 2 * ((ratio * width * 2 // 3 + 7) // 8 * 8) if gated else ratio * width
         if rows == expected:
             return ratio
-    raise WrongWeights(f"{source}: {name} has {rows} rows, no whole multiple of the width {width}. {PUBLISHED.advice}")
+    raise UnusableFile(f"{source}: {name} has {rows} rows, no whole multiple of the width {width}. {PUBLISHED.advice}")

@@ -12,16 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..reading import UnusableFile
+from ..registry import EXTRACTORS
+from ..vision.network import CHUNK, SingleNetwork
+from ..vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from ..weights.finite import finite_floats
-from ..rewards.base import CHUNK, SingleNetwork
-from ..rewards.files import Published, WrongWeights, read_tensors
-from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..weights.tensors import read_tensors
 
-PUBLISHED = Published(
-    "InceptionV3",
-    "inception_v3_google-0cc3c7bd.pth",
-    "https://pytorch.org/vision/stable/models/generated/torchvision.models.inception_v3.html",
-)
+(PUBLISHED,) = EXTRACTORS["inception"].files
 IMAGE_SIZE = 299
 
 
@@ -44,7 +42,7 @@ class InceptionExtractor(SingleNetwork):
 def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
     """InceptionV3 from torchvision's own weights.
 
-    Raises ImportError where torchvision does not work, MissingWeights or WrongWeights for the file.
+    Raises ImportError where torchvision does not work, MissingFile or UnusableFile for the file.
     """
     try:
         from torchvision.models import inception_v3
@@ -59,7 +57,7 @@ def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise WrongWeights(f"{path} is not torchvision's InceptionV3: {_first(error)}. {PUBLISHED.advice}") from error
+        raise UnusableFile(f"{path} is not torchvision's InceptionV3: {_first(error)}. {PUBLISHED.advice}") from error
     model.fc = nn.Identity()
     model.AuxLogits = None
     preprocess = Preprocess(IMAGE_SIZE, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)

@@ -5,6 +5,7 @@ A prompt is encoded once; the encoder remembers the last few. An empty prompt ha
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,15 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..weights.errors import CheckpointError
-from ..weights.reading import count_blocks, read_bytes, read_json, reading, stated
+from ..reading import MissingFile, UnusableFile, read_bytes, read_json, refusing
 from ..threads import threads_for
+from ..weights.stated import count_blocks, stated
 
 if TYPE_CHECKING:
     from torch import nn
 
 MAX_TOKENS = 512  # what the published models were trained with
 _REMEMBERED = 32  # prompts
+_MAX_PIECES = 2 * 2**20  # bytes; T5's spiece.model has 0.8 MB
 _MARKS = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _EXPECTED = "Infinity 2B and 8B use flan-t5-xl, as a Hugging Face folder or one .safetensors file with its tokenizer beside it."
 
@@ -91,7 +93,7 @@ class TextEncoder:
     def _encode(self, tokens: tuple[int, ...]) -> Tensor:
         known, device = self.model.get_input_embeddings().weight.shape[0], self.model.get_input_embeddings().weight.device
         if max(tokens, default=0) >= known:
-            raise CheckpointError(
+            raise UnusableFile(
                 f"The tokenizer gives token {max(tokens)}, the text encoder knows {known}: they do not belong together. {_EXPECTED}"
             )
         ids = torch.tensor([tokens], device=device)
@@ -117,13 +119,13 @@ def load_text_encoder(
 
     The tokenizer lies in the same folder (``tokenizer.json`` or ``spiece.model``; for a single file also under its own name,
     as in ``t5.tokenizer.json``), or is given by ``tokenizer``, a file or a folder. Nothing is ever downloaded.
-    Raises CheckpointError for files that are missing, incomplete or of another model.
+    Raises UnusableFile for files that are missing, incomplete or of another model.
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"There is no text encoder at {path}. {_EXPECTED}")
+        raise MissingFile(f"There is no text encoder at {path}. {_EXPECTED}")
     found = _find_tokenizer(path, Path(tokenizer) if tokenizer else None)
-    with reading(path, _EXPECTED):
+    with refusing(path, _EXPECTED):
         model = _load_model(path, dtype)
     return TextEncoder(model.to(device).requires_grad_(False).eval(), _load_tokenizer(found))
 
@@ -150,10 +152,10 @@ def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = read_json(folder / "config.json")
-    except (CheckpointError, OSError) as error:
-        raise CheckpointError(f"{folder} has no readable config.json ({error}). {_EXPECTED}") from error
+    except (UnusableFile, OSError) as error:
+        raise UnusableFile(f"{folder} has no readable config.json ({error}). {_EXPECTED}") from error
     if config.get("model_type") != "t5":
-        raise CheckpointError(f"{folder} holds a {config.get('model_type')!s:.40} model; expected a t5 one. {_EXPECTED}")
+        raise UnusableFile(f"{folder} holds a {config.get('model_type')!s:.40} model; expected a t5 one. {_EXPECTED}")
     return config
 
 
@@ -169,7 +171,7 @@ def _config_of(weights: Mapping[str, Tensor], config: Mapping[str, Any], name: s
         hidden = weights[f"encoder.block.0.layer.1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"].shape[0]
         inner = weights[attention + "q.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{name} is no T5 text encoder (it lacks {error}). {_EXPECTED}") from error
+        raise UnusableFile(f"{name} is no T5 text encoder (it lacks {error}). {_EXPECTED}") from error
     usual = T5Config()
     return T5Config(
         vocab_size=vocabulary, d_model=width, d_kv=inner // heads, d_ff=hidden, num_heads=heads,
@@ -193,7 +195,7 @@ def _find_tokenizer(path: Path, given: Path | None) -> Path:
     for candidate in (folder / (stem + name) for stem in reversed(stems) for name in ("tokenizer.json", "spiece.model")):
         if candidate.exists():
             return candidate
-    raise CheckpointError(
+    raise UnusableFile(
         f"There is no tokenizer in {folder}. Put the tokenizer.json or spiece.model of the text encoder (flan-t5-xl) there."
     )
 
@@ -206,15 +208,29 @@ def _load_tokenizer(path: Path) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from .sentencepiece import read_sentencepiece
-
     config = read_json(path / "tokenizer_config.json") if path.is_dir() else {}
     file = path / "tokenizer.json" if path.is_dir() else path
-    with reading(f"The tokenizer {path}"):
-        tokenizer = Tokenizer.from_buffer(read_bytes(file)) if file.suffix == ".json" else read_sentencepiece(file)
+    with refusing(f"The tokenizer {path}"):
+        if file.suffix != ".json":
+            return _SentencePiece(read_bytes(file, _MAX_PIECES))
+        tokenizer = Tokenizer.from_buffer(read_bytes(file))
         marks = {key: _mark(config, key, usual) for key, usual in _MARKS.items()}
         limit = stated(config, "model_max_length", MAX_TOKENS)
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **marks)
+
+
+class _SentencePiece:
+    """T5's ``spiece.model``, called as transformers' tokenizers are. Raises what a file of any content may."""
+
+    def __init__(self, model: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._pieces = SentencePieceProcessor(model_proto=model)
+        if self._pieces.eos_id() < 0 or not all(map(math.isfinite, self._pieces.get_score(list(range(len(self._pieces)))))):
+            raise ValueError("it has no end mark, or scores that are no numbers; it is no T5 vocabulary")
+
+    def __call__(self, prompt: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [*self._pieces.encode(prompt), self._pieces.eos_id()]}
 
 
 def _mark(config: Mapping[str, Any], key: str, usual: str) -> str:

@@ -13,18 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..weights.reading import count_blocks, reading, section, stated
-from .base import CHUNK, SingleNetwork
-from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
-from .layout import float_stack, linear_stack, load_published, vision_heads
-from .preprocess import HALF, Preprocess
+from ..reading import refusing
+from ..registry import REWARDS
+from ..vision.layout import float_stack, linear_stack, load_published, vision_heads
+from ..vision.network import CHUNK, SingleNetwork
+from ..vision.preprocess import HALF, Preprocess
+from ..weights.stated import count_blocks, section, stated
+from ..weights.tensors import Required, read_config, read_tensors, require, with_prefix
 
-TOWER = Published("SigLIP", "model.safetensors", "https://huggingface.co/google/siglip-so400m-patch14-384")
-HEAD = Published(
-    "the head of Aesthetic v2.5",
-    "aesthetic_predictor_v2_5.pth",
-    "https://github.com/discus0434/aesthetic-predictor-v2-5/tree/main/models",
-)
+TOWER, HEAD = REWARDS["aesthetic"].files
 SCALE = 10.0
 """What the paper divides the predictor's 1 to 10 by."""
 IMAGE_SIZES = {(14, 27): 384}
@@ -76,10 +73,10 @@ class AestheticReward(SingleNetwork):
 def load_aesthetic(tower: str | Path, head: str | Path, dtype=torch.float32) -> AestheticReward:
     """Aesthetic v2.5 from a SigLIP (file or folder, with or without its text tower) and the head's file.
 
-    dtype: of the tower. Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
+    dtype: of the tower. Raises MissingFile or UnusableFile, naming the file and the page it is published on.
     """
     source = f"{tower} with {head}"
-    with reading(source, TOWER.advice, WrongWeights):
+    with refusing(source, TOWER.advice):
         tensors = {**read_tensors(tower, TOWER), **head_tensors(read_tensors(head, HEAD))}
         model, size = build_aesthetic(tensors, read_config(tower), source)
     model.vision.to(dtype)

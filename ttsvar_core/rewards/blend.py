@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .base import NetworkBacked, Reward, check_finite, check_prompt
+from ..vision.network import NetworkBacked
+from .base import Reward, check_finite, check_prompt
 
 How = Literal["softmax", "z-score", "rank", "weighted"]
 RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}

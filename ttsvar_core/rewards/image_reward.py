@@ -12,14 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..weights.reading import count_blocks, reading, section, stated
-from .base import CHUNK, Recent, SingleNetwork
-from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
-from .layout import HEAD_SIZE, float_stack, linear_stack, load_published, rename, vision_heads
-from .preprocess import Preprocess
-from .tokens import PromptTokenizer, bert_tokenizer
+from ..reading import UnusableFile, refusing
+from ..registry import REWARDS
+from ..vision.layout import HEAD_SIZE, float_stack, linear_stack, load_published, rename, vision_heads
+from ..vision.network import CHUNK, SingleNetwork
+from ..vision.preprocess import Preprocess
+from ..vision.tokens import PromptTokenizer, bert_tokenizer
+from ..weights.stated import count_blocks, section, stated
+from ..weights.tensors import Required, read_config, read_tensors, require, with_prefix
+from .base import Recent
 
-PUBLISHED = Published("ImageReward", "ImageReward.pt", "https://huggingface.co/THUDM/ImageReward")
+(PUBLISHED,) = REWARDS["image-reward"].files
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' data; the score is standardised with them (image-reward 1.5)."""
 VISION_EPS, TEXT_EPS = 1e-6, 1e-12
@@ -83,18 +86,17 @@ class ImageReward(SingleNetwork):
         return self.look(images, lambda pixels: self.model(pixels, ids.to(pixels.device).expand(len(pixels), -1))).to(images.device)
 
 
-def load_image_reward(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ImageReward:
+def load_image_reward(path: str | Path, dtype=torch.float32) -> ImageReward:
     """ImageReward from ImageReward.pt, or the same tensors as .safetensors.
 
-    vocabulary: a folder with BERT's vocab.txt, or None for the one that is shipped. dtype: of the two towers.
-    Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
+    dtype: of the two towers. Raises MissingFile or UnusableFile, naming the file and the page it is published on.
     """
-    with reading(str(path), PUBLISHED.advice, WrongWeights):
+    with refusing(str(path), PUBLISHED.advice):
         model, size = build_image_reward(read_tensors(path, PUBLISHED), read_config(path), str(path))
-    tokenizer = bert_tokenizer(vocabulary)
+    tokenizer = bert_tokenizer()
     known = model.text.config.vocab_size
     if known < tokenizer.size:
-        raise WrongWeights(f"{path} knows {known} tokens, its tokenizer has {tokenizer.size}. {PUBLISHED.advice}")
+        raise UnusableFile(f"{path} knows {known} tokens, its tokenizer has {tokenizer.size}. {PUBLISHED.advice}")
     model.vision.to(dtype)
     model.text.to(dtype)
     return ImageReward(model, tokenizer, Preprocess(size))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..reading import UnusableFile
 from .files import RawCheckpoint
 
 Kind = Literal["transformer", "tokenizer"]
@@ -66,14 +66,14 @@ SUGGESTIONS = {
 def model_tensors(raw: RawCheckpoint, kind: Kind) -> dict[str, Tensor]:
     """The tensors of the transformer or tokenizer in a file, under our names, known constants dropped.
 
-    Raises CheckpointError if the file holds something else, and says what it seems to be.
+    Raises UnusableFile if the file holds something else, and says what it seems to be.
     """
     found = _find(raw.content, kind)
     if found is None:
-        raise CheckpointError(_wrong_kind(raw, kind))
+        raise UnusableFile(_wrong_kind(raw, kind))
     quantised = [name for name in found if _QUANTISED.fullmatch(name)]
     if quantised:
-        raise CheckpointError(
+        raise UnusableFile(
             f"{raw.path.name} is a quantised file (it holds {quantised[0]}), which is not supported. "
             "Use the original file; a lower precision can be chosen when it is loaded."
         )
@@ -81,11 +81,11 @@ def model_tensors(raw: RawCheckpoint, kind: Kind) -> dict[str, Tensor]:
 
 
 def detect_kind(raw: RawCheckpoint) -> Kind:
-    """Whether a file holds a transformer or a tokenizer; raises CheckpointError for neither."""
+    """Whether a file holds a transformer or a tokenizer; raises UnusableFile for neither."""
     for kind in ("transformer", "tokenizer"):
         if _find(raw.content, kind) is not None:
             return kind
-    raise CheckpointError(_wrong_kind(raw, "transformer or tokenizer"))
+    raise UnusableFile(_wrong_kind(raw, "transformer or tokenizer"))
 
 
 def _find(content: dict[str, Any], kind: str) -> dict[str, Tensor] | None:

@@ -9,23 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from ..reading import UnusableFile
 
 _SURPLUS = 2, 2**20  # a model may have twice the numbers its file has (tied weights), and this many more (constants)
 _INDICES = "position_ids"  # running numbers that some files carry
 
 
 def fill_published(
-    model_class: Any, config: Any, tensors: Mapping[str, Tensor], file: str, error: type[CheckpointError] = CheckpointError,
-    remedy: str = "", **options: Any,
+    model_class: Any, config: Any, tensors: Mapping[str, Tensor], file: str, remedy: str, **options: Any
 ) -> tuple[nn.Module, list[str]]:
     """A model of ``model_class`` holding ``tensors``, which carry the names of the published checkpoints, and the names of
     tensors it has no use for.
 
-    ``from_pretrained`` translates those names to the installed version's own. Raises ``error`` if a tensor is missing, has
+    ``from_pretrained`` translates those names to the installed version's own. Raises UnusableFile if a tensor is missing, has
     another shape or holds whole numbers, and before any memory is taken if the sizes do not come from the tensors.
     """
-    _check_size(model_class, config, tensors, file, error, remedy)
+    _check_size(model_class, config, tensors, file, remedy)
     with _quiet():
         model, report = model_class.from_pretrained(
             None, config=config, state_dict=dict(tensors), output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -33,20 +32,20 @@ def fill_published(
     surplus = sorted(report["unexpected_keys"])
     misfits = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if misfits:
-        raise error(f"{file} lacks {len(misfits)} tensors or has them in another shape, first {', '.join(misfits[:3])}. {remedy}")
+        raise UnusableFile(f"{file} lacks {len(misfits)} tensors or has them in another shape, first {', '.join(misfits[:3])}. {remedy}")
     unused = set(surplus)
     whole = [n for n, t in tensors.items() if not (t.is_floating_point() or n in unused or n.endswith(_INDICES))]
     if whole:
-        raise error(f"{file} has {len(whole)} weights that are no floating-point numbers, first {whole[0]}. {remedy}")
+        raise UnusableFile(f"{file} has {len(whole)} weights that are no floating-point numbers, first {whole[0]}. {remedy}")
     return model, surplus
 
 
-def _check_size(model_class: Any, config: Any, tensors: Mapping[str, Tensor], file: str, error: Any, remedy: str) -> None:
+def _check_size(model_class: Any, config: Any, tensors: Mapping[str, Tensor], file: str, remedy: str) -> None:
     with torch.device("meta"):
         skeleton = model_class(config)
     wanted, held = (sum(tensor.numel() for tensor in part) for part in (skeleton.parameters(), tensors.values()))
     if wanted > _SURPLUS[0] * held + _SURPLUS[1]:
-        raise error(f"{file} states sizes of a model with {wanted:,} weights, and holds {held:,}. {remedy}")
+        raise UnusableFile(f"{file} states sizes of a model with {wanted:,} weights, and holds {held:,}. {remedy}")
 
 
 @contextmanager

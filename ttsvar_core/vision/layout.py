@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..reading import UnusableFile
+from ..registry import WeightFile
 from ..weights.finite import finite_floats
 from ..weights.published import fill_published
-from .files import Published, WrongWeights
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,11 @@ def vision_heads(width: int) -> int:
     return VISION_HEADS.get(width, max(1, width // HEAD_SIZE))
 
 
-def linear_stack(tensors: Mapping[str, Tensor], source: str, published: Published) -> nn.Sequential:
+def linear_stack(tensors: Mapping[str, Tensor], source: str, published: WeightFile) -> nn.Sequential:
     """The linear layers `<index>.weight`, `<index>.bias` in order of their index, in float32, ending in one number.
 
     The heads of ImageReward and Aesthetic v2.5 are such stacks: dropout between the layers, no activations.
-    Raises WrongWeights if the layers do not follow from each other.
+    Raises UnusableFile if the layers do not follow from each other.
     """
     layers = []
     tensors = finite_floats(tensors, source, torch.float32)
@@ -66,7 +67,7 @@ def linear_stack(tensors: Mapping[str, Tensor], source: str, published: Publishe
     widths = [layer.in_features for layer in layers[1:]] + [1]
     if [layer.out_features for layer in layers] != widths:
         found = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers)
-        raise WrongWeights(f"{source}: the layers of its head do not fit each other ({found}). {published.advice}")
+        raise UnusableFile(f"{source}: the layers of its head do not fit each other ({found}). {published.advice}")
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
@@ -77,13 +78,13 @@ def float_stack(layers: nn.Sequential, features: Tensor) -> Tensor:
     return features
 
 
-def load_published(model_class, config, tensors: Mapping[str, Tensor], source: str, published: Published, **options):
+def load_published(model_class, config, tensors: Mapping[str, Tensor], source: str, published: WeightFile, **options):
     """A transformers model in float32 holding `tensors`, which carry the names of the published checkpoints.
 
     A tensor that is missing or has another shape is an error, a surplus one a warning; see `fill_published`.
     """
     state = finite_floats(tensors, source, torch.float32)
-    model, surplus = fill_published(model_class, config, state, source, WrongWeights, published.advice, **options)
+    model, surplus = fill_published(model_class, config, state, source, published.advice, **options)
     if surplus:
         log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), published.title, surplus[:3])
     return model.to(torch.float32).eval().requires_grad_(False)

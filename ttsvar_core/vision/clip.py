@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..weights.reading import count_blocks, section, stated
-from .files import Published, Required, WrongWeights, require
+from ..reading import UnusableFile
+from ..registry import WeightFile
+from ..weights.stated import count_blocks, section, stated
+from ..weights.tensors import Required, require
 from .layout import HEAD_SIZE, load_published, rename, split_rows, vision_heads
 
 OPEN_CLIP_NAMES = (
@@ -100,7 +102,7 @@ def build_clip(
     tensors: Mapping[str, Tensor],
     config: Mapping,
     source: str,
-    published: Published,
+    published: WeightFile,
     activation: str = "auto",
     sizes: ClipSizes | None = None,
 ) -> ClipModel:
@@ -110,7 +112,7 @@ def build_clip(
     config.json, of open_clip_config.json or of the reference files. activation: "gelu", "quick_gelu", or "auto" to
     believe the configuration, else quick_gelu for OpenAI's sizes under Hugging Face names and gelu for all others.
     sizes: the only ones that were published, any other CLIP is refused; None takes all.
-    Raises WrongWeights, naming the sizes or the first tensor that does not fit, and the page.
+    Raises UnusableFile, naming the sizes or the first tensor that does not fit, and the page.
     """
     named = _published_names(tensors, source, published)
     from transformers import CLIPModel
@@ -126,7 +128,7 @@ def _open_clip(tensors: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("visual.") for name in tensors)
 
 
-def _published_names(tensors: Mapping[str, Tensor], source: str, published: Published) -> dict[str, Tensor]:
+def _published_names(tensors: Mapping[str, Tensor], source: str, published: WeightFile) -> dict[str, Tensor]:
     """The tensors under the names of Hugging Face's published CLIP checkpoints."""
     tensors = {name: tensor for name, tensor in tensors.items() if name.rsplit(".", 1)[-1] not in CONSTANTS}
     if _open_clip(tensors):
@@ -178,13 +180,13 @@ def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, a
     )
 
 
-def _check_sizes(settings, sizes: ClipSizes | None, source: str, published: Published) -> None:
+def _check_sizes(settings, sizes: ClipSizes | None, source: str, published: WeightFile) -> None:
     vision, text = settings.vision_config, settings.text_config
     image_tower = (vision.hidden_size, vision.num_hidden_layers, vision.patch_size, vision.image_size)
     found = ClipSizes(*image_tower, text.hidden_size, text.num_hidden_layers)
     if sizes is None or found == sizes or found.width < SMALLEST_WIDTH:
         return
-    raise WrongWeights(
+    raise UnusableFile(
         f"{source} is a CLIP, but not {published.title}: it has {found}; expected {sizes}. Its scores would mean nothing "
         f"here. To score with this CLIP itself, load it as CLIPScore. {published.advice}"
     )
@@ -214,10 +216,10 @@ def _activation(config: Mapping, vision: Mapping, width: int, open_clip: bool) -
     return "gelu" if open_clip or width > OPENAI_WIDTH else "quick_gelu"
 
 
-def check_vocabulary(model: ClipModel, tokens: int, source: str, published: Published) -> None:
-    """Raises WrongWeights if the text tower has fewer embeddings than CLIP's tokenizer has tokens."""
+def check_vocabulary(model: ClipModel, tokens: int, source: str, published: WeightFile) -> None:
+    """Raises UnusableFile if the text tower has fewer embeddings than CLIP's tokenizer has tokens."""
     if model.vocabulary < tokens:
-        raise WrongWeights(
+        raise UnusableFile(
             f"{source} knows {model.vocabulary} tokens, CLIP's tokenizer has {tokens}: another tokenizer belongs to it. "
             f"{published.advice}"
         )
