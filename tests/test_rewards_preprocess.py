@@ -1,5 +1,6 @@
 """Preprocessing on tensors against Pillow, and prompts to token ids against the tokenizers of transformers."""
 
+import json
 import logging
 
 import numpy as np
@@ -86,24 +87,23 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_bert_ids_equal_those_of_transformers(prompt):
+def test_bert_ids_equal_those_of_transformers(prompt, tmp_path):
     from transformers import BertTokenizerFast
 
-    theirs = BertTokenizerFast(str(SHIPPED / "bert_uncased.txt"), do_lower_case=True)
+    words = json.loads((SHIPPED / "bert_uncased.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    (tmp_path / "vocab.txt").write_text("\n".join(sorted(words, key=words.get)) + "\n", encoding="utf-8")
+    theirs = BertTokenizerFast(str(tmp_path / "vocab.txt"), do_lower_case=True)
     assert bert_tokenizer()(prompt).tolist() == [theirs(prompt, truncation=True, max_length=35)["input_ids"]]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_clip_ids_equal_those_of_transformers(prompt, tmp_path):
-    import json
-
     from transformers import CLIPTokenizerFast
 
-    from ttsvar_core.vision.tokens import _clip_vocabulary
-
-    vocabulary, _ = _clip_vocabulary((SHIPPED / "clip_merges.txt").read_bytes())
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
-    (tmp_path / "merges.txt").write_text((SHIPPED / "clip_merges.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    model = json.loads((SHIPPED / "clip.json").read_text(encoding="utf-8"))["model"]
+    merges = "\n".join(["#version: 0.2", *map(" ".join, model["merges"])])
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
     theirs = CLIPTokenizerFast.from_pretrained(str(tmp_path))
     assert clip_tokenizer()(prompt).tolist() == [theirs(prompt, truncation=True, max_length=77)["input_ids"]]
 

@@ -32,7 +32,8 @@ def fill_published(
     surplus = sorted(report["unexpected_keys"])
     misfits = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if misfits:
-        raise UnusableFile(f"{file} lacks {len(misfits)} tensors or has them in another shape, first {', '.join(misfits[:3])}. {remedy}")
+        first = ", ".join(misfits[:3])
+        raise UnusableFile(f"{file} lacks {len(misfits)} tensors or has them in another shape, first {first}. {remedy}")
     unused = set(surplus)
     whole = [n for n, t in tensors.items() if not (t.is_floating_point() or n in unused or n.endswith(_INDICES))]
     if whole:
