@@ -8,10 +8,10 @@ import reward_files
 import torch
 from safetensors.torch import save_file
 
+from ttsvar_core.extractors.base import FeatureExtractor
 from ttsvar_core.extractors.dinov2 import DinoExtractor, load_dinov2
 from ttsvar_core.extractors.inception import load_inception
 from ttsvar_core.extractors.reduce import REDUCERS, pca, pca_shared, pool
-from ttsvar_core.search.features import FeatureExtractor
 
 
 @pytest.fixture(scope="module")

@@ -158,4 +158,4 @@ def test_folder_that_holds_several_models(tmp_path):
 def test_broken_configuration_beside_the_file(tmp_path):
     save_file(weights("transformer"), tmp_path / "m.safetensors")
     (tmp_path / "m.json").write_text("{")
-    refuse("configuration m.json cannot be read", tmp_path / "m.safetensors")
+    refuse("configuration m.json is not JSON", tmp_path / "m.safetensors")

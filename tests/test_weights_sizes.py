@@ -123,7 +123,7 @@ def test_d32_is_seen_through_a_conversion():
 
 
 def test_damaged_metadata():
-    with pytest.raises(UnusableFile, match=r"configuration inside vae\.safetensors cannot be read"):
+    with pytest.raises(UnusableFile, match=r"configuration inside vae\.safetensors is not JSON"):
         pair(listed("infinity_2b.transformer"), listed("vae_d32"), "a.pth", "vae.safetensors", {"vae.safetensors": {"ttsvar": "{"}})
 
 

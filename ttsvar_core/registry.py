@@ -78,7 +78,7 @@ _IMAGE_REWARD = WeightFile(
 _HPS = WeightFile(
     "HPS v2.1", ("HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.safetensors", "HPS_v2.1.pt"), f"{_HUB}xswu/HPSv2", billions=0.986
 )
-_SIGLIP = WeightFile("SigLIP", ("siglip-so400m-patch14-384",), f"{_HUB}google/siglip-so400m-patch14-384")
+_SIGLIP = WeightFile("the SigLIP of Aesthetic v2.5", ("siglip-so400m-patch14-384",), f"{_HUB}google/siglip-so400m-patch14-384")
 _AESTHETIC_HEAD = WeightFile(
     "the head of Aesthetic v2.5", ("aesthetic_predictor_v2_5.pth", "aesthetic_predictor_v2_5.safetensors"),
     "https://github.com/discus0434/aesthetic-predictor-v2-5/tree/main/models",
@@ -92,8 +92,7 @@ _DINOV2 = WeightFile(
     "https://github.com/facebookresearch/dinov2", billions=0.304,
 )
 _INCEPTION = WeightFile(
-    "InceptionV3", ("inception_v3_google-0cc3c7bd.pth",),
-    "https://pytorch.org/vision/stable/models/generated/torchvision.models.inception_v3.html",
+    "InceptionV3", ("inception_v3_google-0cc3c7bd.pth",), "https://pytorch.org/vision/stable/models/inception.html"
 )
 
 
@@ -142,6 +141,6 @@ def load(entries: Mapping[str, Entry], spec: str, device: str) -> Any:
     if entry and entry.number and given.isdigit() and int(given) > 0:
         return entry.load(**{entry.number: int(given)})
     if entry is None or len(paths) != len(entry.files) or not all(paths):
-        raise ValueError(f"{spec!r} names no file or is none of: {usages(entries)}.")
+        raise ValueError(f"cannot load {spec!r}; write one of {usages(entries)}")
     loaded = entry.load(*paths)
     return loaded.to(device) if paths else loaded

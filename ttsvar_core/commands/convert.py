@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..names import DTYPES
+
 SUMMARY = "rewrite a transformer or tokenizer file as safetensors"
-_DTYPES = ("float32", "bfloat16", "float16")
 _KEPT = (
     "name", "scale_schedule", "rope_reference_grid", "h_div_w", "pixel_budget", "cfg", "tau", "top_p", "cfg_insertion_layer",
 )
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("source", type=Path, help="a .pth or .safetensors file, or a folder of shards")
     parser.add_argument("target", type=Path, help="the .safetensors file to write; must not exist yet")
-    parser.add_argument("--dtype", choices=_DTYPES, help="number type to write (default: as in the source)")
+    parser.add_argument("--dtype", choices=DTYPES, help="number type to write (default: as in the source)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -73,7 +74,7 @@ def _common_dtype(tensors: dict[str, Any], name: str) -> Any:
     if len(found) == 1 and found <= {torch.float32, torch.bfloat16, torch.float16}:
         return found.pop()
     kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
-    raise UnusableFile(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(_DTYPES)}).")
+    raise UnusableFile(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(DTYPES)}).")
 
 
 def _configuration(raw: Any, kind: str, tensors: dict[str, Any]) -> dict[str, Any]:
