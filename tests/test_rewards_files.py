@@ -91,7 +91,7 @@ def test_a_head_without_its_tensors_is_refused(tmp_path):
 
 def test_a_text_tower_with_another_vocabulary_is_refused(tmp_path):
     save_file(reward_files.open_clip(vocabulary=1000), tmp_path / "clip.safetensors")
-    with pytest.raises(UnusableFile, match="knows 1000 tokens, CLIP's tokenizer has 49408"):
+    with pytest.raises(UnusableFile, match="knows 1000 tokens, its tokenizer has 49408"):
         load_clip_score(tmp_path / "clip.safetensors")
 
 

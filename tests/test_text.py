@@ -171,7 +171,7 @@ def test_missing_tensors(tmp_path):
 def test_no_text_encoder(tmp_path):
     with pytest.raises(UnusableFile, match=r"no text encoder at .*flan-t5-xl"):
         load_text_encoder(tmp_path / "google" / "flan-t5-xl")
-    with pytest.raises(UnusableFile, match="is no T5 text encoder"):
+    with pytest.raises(UnusableFile, match="is not the T5 text encoder: it has no tensor"):
         load_text_encoder(single_file(tmp_path, {"a": torch.zeros(1)}))
     (tmp_path / "tokenizer.json").write_text("{")
     shutil.copy(FOLDER / "model.safetensors", tmp_path / "t5.safetensors")
@@ -185,7 +185,7 @@ def test_folders_of_other_models(tmp_path):
     with pytest.raises(UnusableFile, match="holds a bert model; expected a t5 one"):
         load_text_encoder(tmp_path / "t5")
     (tmp_path / "t5" / "config.json").unlink()
-    with pytest.raises(UnusableFile, match=r"no readable config\.json"):
+    with pytest.raises(UnusableFile, match=r"no file .*config\.json"):
         load_text_encoder(tmp_path / "t5")
 
 

@@ -65,12 +65,13 @@ class Entry(NamedTuple):
         return f"{self.key}={given}" if given else self.key + (f"[={self.number.upper()}]" if self.number else "")
 
 
+TEXT_ENCODER = WeightFile("the T5 text encoder", ("flan-t5-xl",), f"{_HUB}google/flan-t5-xl", "text_encoders", 1.22)
 MODEL_FILES = (
     WeightFile("Infinity-2B", ("infinity_2b_reg.pth",), f"{_HUB}FoundationVision/Infinity", "infinity", 2.20),
     WeightFile("its tokenizer (not d32)", ("infinity_vae_d32reg.pth",), f"{_HUB}FoundationVision/Infinity", "vae", 0.11),
     WeightFile("Infinity-8B", ("infinity_8b_weights",), f"{_HUB}FoundationVision/Infinity", "infinity", 8.38),
     WeightFile("its tokenizer", ("infinity_vae_d56_f8_14_patchify.pth",), f"{_HUB}FoundationVision/Infinity", "vae", 0.08),
-    WeightFile("text encoder", ("flan-t5-xl",), f"{_HUB}google/flan-t5-xl", "text_encoders", 1.22),
+    TEXT_ENCODER,
 )
 _IMAGE_REWARD = WeightFile(
     "ImageReward", ("ImageReward.pt", "ImageReward.safetensors", "ImageReward"), f"{_HUB}THUDM/ImageReward", billions=0.45

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..reading import refusing
 from ..registry import REWARDS, WeightFile
-from ..vision.clip import VIT_H, ClipNetwork, ClipSizes, build_clip, check_vocabulary
-from ..vision.network import CHUNK, SingleNetwork, placement
+from ..vision.clip import VIT_H, ClipNetwork, ClipSizes, build_clip
+from ..vision.network import SingleNetwork, placement
 from ..vision.preprocess import Preprocess
 from ..vision.tokens import PromptTokenizer, clip_tokenizer
 from ..weights.tensors import read_config, read_tensors
@@ -36,7 +36,6 @@ class ClipReward(SingleNetwork):
     name: str
     range: tuple[float, float]
     scaled: bool = False
-    chunk: int = CHUNK
     recent: Recent = field(default_factory=Recent)
 
     @torch.no_grad()
@@ -79,8 +78,9 @@ def load_clip_reward(
     Raises MissingFile or UnusableFile, naming the file, the folder and the page it is published on.
     """
     with refusing(str(path), published.advice):
-        model = build_clip(read_tensors(path, published), read_config(path), str(path), published, activation, sizes)
+        tensors = read_tensors(path, published)
+        model = build_clip(tensors, read_config(path), str(path), published, activation, sizes)
     tokenizer = clip_tokenizer(model.text_length)
-    check_vocabulary(model, tokenizer.size, str(path), published)
+    tokenizer.check(model.vocabulary, tensors)
     preprocess = Preprocess(model.image_size, fit=fit)
     return ClipReward(model.network.to(dtype), tokenizer, preprocess, name, range, scaled)

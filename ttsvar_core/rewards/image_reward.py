@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..reading import UnusableFile, refusing
+from ..reading import refusing
 from ..registry import REWARDS
 from ..vision.layout import HEAD_SIZE, float_stack, linear_stack, load_published, rename, vision_heads
-from ..vision.network import CHUNK, SingleNetwork
+from ..vision.network import SingleNetwork
 from ..vision.preprocess import Preprocess
 from ..vision.tokens import PromptTokenizer, bert_tokenizer
 from ..weights.stated import count_blocks, section, stated
-from ..weights.tensors import Required, read_config, read_tensors, require, with_prefix
+from ..weights.tensors import Tensors, read_config, read_tensors
 from .base import Recent
 
 (PUBLISHED,) = REWARDS["image-reward"].files
@@ -70,7 +70,6 @@ class ImageReward(SingleNetwork):
     model: ImageRewardModel
     tokenizer: PromptTokenizer
     preprocess: Preprocess
-    chunk: int = CHUNK
     name: str = "ImageReward"
     range: tuple[float, float] = (-2.0, 2.0)
     recent: Recent = field(default_factory=Recent)
@@ -92,11 +91,10 @@ def load_image_reward(path: str | Path, dtype=torch.float32) -> ImageReward:
     dtype: of the two towers. Raises MissingFile or UnusableFile, naming the file and the page it is published on.
     """
     with refusing(str(path), PUBLISHED.advice):
-        model, size = build_image_reward(read_tensors(path, PUBLISHED), read_config(path), str(path))
+        tensors = read_tensors(path, PUBLISHED)
+        model, size = build_image_reward(tensors, read_config(path), str(path))
     tokenizer = bert_tokenizer()
-    known = model.text.config.vocab_size
-    if known < tokenizer.size:
-        raise UnusableFile(f"{path} knows {known} tokens, its tokenizer has {tokenizer.size}. {PUBLISHED.advice}")
+    tokenizer.check(model.text.config.vocab_size, tensors)
     model.vision.to(dtype)
     model.text.to(dtype)
     return ImageReward(model, tokenizer, Preprocess(size))
@@ -107,24 +105,16 @@ def build_image_reward(tensors: Mapping[str, Tensor], config: Mapping, source: s
 
     Sizes come from the tensors; `config` may tell what tensors do not: heads per tower, mean, std.
     """
-    prefixes = ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers.")
-    vision, text, head = (Required(with_prefix(tensors, prefix), source, PUBLISHED) for prefix in prefixes)
-    marks = ("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight")
-    require(tensors, (*marks, "mlp.layers.0.weight"), source, PUBLISHED)
-    image_tower, size = _vision(vision, section(config, "vision"), source)
-    return (
-        ImageRewardModel(
-            image_tower,
-            _text(text, section(config, "text"), vision["pos_embed"].shape[-1], source),
-            linear_stack(head, source, PUBLISHED),
-            stated(config, "mean", MEAN),
-            stated(config, "std", STD),
-        ),
-        size,
-    )
+    tensors = Tensors(tensors, source, PUBLISHED)
+    tensors.require("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight", "mlp.layers.0.weight")
+    vision, text, head = map(tensors.under, ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers."))
+    image_tower, size = _vision(vision, section(config, "vision"))
+    text_tower = _text(text, section(config, "text"), vision["pos_embed"].shape[-1])
+    mean, std = stated(config, "mean", MEAN), stated(config, "std", STD)
+    return ImageRewardModel(image_tower, text_tower, linear_stack(head), mean, std), size
 
 
-def _vision(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tuple[nn.Module, int]:
+def _vision(tensors: Tensors, config: Mapping) -> tuple[nn.Module, int]:
     from transformers import BlipVisionConfig, BlipVisionModel
 
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
@@ -138,11 +128,10 @@ def _vision(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tupl
         patch_size=patch,
         layer_norm_eps=VISION_EPS,
     )
-    named = rename(tensors, VISION_NAMES)
-    return load_published(BlipVisionModel, settings, named, source, PUBLISHED), size
+    return load_published(BlipVisionModel, settings, tensors.alike(rename(tensors, VISION_NAMES))), size
 
 
-def _text(tensors: Mapping[str, Tensor], config: Mapping, image_width: int, source: str) -> nn.Module:
+def _text(tensors: Tensors, config: Mapping, image_width: int) -> nn.Module:
     from transformers import BlipTextConfig
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
@@ -163,5 +152,5 @@ def _text(tensors: Mapping[str, Tensor], config: Mapping, image_width: int, sour
         sep_token_id=0,
         eos_token_id=0,
     )
-    kept = {name: tensor for name, tensor in tensors.items() if name != "embeddings.position_ids"}
-    return load_published(BlipTextModel, settings, kept, source, PUBLISHED, add_pooling_layer=False)
+    kept = tensors.alike({name: tensor for name, tensor in tensors.items() if name != "embeddings.position_ids"})
+    return load_published(BlipTextModel, settings, kept, add_pooling_layer=False)

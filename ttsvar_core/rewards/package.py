@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..reading import UnusableFile, refusing
+from ..reading import refusing
 from ..vision.layout import HEAD_SIZE
 from ..vision.preprocess import Preprocess
 from ..vision.tokens import bert_tokenizer
 from ..weights.finite import finite_floats
 from ..weights.stated import count_blocks
-from ..weights.tensors import read_tensors, require
+from ..weights.tensors import read_tensors
 from .image_reward import MEAN, PUBLISHED, STD, TEXT_EPS, ImageReward, ImageRewardModel
 
 TEXT = "blip.text_encoder."
@@ -61,13 +61,14 @@ def load_packaged_image_reward(path: str | Path, dtype=torch.float32) -> ImageRe
     words = f"{TEXT}embeddings.word_embeddings.weight"
     holder = nn.Module()
     with refusing(str(path), PUBLISHED.advice):
-        tensors = finite_floats(read_tensors(path, PUBLISHED), str(path))
-        require(tensors, (words, "mlp.layers.0.weight"), str(path), PUBLISHED)
+        tensors = read_tensors(path, PUBLISHED)
+        tensors = tensors.alike(finite_floats(tensors, str(path)))
+        tensors.require(words, "mlp.layers.0.weight")
         holder.blip = _towers(blip_pretrain, tensors, words)
         holder.mlp = MLP(tensors["mlp.layers.0.weight"].shape[1])
         missing, _ = holder.load_state_dict(tensors, strict=False)
     if missing := [name for name in missing if not name.endswith("position_ids")]:
-        raise UnusableFile(f"{path} lacks {len(missing)} tensors, first {', '.join(missing[:3])}. {PUBLISHED.advice}")
+        raise tensors.refusal(f"lacks {len(missing)} tensors, first {', '.join(missing[:3])}")
     holder.eval().requires_grad_(False)
     head = nn.Sequential(*(layer for layer in holder.mlp.layers if isinstance(layer, nn.Linear)))
     blip = holder.blip

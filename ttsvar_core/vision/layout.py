@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..reading import UnusableFile
-from ..registry import WeightFile
 from ..weights.finite import finite_floats
 from ..weights.published import fill_published
+from ..weights.tensors import Tensors
 
 log = logging.getLogger(__name__)
 
@@ -51,23 +50,22 @@ def vision_heads(width: int) -> int:
     return VISION_HEADS.get(width, max(1, width // HEAD_SIZE))
 
 
-def linear_stack(tensors: Mapping[str, Tensor], source: str, published: WeightFile) -> nn.Sequential:
+def linear_stack(tensors: Tensors) -> nn.Sequential:
     """The linear layers `<index>.weight`, `<index>.bias` in order of their index, in float32, ending in one number.
 
     The heads of ImageReward and Aesthetic v2.5 are such stacks: dropout between the layers, no activations.
     Raises UnusableFile if the layers do not follow from each other.
     """
-    layers = []
-    tensors = finite_floats(tensors, source, torch.float32)
+    layers, floats = [], tensors.alike(finite_floats(tensors, tensors.source, torch.float32))
     for index in sorted(int(name.removesuffix(".weight")) for name in tensors if name.endswith(".weight")):
-        weight, bias = tensors[f"{index}.weight"], tensors[f"{index}.bias"]
+        weight, bias = floats[f"{index}.weight"], floats[f"{index}.bias"]
         layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
         layers.append(layer)
     widths = [layer.in_features for layer in layers[1:]] + [1]
     if [layer.out_features for layer in layers] != widths:
         found = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers)
-        raise UnusableFile(f"{source}: the layers of its head do not fit each other ({found}). {published.advice}")
+        raise tensors.refusal(f"has a head whose layers do not fit each other ({found})")
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
@@ -78,13 +76,14 @@ def float_stack(layers: nn.Sequential, features: Tensor) -> Tensor:
     return features
 
 
-def load_published(model_class, config, tensors: Mapping[str, Tensor], source: str, published: WeightFile, **options):
+def load_published(model_class, config, tensors: Tensors, **options):
     """A transformers model in float32 holding `tensors`, which carry the names of the published checkpoints.
 
     A tensor that is missing or has another shape is an error, a surplus one a warning; see `fill_published`.
     """
+    source, file = tensors.source, tensors.file
     state = finite_floats(tensors, source, torch.float32)
-    model, surplus = fill_published(model_class, config, state, source, published.advice, **options)
+    model, surplus = fill_published(model_class, config, state, source, file.advice, **options)
     if surplus:
-        log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), published.title, surplus[:3])
+        log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), file.title, surplus[:3])
     return model.to(torch.float32).eval().requires_grad_(False)

@@ -36,7 +36,6 @@ class SingleNetwork(NetworkBacked):
 
     model: nn.Module
     preprocess: Preprocess
-    chunk: int
 
     @property
     def models(self) -> tuple[nn.Module, ...]:
@@ -51,7 +50,7 @@ class SingleNetwork(NetworkBacked):
         """What `see` makes of pixels (B, 3, h, w), concatenated over all images (B, H, W, 3) in [0, 1]."""
         check_images(images, self.name)
         device, dtype = placement(self.tower)
-        return in_chunks(lambda chunk: see(self.preprocess(chunk.to(device)).to(dtype)), images, self.chunk)
+        return in_chunks(lambda chunk: see(self.preprocess(chunk.to(device)).to(dtype)), images)
 
 
 def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..weights.tensors import Tensors
+
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "vocab"
@@ -42,6 +44,11 @@ class PromptTokenizer(NamedTuple):
     def size(self) -> int:
         """Entries of the vocabulary: the text tower must have at least as many embeddings."""
         return self.tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def check(self, known: int, tensors: Tensors) -> None:
+        """Raises UnusableFile if the text tower in `tensors` knows fewer tokens than there are."""
+        if known < self.size:
+            raise tensors.refusal(f"knows {known} tokens, its tokenizer has {self.size}: another tokenizer belongs to it")
 
 
 def bert_tokenizer(length: int = 35) -> PromptTokenizer:

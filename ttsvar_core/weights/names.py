@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..reading import UnusableFile
+from ..registry import MODEL_FILES
 from .files import RawCheckpoint
 
 Kind = Literal["transformer", "tokenizer"]
@@ -58,8 +59,8 @@ _FOREIGN_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 SUGGESTIONS = {
-    "transformer": "Use for example infinity_2b_reg.pth or the folder infinity_8b_weights.",
-    "tokenizer": "Use for example infinity_vae_d32reg.pth (2B) or infinity_vae_d56_f8_14_patchify.pth (8B).",
+    kind: f"Use for example {' or '.join(file.what for file in MODEL_FILES if file.folder == folder)}."
+    for kind, folder in (("transformer", "infinity"), ("tokenizer", "vae"))
 }
 
 

@@ -18,19 +18,36 @@ NESTING = 3
 """How deep such keys may lie in each other; a file may also hold itself."""
 
 
-class Required(dict):
-    """Tensors by name, of which each that is asked for must be there: a missing one is a UnusableFile error."""
+class Tensors(dict):
+    """Tensors by name from a published file; whatever is wrong with them is an UnusableFile that says where to get it."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], source: str, published: WeightFile):
+    def __init__(self, tensors: Mapping[str, Tensor], source: str, file: WeightFile):
         super().__init__(tensors)
-        self._source, self._published = source, published
+        self.source, self.file = source, file
 
     def __missing__(self, name: str) -> Tensor:
-        title, advice = self._published.title, self._published.advice
-        raise UnusableFile(f"{self._source} does not hold a complete {title}: tensor {name} is missing. {advice}")
+        raise self.refusal(f"does not hold a complete {self.file.title}: tensor {name} is missing")
+
+    def refusal(self, what: str) -> UnusableFile:
+        """The error that says so."""
+        return UnusableFile(f"{self.source} {what}. {self.file.advice}")
+
+    def alike(self, tensors: Mapping[str, Tensor]) -> Tensors:
+        """Other tensors, of the same file."""
+        return Tensors(tensors, self.source, self.file)
+
+    def under(self, prefix: str) -> Tensors:
+        """Those whose names start with `prefix`, without it."""
+        return self.alike({name.removeprefix(prefix): tensor for name, tensor in self.items() if name.startswith(prefix)})
+
+    def require(self, *names: str) -> None:
+        """Raises UnusableFile if one of `names`, by which a layout is recognised, is not there."""
+        if missing := [name for name in names if name not in self]:
+            found = ", ".join(list(self)[:3]) or "nothing"
+            raise self.refusal(f"is not {self.file.title}: it has no tensor {missing[0]} (it begins with {found})")
 
 
-def read_tensors(path: str | Path, published: WeightFile) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, published: WeightFile) -> Tensors:
     """All tensors of a weight file by name, memory-mapped where the format allows; never unpickles objects.
 
     path: a .safetensors file, a torch file holding a state dict (also one wrapped under `state_dict`, `model` or
@@ -49,7 +66,7 @@ def read_tensors(path: str | Path, published: WeightFile) -> dict[str, Tensor]:
     tensors = {plain_name(str(name)): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise UnusableFile(f"{path} holds no tensors. {published.advice}")
-    return tensors
+    return Tensors(tensors, str(path), published)
 
 
 def read_config(path: str | Path) -> dict:
@@ -60,21 +77,6 @@ def read_config(path: str | Path) -> dict:
         if candidate.exists():
             return read_json(candidate)
     return {}
-
-
-def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def require(tensors: Mapping[str, Tensor], names: tuple[str, ...], source: str, published: WeightFile) -> None:
-    """Raises UnusableFile if one of `names`, by which a layout is recognised, is not among `tensors`."""
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        found = ", ".join(list(tensors)[:3]) or "nothing"
-        raise UnusableFile(
-            f"{source} is not {published.title}: it has no tensor {missing[0]} (it begins with {found}). {published.advice}"
-        )
 
 
 def _wrapper(content: Mapping) -> str | None:
