@@ -31,8 +31,8 @@ class MissingFile(UnusableFile, FileNotFoundError):
 def refusing(source: str | Path, remedy: str = AGAIN) -> Iterator[None]:
     """Whatever is raised inside leaves as `UnusableFile` in one line: ``source`` (of a path its name), what is wrong, the remedy.
 
-    Errors that are an UnusableFile already keep their words. A missing package and a full device are no fault of the file and
-    pass as they are.
+    An UnusableFile keeps its words and gets a remedy of its own too. A missing package and a full device are no fault of the
+    file and pass as they are.
     """
     name = source.name if isinstance(source, Path) else source
     try:
@@ -41,9 +41,11 @@ def refusing(source: str | Path, remedy: str = AGAIN) -> Iterator[None]:
         raise
     except UnusableFile as refused:
         text = " ".join(str(refused).split())  # names in files may hold anything
-        if name in text and text == str(refused):
+        text = text if remedy == AGAIN or remedy in text else f"{text} {remedy}"
+        text = text if name in text else f"{name}: {text}"
+        if text == str(refused):
             raise
-        raise type(refused)(text if name in text else f"{name}: {text}") from refused
+        raise type(refused)(text) from refused
     except BaseException as failure:
         # The tokenizer library's panics are no Exception.
         foreign = isinstance(failure, Exception) or type(failure).__name__ == "PanicException"
