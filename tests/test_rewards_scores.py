@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from ttsvar_core.rewards.aesthetic import load_aesthetic
-from ttsvar_core.rewards.base import Recent, Reward
+from ttsvar_core.rewards.base import Reward
 from ttsvar_core.rewards.clip import load_clip_score, load_hps, load_pick_score
 from ttsvar_core.rewards.image_reward import load_image_reward
 from ttsvar_core.vision.network import in_chunks
@@ -195,13 +195,6 @@ def test_what_failed_is_freed_before_memory_is_given_back(monkeypatch):
     with pytest.raises(RuntimeError, match="shapes"):
         in_chunks(broken, torch.zeros(3, 1))
     assert len(freed) == 2
-
-
-def test_recent_keeps_the_last_used():
-    recent, calls = Recent(2), []
-    for key in "abacab":
-        recent.get(key, lambda key=key: calls.append(key))
-    assert calls == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize("kind", ["image_reward", "hps"])

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..reading import refusing
 from ..registry import EXTRACTORS
-from ..vision.layout import HEAD_SIZE, load_published, rename, split_rows
+from ..vision.layout import HEAD_SIZE, rename, split_rows
 from ..vision.network import SingleNetwork
 from ..vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..weights.published import load_published
 from ..weights.stated import count_blocks, stated
 from ..weights.tensors import Tensors, read_config, read_tensors
 from .reduce import REDUCERS

@@ -124,15 +124,14 @@ def load_text_encoder(
     found = _find_tokenizer(path, Path(tokenizer) if tokenizer else None)
     with refusing(path, TEXT_ENCODER.advice):
         model = _load_model(path, dtype)
-    return TextEncoder(model.to(device).requires_grad_(False).eval(), _load_tokenizer(found))
+    return TextEncoder(model.to(device), _load_tokenizer(found))
 
 
 def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
     """The encoder half of the T5 in a folder or file; sizes come from its tensors, the rest from the folder's config.json."""
     from transformers import T5EncoderModel
 
-    from ..weights.finite import finite_floats
-    from ..weights.published import fill_published
+    from ..weights.published import load_published
     from ..weights.tensors import read_tensors
 
     config = read_json(path / "config.json") if path.is_dir() else {}
@@ -142,8 +141,7 @@ def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
     weights = tensors.alike({name: held for name, held in tensors.items() if not name.startswith(("decoder.", "lm_head."))})
     if "shared.weight" not in weights and "encoder.embed_tokens.weight" in weights:
         weights["shared.weight"] = weights["encoder.embed_tokens.weight"]
-    sizes, floats = _config_of(weights, config), finite_floats(weights, path.name)
-    return fill_published(T5EncoderModel, sizes, floats, path.name, TEXT_ENCODER.advice, torch_dtype=dtype)[0]
+    return load_published(T5EncoderModel, _config_of(weights, config), weights, dtype)
 
 
 def _config_of(weights: Tensors, config: Mapping[str, Any]) -> Any:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..reading import refusing
 from ..registry import REWARDS
-from ..vision.layout import float_stack, linear_stack, load_published, vision_heads
+from ..vision.layout import float_stack, linear_stack, vision_heads
 from ..vision.network import SingleNetwork
 from ..vision.preprocess import HALF, Preprocess
+from ..weights.published import load_published
 from ..weights.stated import count_blocks, section, stated
 from ..weights.tensors import Tensors, read_config, read_tensors
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -30,24 +28,6 @@ def check_prompt(reward: Reward, prompt: str) -> None:
     """Raise ValueError, before anything runs, for a prompt that `reward` says it cannot judge."""
     if hasattr(reward, "check_prompt"):
         reward.check_prompt(prompt)
-
-
-class Recent:
-    """The last few results of a function of one prompt, such as text embeddings; belongs to a reward, not to a module."""
-
-    def __init__(self, capacity: int = 8):
-        self._capacity = capacity
-        self._values: OrderedDict = OrderedDict()
-
-    def get(self, key, compute: Callable):
-        """The value kept for `key`, or `compute()`, which is then kept in place of the one unused for longest."""
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
-        value = self._values[key] = compute()
-        if len(self._values) > self._capacity:
-            self._values.popitem(last=False)
-        return value
 
 
 def check_finite(scores: Tensor, name: str, sample: str = "image", where: str = "") -> None:

@@ -8,7 +8,8 @@ HPS v2.1, the plain cosine of a ViT-H tuned on preferences, and the hpsv2 packag
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -21,9 +22,9 @@ from ..vision.network import SingleNetwork, placement
 from ..vision.preprocess import Preprocess
 from ..vision.tokens import PromptTokenizer, clip_tokenizer
 from ..weights.tensors import read_config, read_tensors
-from .base import Recent
 
 (CLIP,), (PICK,), (HPS,) = (REWARDS[key].files for key in ("clip", "pick", "hps"))
+REMEMBERED = 8  # prompts, whose embeddings a reward keeps
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -36,20 +37,22 @@ class ClipReward(SingleNetwork):
     name: str
     range: tuple[float, float]
     scaled: bool = False
-    recent: Recent = field(default_factory=Recent)
+
+    def __post_init__(self):
+        object.__setattr__(self, "_text", lru_cache(REMEMBERED)(self._embed))
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
 
         def cosines(pixels: Tensor) -> Tensor:
-            text = self.recent.get((prompt, pixels.dtype), lambda: self._embed(prompt)).to(pixels.device)
-            return (self.model(pixels) * text).sum(dim=-1)
+            return (self.model(pixels) * self._text(prompt, pixels.dtype).to(pixels.device)).sum(dim=-1)
 
         cosine = self.look(images, cosines).to(images.device)
         return cosine * self.model.temperature().to(cosine.device) if self.scaled else cosine
 
-    def _embed(self, prompt: str) -> Tensor:
+    def _embed(self, prompt: str, dtype: torch.dtype) -> Tensor:
+        """(1, C) on the CPU; ``dtype``, that of the network at the time, tells its results apart."""
         return self.model.embed_text(self.tokenizer(prompt).to(placement(self.model)[0])).cpu()
 
 

@@ -6,7 +6,7 @@ Source: Xu et al., "ImageReward: Learning and Evaluating Human Preferences for T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from ..reading import refusing
 from ..registry import REWARDS
-from ..vision.layout import HEAD_SIZE, float_stack, linear_stack, load_published, rename, vision_heads
+from ..vision.layout import HEAD_SIZE, float_stack, linear_stack, rename, vision_heads
 from ..vision.network import SingleNetwork
 from ..vision.preprocess import Preprocess
 from ..vision.tokens import PromptTokenizer, bert_tokenizer
+from ..weights.published import load_published
 from ..weights.stated import count_blocks, section, stated
 from ..weights.tensors import Tensors, read_config, read_tensors
-from .base import Recent
 
 (PUBLISHED,) = REWARDS["image-reward"].files
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
@@ -72,7 +72,6 @@ class ImageReward(SingleNetwork):
     preprocess: Preprocess
     name: str = "ImageReward"
     range: tuple[float, float] = (-2.0, 2.0)
-    recent: Recent = field(default_factory=Recent)
 
     @property
     def tower(self) -> nn.Module:
@@ -81,7 +80,7 @@ class ImageReward(SingleNetwork):
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        ids = self.recent.get(prompt, lambda: self.tokenizer(prompt))
+        ids = self.tokenizer(prompt)
         return self.look(images, lambda pixels: self.model(pixels, ids.to(pixels.device).expand(len(pixels), -1))).to(images.device)
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import WeightFile
+from ..weights.published import load_published
 from ..weights.stated import count_blocks, section, stated
 from ..weights.tensors import Tensors
-from .layout import HEAD_SIZE, load_published, rename, split_rows, vision_heads
+from .layout import HEAD_SIZE, rename, split_rows, vision_heads
 
 OPEN_CLIP_NAMES = (
     (r"visual\.class_embedding", "vision_model.embeddings.class_embedding"),

@@ -1,8 +1,7 @@
-"""From the names in an original checkpoint to a transformers model with every weight in place."""
+"""From the names and layouts of original checkpoints to those of transformers, and heads of linear layers."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..weights.finite import finite_floats
-from ..weights.published import fill_published
 from ..weights.tensors import Tensors
-
-log = logging.getLogger(__name__)
 
 HEAD_SIZE = 64
 """Width of one attention head in BERT, ViT and CLIP of all sizes but the ones in VISION_HEADS."""
@@ -74,16 +70,3 @@ def float_stack(layers: nn.Sequential, features: Tensor) -> Tensor:
     for layer in layers:
         features = nn.functional.linear(features.float(), layer.weight.float(), layer.bias.float())
     return features
-
-
-def load_published(model_class, config, tensors: Tensors, **options):
-    """A transformers model in float32 holding `tensors`, which carry the names of the published checkpoints.
-
-    A tensor that is missing or has another shape is an error, a surplus one a warning; see `fill_published`.
-    """
-    source, file = tensors.source, tensors.file
-    state = finite_floats(tensors, source, torch.float32)
-    model, surplus = fill_published(model_class, config, state, source, file.advice, **options)
-    if surplus:
-        log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), file.title, surplus[:3])
-    return model.to(torch.float32).eval().requires_grad_(False)
