@@ -56,33 +56,33 @@ class ClipReward(SingleNetwork):
         return self.model.embed_text(self.tokenizer(prompt).to(placement(self.model)[0])).cpu()
 
 
-def load_clip_score(path: str | Path, activation: str = "auto", dtype=torch.float32) -> ClipReward:
+def load_clip_score(path: str | Path, dtype=torch.float32) -> ClipReward:
     """CLIPScore from any CLIP, a file or folder in Hugging Face or open_clip layout; see `load_clip_reward`."""
-    return load_clip_reward(path, CLIP, "CLIPScore", (0.0, 0.5), activation=activation, dtype=dtype)
+    return load_clip_reward(path, CLIP, "CLIPScore", (0.0, 0.5), dtype=dtype)
 
 
 def load_pick_score(path: str | Path, dtype=torch.float32) -> ClipReward:
     """PickScore from its published weights (a ViT-H CLIP, so with plain GELU); see `load_clip_reward`."""
-    return load_clip_reward(path, PICK, "PickScore", (15.0, 27.0), activation="gelu", sizes=VIT_H, scaled=True, dtype=dtype)
+    return load_clip_reward(path, PICK, "PickScore", (15.0, 27.0), sizes=VIT_H, scaled=True, dtype=dtype)
 
 
 def load_hps(path: str | Path, dtype=torch.float32) -> ClipReward:
     """HPS v2.1 from HPS_v2.1_compressed.pt or the same tensors as .safetensors; see `load_clip_reward`."""
-    return load_clip_reward(path, HPS, "HPSv2.1", (0.15, 0.4), activation="gelu", sizes=VIT_H, fit="pad", dtype=dtype)
+    return load_clip_reward(path, HPS, "HPSv2.1", (0.15, 0.4), sizes=VIT_H, fit="pad", dtype=dtype)
 
 
 def load_clip_reward(
-    path: str | Path, published: WeightFile, name: str, range: tuple[float, float], *, activation: str, fit: str = "crop",
-    scaled: bool = False, sizes: ClipSizes | None = None, dtype=torch.float32,
+    path: str | Path, published: WeightFile, name: str, range: tuple[float, float], *, sizes: ClipSizes | None = None,
+    fit: str = "crop", scaled: bool = False, dtype=torch.float32,
 ) -> ClipReward:
     """A reward over the CLIP at `path`.
 
-    activation, sizes: see `build_clip`. fit: see `Preprocess`. dtype: of the network.
+    sizes: see `build_clip`; a CLIP of given sizes uses plain GELU. fit: see `Preprocess`. dtype: of the network.
     Raises MissingFile or UnusableFile, naming the file, the folder and the page it is published on.
     """
     with refusing(str(path), published.advice):
         tensors = read_tensors(path, published)
-        model = build_clip(tensors, read_config(path), str(path), published, activation, sizes)
+        model = build_clip(tensors, read_config(path), str(path), published, "gelu" if sizes else "auto", sizes)
     tokenizer = clip_tokenizer(model.text_length)
     tokenizer.check(model.vocabulary, tensors)
     preprocess = Preprocess(model.image_size, fit=fit)
