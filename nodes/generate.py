@@ -4,11 +4,11 @@ import json
 
 from comfy_api.latest import io
 
+from ..ttsvar_core.names import POTENTIALS, SCHEMES
 from . import host
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
-from .select import POTENTIALS, SCHEMES
 from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, guidance_until, sampling, seed
 
 OWN_PLAN = "own plan"
@@ -101,11 +101,11 @@ def _inputs() -> list:
             tooltip="How strongly scores decide when samples are resampled; 10 is the paper's.",
         ),
         io.Combo.Input(
-            "potential", options=POTENTIALS, default="value", advanced=True,
+            "potential", options=list(POTENTIALS), default="value", advanced=True,
             tooltip="What of the scores counts when samples are resampled; value is the paper's.",
         ),
         io.Combo.Input(
-            "scheme", options=SCHEMES, default="multinomial", advanced=True,
+            "scheme", options=list(SCHEMES), default="multinomial", advanced=True,
             tooltip="How survivors are drawn; multinomial is the paper's.",
         ),
         io.String.Input(

@@ -19,6 +19,7 @@ import torch
 
 from ..ttsvar_core import costs
 from ..ttsvar_core.image_model import ImageModel
+from ..ttsvar_core.registry import MODEL_FILES, WeightFile
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,11 +40,6 @@ OWN_FOLDERS = ("infinity", "reward_models")
 PREVIEW_SIDE = 512
 STATE_SUFFIX = ".state.safetensors"
 _EXTENSIONS = {".safetensors", ".sft", ".pth", ".pt", ".bin", ".ckpt"}
-_PUBLISHED_AT = {
-    "infinity": "https://huggingface.co/FoundationVision/Infinity (for example infinity_2b_reg.pth)",
-    "vae": "https://huggingface.co/FoundationVision/Infinity (infinity_vae_d32reg.pth for the 2B model)",
-    "text_encoders": "https://huggingface.co/google/flan-t5-xl (the whole folder)",
-}
 
 
 # Folders and files ----------------------------------------------------------------------------------------------------
@@ -75,20 +71,21 @@ def find(folder: str, name: str) -> str:
     found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None:
         where = " or ".join(folder_paths.get_folder_paths(folder))
-        source = f" It is published at {_PUBLISHED_AT[folder]}." if folder in _PUBLISHED_AT else ""
+        published = next((file for file in MODEL_FILES if file.folder == folder), None)
+        source = f" It is published at {published.page} (for example {published.what})." if published else ""
         raise FileNotFoundError(f"There is no {name!r} in {where}. Put it there and refresh the browser page (R).{source}")
     return found
 
 
-def find_first(folder: str, names: Sequence[str], what: str, page: str) -> str:
-    """Path of the first of several usual names that exists. Raises FileNotFoundError naming the usual file and its page."""
-    roots = folder_paths.get_folder_paths(folder)
-    for name in names:
+def find_first(file: WeightFile) -> str:
+    """Path of a published file under the first of its usual names. Raises FileNotFoundError naming it and its page."""
+    roots = folder_paths.get_folder_paths(file.folder)
+    for name in file.names:
         for root in roots:
             if os.path.exists(os.path.join(root, name)):
                 return os.path.join(root, name)
     raise FileNotFoundError(
-        f"{what} needs its weights: get {names[0]} from {page} and put it into {roots[0]}, or choose a file by name."
+        f"{file.title} needs its weights: get {file.what} from {file.page} and put it into {roots[0]}, or choose a file by name."
     )
 
 
@@ -193,9 +190,9 @@ def precision(choice: str, usual: Mapping[torch.dtype, str] = REWARD_PRECISIONS)
 
 def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bool = False) -> HostedModel:
     """Load a transformer and tokenizer (paths) built of ComfyUI's own layers, so that it can offload them piece by piece."""
-    from ..ttsvar_core.checkpoint import load_model
     from ..ttsvar_core.compiled import check_compiler, compile_blocks
     from ..ttsvar_core.quantize import store_blocks_in_float8
+    from ..ttsvar_core.weights import load_model
 
     if compiled:
         check_compiler(torch_device())

@@ -1,65 +1,28 @@
 """Rewards and feature extractors: loading them, and blending several rewards into one."""
 
-from typing import NamedTuple
-
 from comfy_api.latest import io
 
+from ..ttsvar_core import registry
+from ..ttsvar_core.names import BLENDS
 from . import host
 from .types import CATEGORY, Extractor, Reward, precision
 
 FOLDER = "reward_models"
 AUTO = "auto"
-SCENES = "scene verifier (bundled)"
-LATENT_POOL = "latent pool (no model)"
-DINO_REDUCERS = {"DINOv2 PCA": "PCA", "DINOv2 PCA-shared": "PCA-shared", "DINOv2 Pool": "Pool"}
-INCEPTION = "Inception"
-BLENDS = ["softmax", "z-score", "rank", "weighted"]
+SCENES = registry.REWARDS["scenes"].title
+LATENT_POOL = registry.EXTRACTORS["latent-pool"].title
+REWARDS = [entry.title for entry in registry.REWARDS.values()]
+EXTRACTORS = [entry.title for entry in registry.EXTRACTORS.values()]
 
 
-class Usual(NamedTuple):
-    """The names a published file is usually kept under, and where it is published."""
-
-    names: tuple[str, ...]
-    page: str
-
-
-USUAL = {
-    "ImageReward": Usual(
-        ("ImageReward.pt", "ImageReward.safetensors", "ImageReward"), "https://huggingface.co/THUDM/ImageReward"
-    ),
-    "HPS v2.1": Usual(
-        ("HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.safetensors", "HPS_v2.1.pt"), "https://huggingface.co/xswu/HPSv2"
-    ),
-    "Aesthetic v2.5": Usual(
-        ("siglip-so400m-patch14-384",), "https://huggingface.co/google/siglip-so400m-patch14-384 (the whole folder)"
-    ),
-    "PickScore": Usual(
-        ("PickScore_v1", "PickScore_v1.safetensors"), "https://huggingface.co/yuvalkirstain/PickScore_v1 (the whole folder)"
-    ),
-    "CLIPScore": Usual(
-        ("clip-vit-large-patch14", "clip-vit-large-patch14.safetensors"),
-        "https://huggingface.co/openai/clip-vit-large-patch14 (the whole folder)",
-    ),
-    "Aesthetic head": Usual(
-        ("aesthetic_predictor_v2_5.pth", "aesthetic_predictor_v2_5.safetensors"),
-        "https://github.com/discus0434/aesthetic-predictor-v2-5/tree/main/models",
-    ),
-    "DINOv2": Usual(
-        ("dinov2_vitl14_reg4_pretrain.pth", "dinov2-with-registers-large"), "https://github.com/facebookresearch/dinov2"
-    ),
-    "Inception": Usual(
-        ("inception_v3_google-0cc3c7bd.pth",), "https://pytorch.org/vision/stable/models/inception.html"
-    ),
-}
-PACKAGED = "ImageReward (package)"
-REWARDS = [SCENES, "ImageReward", PACKAGED, "HPS v2.1", "Aesthetic v2.5", "PickScore", "CLIPScore"]
-EXTRACTORS = [LATENT_POOL, *DINO_REDUCERS, INCEPTION]
-
-
-def _path(kind: str, file: str) -> str:
-    if file != AUTO:
-        return host.find(FOLDER, file)
-    return host.find_first(FOLDER, USUAL[kind].names, kind, USUAL[kind].page)
+def _load(entry: registry.Entry, files: tuple, precision: str, **options) -> host.Hosted:
+    """What an entry of the registry loads, of a choice for each of its files; ``options`` are for those without any."""
+    if not entry.files:
+        return host.host(entry.load(**options), ())
+    pairs = zip(entry.files, files, strict=False)
+    paths = [host.find_first(file) if chosen == AUTO else host.find(FOLDER, chosen) for file, chosen in pairs]
+    loaded = entry.load(*paths, dtype=host.precision(precision))
+    return host.host(loaded, loaded.models)
 
 
 def _file(name: str, tooltip: str, **options):
@@ -98,23 +61,7 @@ class RewardLoader(io.ComfyNode):
 
 def load_reward(kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto") -> host.Hosted:
     """A reward by the name the loader offers."""
-    from ..ttsvar_core.rewards import aesthetic, clip, hps, image_reward, package, scenes
-
-    if kind == SCENES:
-        return host.host(scenes.SceneReward(), ())
-    dtype = host.precision(precision)
-    if kind == "Aesthetic v2.5":
-        loaded = aesthetic.load_aesthetic(_path(kind, file), _path("Aesthetic head", head_file), dtype=dtype)
-    else:
-        loaders = {
-            "ImageReward": image_reward.load_image_reward,
-            PACKAGED: package.load_packaged_image_reward,
-            "HPS v2.1": hps.load_hps,
-            "PickScore": clip.load_pick_score,
-            "CLIPScore": clip.load_clip_score,
-        }
-        loaded = loaders[kind](_path("ImageReward" if kind == PACKAGED else kind, file), dtype=dtype)
-    return host.host(loaded, loaded.models)
+    return _load(registry.titled(registry.REWARDS, kind), (file, head_file), precision)
 
 
 class BlendRewards(io.ComfyNode):
@@ -134,7 +81,7 @@ class BlendRewards(io.ComfyNode):
                 Reward.Input("reward_1", tooltip="First reward."),
                 Reward.Input("reward_2", tooltip="Second reward."),
                 io.Combo.Input(
-                    "how", options=BLENDS, default="softmax",
+                    "how", options=list(BLENDS), default="softmax",
                     tooltip="How scores are made comparable: softmax over the batch, z-score, rank, or weighted raw scores.",
                 ),
                 io.Float.Input("weight_1", default=1.0, min=-100.0, max=100.0, step=0.05, tooltip=weight),
@@ -194,17 +141,7 @@ class ExtractorLoader(io.ComfyNode):
 
 def load_extractor(kind: str = LATENT_POOL, file: str = AUTO, precision: str = "auto", grid: int = 4) -> host.Hosted:
     """A feature extractor by the name the loader offers."""
-    from ..ttsvar_core.extractors import dinov2, inception
-    from ..ttsvar_core.extractors.latent_pool import LatentPool
-
-    if kind == LATENT_POOL:
-        return host.host(LatentPool(grid), ())
-    dtype = host.precision(precision)
-    if kind == INCEPTION:
-        loaded = inception.load_inception(_path(kind, file), dtype)
-    else:
-        loaded = dinov2.load_dinov2(_path("DINOv2", file), DINO_REDUCERS[kind], dtype)
-    return host.host(loaded, loaded.models)
+    return _load(registry.titled(registry.EXTRACTORS, kind), (file,), precision, grid=grid)
 
 
 NODES = [RewardLoader, BlendRewards, ExtractorLoader]

@@ -4,10 +4,11 @@ import time
 
 from comfy_api.latest import io
 
+from ..ttsvar_core.names import CACHE_POLICIES
 from . import host
 from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, guidance_until, sampling, seed
 
-CACHE_POLICIES = ["keep", "float8", "offload", "drop"]
+POLICIES = ["offload" if policy == "cpu" else policy for policy in CACHE_POLICIES]  # the host says where to
 PREVIEWS = ["all samples", "first sample", "off"]
 _SHOWN = {"all samples": 16, "first sample": 1, "off": 0}
 PREVIEW_TOOLTIP = (
@@ -70,7 +71,7 @@ class ScaleStepSampler(io.ComfyNode):
                 ),
                 *sampling(),
                 io.Combo.Input(
-                    "cache_policy", options=CACHE_POLICIES, default="keep", advanced=True,
+                    "cache_policy", options=POLICIES, default="keep", advanced=True,
                     tooltip="Keys and values of the finished scales: keep them on the device (fastest), keep them there in one "
                     "byte per number (float8: half or a quarter of the memory, and a slightly different picture), offload them to "
                     "ComfyUI's intermediate device (system memory), or drop them; whatever comes next rebuilds them by replay.",

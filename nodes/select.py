@@ -4,12 +4,10 @@ import re
 
 from comfy_api.latest import io
 
+from ..ttsvar_core.names import POTENTIALS, SCHEMES
 from . import host
 from .sample import decoded
 from .types import CATEGORY, MOST_SAMPLES, Extractor, State
-
-POTENTIALS = ["value", "diff", "max", "sum"]
-SCHEMES = ["multinomial", "systematic", "stratified", "residual", "top-k"]
 
 
 def _keep(default: int):
@@ -69,7 +67,7 @@ class PotentialResampler(io.ComfyNode):
                 State.Input("state", tooltip="A state that was scored at its last scale."),
                 _keep(2),
                 io.Combo.Input(
-                    "potential", options=POTENTIALS, default="value",
+                    "potential", options=list(POTENTIALS), default="value",
                     tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
                     "far; sum, all scores so far. The paper uses value.",
                 ),
@@ -78,7 +76,7 @@ class PotentialResampler(io.ComfyNode):
                     tooltip="How strongly scores decide: 0 draws blindly, 10 is the paper's, large values keep the best only.",
                 ),
                 io.Combo.Input(
-                    "scheme", options=SCHEMES, default="multinomial",
+                    "scheme", options=list(SCHEMES), default="multinomial",
                     tooltip="How survivors are drawn: multinomial is the paper's, systematic and residual are less noisy, "
                     "top-k just takes the best.",
                 ),

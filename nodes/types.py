@@ -2,6 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS
+
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
 Conditioning = io.Custom("TTSVAR_CONDITIONING")
@@ -10,13 +12,11 @@ Extractor = io.Custom("TTSVAR_EXTRACTOR")
 Reward = io.Custom("TTSVAR_REWARD")
 
 CATEGORY = "TTS-VAR"
-PRECISIONS = ["auto", "float32", "bfloat16", "float16"]
 # Width : height as people write it, and the published height / width the core knows it by.
 ASPECT_RATIOS = {
     "1:1": 1.0, "5:4": 0.8, "4:3": 0.75, "3:2": 0.666, "7:4": 0.571, "2:1": 0.5, "5:2": 0.4, "3:1": 0.333,
     "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
 }
-PIXEL_BUDGETS = ["1M", "0.60M", "0.25M", "0.06M"]
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
 MAX_SEED = 2**64 - 1
 
@@ -28,7 +28,7 @@ def seed(tooltip: str):
 
 def precision(tooltip: str, *more: str):
     """The precision widget of a loader; ``more`` are choices only this loader has."""
-    return io.Combo.Input("precision", options=[*PRECISIONS, *more], default="auto", advanced=True, tooltip=tooltip)
+    return io.Combo.Input("precision", options=["auto", *DTYPES, *more], default="auto", advanced=True, tooltip=tooltip)
 
 
 def canvas():
@@ -39,7 +39,7 @@ def canvas():
             tooltip="Width : height. The bundled model always draws 64x64 squares.",
         ),
         io.Combo.Input(
-            "pixel_budget", options=PIXEL_BUDGETS, default="1M",
+            "pixel_budget", options=list(reversed(PIXEL_BUDGETS)), default="1M",
             tooltip="Size of the picture: 1M is 1024x1024 in 13 scales, smaller budgets stop at 12, 10 or 7 scales. "
             "The bundled model has a schedule of its own (64x64, 13 scales) and ignores this.",
         ),

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import GOLDEN
 
-from ttsvar_core.checkpoint import load_model
+from ttsvar_core.weights import load_model
 
 NAME = "infinity_tiny_2b_style"
 

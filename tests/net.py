@@ -54,10 +54,10 @@ def told(state, images=None, scores=None) -> dict:
 @cache
 def world():
     """The bundled model with the conditioning of one prompt, its reward and the latent pool."""
-    from ttsvar_core.checkpoint import load_bundled
     from ttsvar_core.extractors.latent_pool import LatentPool
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.rewards.scenes import SceneReward
+    from ttsvar_core.weights import load_bundled
 
     model, encoder = load_bundled()
     return model, encode_prompt(encoder, PROMPT), SceneReward(), LatentPool()

@@ -93,7 +93,7 @@ def test_triton_goes_by_another_name_on_windows():
 
 
 def test_the_command_line_and_the_benchmark_say_so_too(no_compiler, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ttsvar_core.checkpoint.load_bundled", None)  # it comes before anything is loaded
+    monkeypatch.setattr("ttsvar_core.weights.load_bundled", None)  # it comes before anything is loaded
     assert main(["generate", "a photo of a red circle", "--compile", "--out", str(tmp_path)]) == 2
     assert "cannot be compiled here" in capsys.readouterr().err
     monkeypatch.undo()

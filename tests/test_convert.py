@@ -8,8 +8,8 @@ from checkpoint_files import assert_same_weights, old_spelling, paths, plain_mod
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ttsvar_core.checkpoint import CheckpointError, load_model
 from ttsvar_core.commands.convert import convert
+from ttsvar_core.weights import UnusableFile, load_model
 
 
 def test_converted_files_load_alone(tmp_path):
@@ -37,18 +37,18 @@ def test_converter_refuses(tmp_path):
     broken = weights("transformer")
     broken["head.bias"][0] = float("nan")
     save_file(broken, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=r"head\.bias .* NaN"):
+    with pytest.raises(UnusableFile, match=r"head\.bias .* NaN"):
         convert(tmp_path / "m.safetensors", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists() and not list(tmp_path.glob("*.part"))
     with pytest.raises(FileExistsError, match="there already"):
         convert(tmp_path / "m.safetensors", tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match="should end in"):
+    with pytest.raises(UnusableFile, match="should end in"):
         convert(tmp_path / "m.safetensors", tmp_path / "out.pth")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="no Infinity transformer or tokenizer"):
+    with pytest.raises(UnusableFile, match="no Infinity transformer or tokenizer"):
         convert(tmp_path / "x.safetensors", tmp_path / "out.safetensors")
     mixed = {**weights("transformer")}
     mixed["head.bias"] = mixed["head.bias"].half()
     save_file(mixed, tmp_path / "mixed.safetensors")
-    with pytest.raises(CheckpointError, match="types float16, float32; choose one with --dtype"):
+    with pytest.raises(UnusableFile, match="types float16, float32; choose one with --dtype"):
         convert(tmp_path / "mixed.safetensors", tmp_path / "out.safetensors")

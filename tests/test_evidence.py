@@ -27,7 +27,7 @@ def test_a_changed_table_is_noticed():
 
 @pytest.mark.parametrize("name", evidence.NAMES)
 def test_the_results_are_of_the_bundled_model(name):
-    from ttsvar_core.checkpoint import load_bundled
+    from ttsvar_core.weights import load_bundled
 
     world = evidence.read_results(name)["world"]
     assert (world["model"], world["fingerprint"]) == ("scenes64", load_bundled()[0].fingerprint)

@@ -167,7 +167,7 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     assert command.main(words) == 2
     assert "images differ" in capsys.readouterr().err
     assert command.main([*words, "--out", str(tmp_path / "x"), "--reward", "taste"]) == 2
-    assert "cannot load the reward 'taste'" in capsys.readouterr().err
+    assert "cannot load 'taste'" in capsys.readouterr().err
 
 
 def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):

@@ -70,7 +70,7 @@ def test_maps_of_features_are_computed_elsewhere(features):
 def test_float8_is_refused_before_anything_is_loaded_or_sampled(monkeypatch, tmp_path):
     parser = argparse.ArgumentParser()
     choices.add_model_arguments(parser)
-    monkeypatch.setattr("ttsvar_core.checkpoint.load_bundled", lambda **_: pytest.fail("loaded"))
+    monkeypatch.setattr("ttsvar_core.weights.load_bundled", lambda **_: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=NO_FLOAT8):
         choices.load_models(parser.parse_args(["--device", "mps", "--float8-weights"]))
     with load_pack(tmp_path) as pack:

@@ -143,7 +143,7 @@ def test_the_2b_graph_runs_with_the_settings_its_note_gives_for_smaller_cards(pa
 
 def test_hosted_layers_change_nothing(pack, parts):
     """The bundled model as the loader builds it equals the library's own."""
-    model, _ = pack.core("checkpoint").load_bundled()
+    model, _ = pack.core("weights").load_bundled()
     assert model.fingerprint == parts["model"].fingerprint
 
 

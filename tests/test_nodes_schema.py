@@ -14,6 +14,8 @@ from host_stand_in import ROOT, load_pack
 sys.path.insert(0, str(ROOT / "lab" / "tools"))
 import build_locales
 
+from ttsvar_core import registry
+
 HOST_MODULES = ("comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "execution", "nodes")
 
 
@@ -133,18 +135,17 @@ def test_every_node_has_a_help_page_in_every_language(pack):
             assert len(middle) > 50 and (language == "en" or chinese(middle)), node_id
 
 
-def test_the_loaders_help_pages_say_where_files_are_published(pack):
-    rewards = sys.modules[pack.nodes["TTSVAR_RewardLoader"].__module__]
+def test_the_loaders_help_pages_say_where_files_are_published():
     pages = {
         name: (ROOT / "web" / "docs" / f"TTSVAR_{name}Loader.md").read_text(encoding="utf-8")
         for name in ("Infinity", "TextEncoder", "Reward", "Extractor")
     }
-    for kind, usual in rewards.USUAL.items():
-        text = pages["Extractor" if kind in ("DINOv2", "Inception") else "Reward"]
-        assert usual.names[0] in text and usual.page.removesuffix(" (the whole folder)") in text, kind
-    assert all(kind in pages["Reward"] for kind in rewards.REWARDS if kind != rewards.SCENES)
-    assert "https://huggingface.co/FoundationVision/Infinity" in pages["Infinity"]
-    assert "https://huggingface.co/google/flan-t5-xl" in pages["TextEncoder"]
+    of_entries = {"Reward": registry.REWARDS, "Extractor": registry.EXTRACTORS}
+    named = [(page, file) for page, entries in of_entries.items() for entry in entries.values() for file in entry.files]
+    named += [("TextEncoder" if file.folder == "text_encoders" else "Infinity", file) for file in registry.MODEL_FILES]
+    for page, file in named:
+        assert file.names[0] in pages[page] and file.page in pages[page], file.title
+    assert all(entry.title in pages["Reward"] for entry in registry.REWARDS.values() if entry.files)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

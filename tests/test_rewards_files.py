@@ -9,28 +9,28 @@ import torch
 from safetensors.torch import save_file
 
 from ttsvar_core.extractors.dinov2 import load_dinov2
-from ttsvar_core.rewards import MissingWeights, WrongWeights
+from ttsvar_core.reading import MissingFile, UnusableFile
+from ttsvar_core.registry import WeightFile
 from ttsvar_core.rewards.aesthetic import load_aesthetic
-from ttsvar_core.rewards.clip import load_clip_score, load_pick_score
-from ttsvar_core.rewards.files import Published, read_config, read_tensors
-from ttsvar_core.rewards.hps import load_hps
+from ttsvar_core.rewards.clip import load_clip_score, load_hps, load_pick_score
 from ttsvar_core.rewards.image_reward import load_image_reward
 from ttsvar_core.rewards.package import load_packaged_image_reward
+from ttsvar_core.weights.tensors import read_config, read_tensors
 
-ANY = Published("Anything", "anything.pt", "https://example.org/anything")
+ANY = WeightFile("Anything", ("anything.pt",), "https://example.org/anything")
 PAGES = [
     (load_image_reward, "ImageReward.pt", "https://huggingface.co/THUDM/ImageReward"),
     (load_hps, "HPS_v2.1_compressed.pt", "https://huggingface.co/xswu/HPSv2"),
-    (load_clip_score, "model.safetensors", "https://huggingface.co/openai/clip-vit-large-patch14"),
-    (load_pick_score, "model.safetensors", "https://huggingface.co/yuvalkirstain/PickScore_v1"),
+    (load_clip_score, "the folder clip-vit-large-patch14", "https://huggingface.co/openai/clip-vit-large-patch14"),
+    (load_pick_score, "the folder PickScore_v1", "https://huggingface.co/yuvalkirstain/PickScore_v1"),
     (load_dinov2, "dinov2_vitl14_reg4_pretrain.pth", "https://github.com/facebookresearch/dinov2"),
-    (lambda path: load_aesthetic(path, path), "model.safetensors", "https://huggingface.co/google/siglip-so400m-patch14-384"),
+    (lambda path: load_aesthetic(path, path), "the folder siglip-so400m-patch14-384", "https://huggingface.co/google/siglip-so400m-patch14-384"),
 ]
 
 
 @pytest.mark.parametrize(("loader", "file", "page"), PAGES)
 def test_a_missing_file_names_file_folder_and_page(loader, file, page, tmp_path):
-    with pytest.raises(MissingWeights) as error:
+    with pytest.raises(MissingFile) as error:
         loader(tmp_path / "gone.pt")
     assert all(part in str(error.value) for part in (str(tmp_path / "gone.pt"), file, "models/reward_models", page))
 
@@ -39,7 +39,7 @@ def test_a_missing_file_names_file_folder_and_page(loader, file, page, tmp_path)
 def test_another_model_is_refused_with_the_same_directions(loader, file, page, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({"unet.conv_in.weight": torch.zeros(3, 3)}, other)
-    with pytest.raises(WrongWeights) as error:
+    with pytest.raises(UnusableFile) as error:
         loader(other)
     assert str(other) in str(error.value) and "models/reward_models" in str(error.value)
 
@@ -48,12 +48,12 @@ def test_a_missing_and_a_misshaped_tensor_are_named(tmp_path):
     tensors = reward_files.image_reward()
     del tensors["blip.visual_encoder.blocks.1.mlp.fc1.bias"]
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(WrongWeights, match=r"1 tensors.*encoder\.layers\.1\.mlp\.fc1\.bias.*THUDM"):
+    with pytest.raises(UnusableFile, match=r"1 tensors.*encoder\.layers\.1\.mlp\.fc1\.bias.*THUDM"):
         load_image_reward(tmp_path / "a.safetensors")
     tensors = reward_files.dinov2()
     tensors["blocks.1.attn.proj.weight"] = torch.zeros(64, 32)
     save_file(tensors, tmp_path / "b.safetensors")
-    with pytest.raises(WrongWeights, match=r"encoder\.layer\.1\.attention.*facebookresearch"):
+    with pytest.raises(UnusableFile, match=r"encoder\.layer\.1\.attention.*facebookresearch"):
         load_dinov2(tmp_path / "b.safetensors")
 
 
@@ -70,7 +70,7 @@ def test_a_tensor_that_sizes_are_read_from_is_named_too(name, tmp_path):
     tensors = reward_files.image_reward()
     del tensors[name]
     save_file(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(WrongWeights, match=rf"{re.escape(name.split('.', 2)[2])}.*THUDM"):
+    with pytest.raises(UnusableFile, match=rf"{re.escape(name.split('.', 2)[2])}.*THUDM"):
         load_image_reward(tmp_path / "x.safetensors")
 
 
@@ -78,20 +78,20 @@ def test_a_head_that_lacks_a_layer_is_refused(tmp_path):
     tensors = reward_files.image_reward()
     del tensors["mlp.layers.2.weight"], tensors["mlp.layers.2.bias"]
     save_file(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(WrongWeights, match=r"do not fit each other \(64 to 1024, 128 to 64"):
+    with pytest.raises(UnusableFile, match=r"do not fit each other \(64 to 1024, 128 to 64"):
         load_image_reward(tmp_path / "x.safetensors")
 
 
 def test_a_head_without_its_tensors_is_refused(tmp_path):
     save_file(reward_files.siglip(), tmp_path / "siglip.safetensors")
     torch.save({"a": torch.zeros(1)}, tmp_path / "head.pth")
-    with pytest.raises(WrongWeights, match=r"head of Aesthetic v2\.5.*discus0434"):
+    with pytest.raises(UnusableFile, match=r"head of Aesthetic v2\.5.*discus0434"):
         load_aesthetic(tmp_path / "siglip.safetensors", tmp_path / "head.pth")
 
 
 def test_a_text_tower_with_another_vocabulary_is_refused(tmp_path):
     save_file(reward_files.open_clip(vocabulary=1000), tmp_path / "clip.safetensors")
-    with pytest.raises(WrongWeights, match="knows 1000 tokens, CLIP's tokenizer has 49408"):
+    with pytest.raises(UnusableFile, match="knows 1000 tokens, its tokenizer has 49408"):
         load_clip_score(tmp_path / "clip.safetensors")
 
 
@@ -111,7 +111,7 @@ def other_clip(vision, patch, grid, text):
 def test_a_clip_of_another_size_is_refused(loader, vision, patch, grid, text, tmp_path, monkeypatch):
     """ViT-B/32, ViT-L/14, ViT-H/14 for 378 pixels, one with another text tower, ViT-bigG/14."""
     monkeypatch.setattr("ttsvar_core.rewards.clip.read_tensors", lambda *_: other_clip(vision, patch, grid, text))
-    with pytest.raises(WrongWeights) as error:
+    with pytest.raises(UnusableFile) as error:
         loader(tmp_path / "clip.safetensors")
     found = f"width {vision[0]} with {vision[1]} layers for {patch * grid} pixels in patches of {patch}"
     expected = "width 1280 with 32 layers for 224 pixels in patches of 14, and a text tower of width 1024 with 24 layers"
@@ -126,7 +126,7 @@ class Payload:
 
 def test_objects_are_never_unpickled(tmp_path, capsys):
     torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Payload()}, tmp_path / "evil.pt")
-    with pytest.raises(WrongWeights, match=r"evil\.pt cannot be read as tensors.*https://example\.org"):
+    with pytest.raises(UnusableFile, match=r"evil\.pt cannot be read as tensors.*https://example\.org"):
         read_tensors(tmp_path / "evil.pt", ANY)
     assert "unpickled" not in capsys.readouterr().out
 
@@ -137,7 +137,7 @@ def test_cut_short_and_empty_files(tmp_path):
     (tmp_path / "page.pt").write_text("<html>login</html>")
     torch.save({}, tmp_path / "empty.pt")
     for name in ("cut.safetensors", "page.pt", "empty.pt"):
-        with pytest.raises(WrongWeights, match=rf"{name}.*example\.org"):
+        with pytest.raises(UnusableFile, match=rf"{name}.*example\.org"):
             read_tensors(tmp_path / name, ANY)
 
 
@@ -151,7 +151,7 @@ def test_cut_short_and_empty_files(tmp_path):
 )
 def test_what_a_file_is_instead_is_said(content, message, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(content)
-    with pytest.raises(WrongWeights, match=rf"x\.safetensors.*{message}.*example\.org"):
+    with pytest.raises(UnusableFile, match=rf"x\.safetensors.*{message}.*example\.org"):
         read_tensors(tmp_path / "x.safetensors", ANY)
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_index_and_shards_elsewhere_are_refused(index, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "out.safetensors")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(WrongWeights, match=r"outside its own folder|no index of shards"):
+    with pytest.raises(UnusableFile, match=r"outside its own folder|no index of shards"):
         read_tensors(tmp_path / "folder", ANY)
 
 
@@ -198,12 +198,12 @@ def test_folders_whole_and_sharded(tmp_path):
     save_file({"a": torch.zeros(1)}, sharded / "one.safetensors")
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(WrongWeights, match=r"missing: two\.safetensors.*example\.org"):
+    with pytest.raises(UnusableFile, match=r"missing: two\.safetensors.*example\.org"):
         read_tensors(sharded, ANY)
     save_file({"b": torch.ones(1)}, sharded / "two.safetensors")
     assert set(read_tensors(sharded, ANY)) == {"a", "b"}
     (tmp_path / "bare").mkdir()
-    with pytest.raises(WrongWeights, match=r"model files found: none.*example\.org"):
+    with pytest.raises(UnusableFile, match=r"model files found: none.*example\.org"):
         read_tensors(tmp_path / "bare", ANY)
 
 

@@ -1,6 +1,6 @@
 """Preprocessing on tensors against Pillow, and prompts to token ids against the tokenizers of transformers."""
 
-import gzip
+import json
 import logging
 
 import numpy as np
@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ttsvar_core.rewards.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, resize
-from ttsvar_core.rewards.tokens import SHIPPED, bert_tokenizer, clip_tokenizer
+from ttsvar_core.vision.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, resize
+from ttsvar_core.vision.tokens import SHIPPED, bert_tokenizer, clip_tokenizer
 
 PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
 SIZES = [(256, 256), (1024, 1024), (224, 224), (64, 64), (333, 111), (111, 333), (1440, 1120), (720, 1680), (225, 224)]
@@ -87,24 +87,23 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_bert_ids_equal_those_of_transformers(prompt):
+def test_bert_ids_equal_those_of_transformers(prompt, tmp_path):
     from transformers import BertTokenizerFast
 
-    theirs = BertTokenizerFast(str(SHIPPED / "bert_uncased.txt"), do_lower_case=True)
+    words = json.loads((SHIPPED / "bert_uncased.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    (tmp_path / "vocab.txt").write_text("\n".join(sorted(words, key=words.get)) + "\n", encoding="utf-8")
+    theirs = BertTokenizerFast(str(tmp_path / "vocab.txt"), do_lower_case=True)
     assert bert_tokenizer()(prompt).tolist() == [theirs(prompt, truncation=True, max_length=35)["input_ids"]]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_clip_ids_equal_those_of_transformers(prompt, tmp_path):
-    import json
-
     from transformers import CLIPTokenizerFast
 
-    from ttsvar_core.rewards.tokens import _clip_vocabulary
-
-    vocabulary, _ = _clip_vocabulary((SHIPPED / "clip_merges.txt").read_bytes())
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
-    (tmp_path / "merges.txt").write_text((SHIPPED / "clip_merges.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    model = json.loads((SHIPPED / "clip.json").read_text(encoding="utf-8"))["model"]
+    merges = "\n".join(["#version: 0.2", *map(" ".join, model["merges"])])
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
     theirs = CLIPTokenizerFast.from_pretrained(str(tmp_path))
     assert clip_tokenizer()(prompt).tolist() == [theirs(prompt, truncation=True, max_length=77)["input_ids"]]
 
@@ -123,13 +122,3 @@ def test_long_prompts_are_cut_with_a_warning(tokenizer, length, end, caplog):
         ids = tokenizer()("cat " * 100)
     assert ids.shape == (1, length) and ids[0, -1] == end
     assert f"reads {length} tokens" in caplog.text
-
-
-def test_vocabularies_from_a_folder(tmp_path):
-    (tmp_path / "vocab.txt").write_bytes((SHIPPED / "bert_uncased.txt").read_bytes())
-    (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(gzip.compress((SHIPPED / "clip_merges.txt").read_bytes()))
-    assert bert_tokenizer(tmp_path)("a cat").tolist() == bert_tokenizer()("a cat").tolist()
-    assert clip_tokenizer(tmp_path)("a cat").tolist() == clip_tokenizer()("a cat").tolist()
-    for tokenizer, name in ((bert_tokenizer, "vocab.txt"), (clip_tokenizer, "merges.txt")):
-        with pytest.raises(FileNotFoundError, match=name):
-            tokenizer(tmp_path / "nowhere")

@@ -8,12 +8,12 @@ import torch
 from tiny_models import GOLDEN, reference_config
 
 from ttsvar_core.extractors.dinov2 import build_dinov2, normed_patches
-from ttsvar_core.rewards import aesthetic, hps
-from ttsvar_core.rewards.clip import CLIP
-from ttsvar_core.rewards.clip_layout import VIT_H, build_clip
-from ttsvar_core.rewards.files import WrongWeights
+from ttsvar_core.reading import UnusableFile
+from ttsvar_core.rewards import aesthetic
+from ttsvar_core.rewards.clip import CLIP, HPS
 from ttsvar_core.rewards.image_reward import build_image_reward
 from ttsvar_core.rewards.verify import BOUND, verify_model
+from ttsvar_core.vision.clip import VIT_H, build_clip
 
 NAMES = ["image_reward_tiny", "hps_tiny", "aesthetic_tiny", "dinov2_reg_tiny"]
 
@@ -53,7 +53,7 @@ def test_full_size_layouts_load_completely(caplog):
         assert model.vision.config.num_attention_heads == 16
         assert model.text.config.num_attention_heads == known["med_config"]["num_attention_heads"]
         tensors, known = reward_files.full_size("hps_v2_1")
-        clip = build_clip(tensors, {}, "HPS_v2.1_compressed.pt", hps.PUBLISHED, sizes=VIT_H)
+        clip = build_clip(tensors, {}, "HPS_v2.1_compressed.pt", HPS, sizes=VIT_H)
         assert (clip.image_size, clip.text_length, clip.vocabulary) == (224, 77, 49408)
         vision, text = clip.network.clip.config.vision_config, clip.network.clip.config.text_config
         assert vision.num_attention_heads == 1280 // known["config"]["vision_cfg"]["head_width"]
@@ -97,7 +97,7 @@ def test_dinov2_layouts_agree(gated):
 def test_dinov2_without_registers_is_refused():
     tensors = reward_files.dinov2()
     del tensors["register_tokens"]
-    with pytest.raises(WrongWeights, match=r"without registers.*github\.com/facebookresearch/dinov2"):
+    with pytest.raises(UnusableFile, match=r"without registers.*github\.com/facebookresearch/dinov2"):
         build_dinov2(tensors, {}, "dinov2_vitl14_pretrain.pth")
 
 

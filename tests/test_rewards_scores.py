@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from ttsvar_core.rewards.aesthetic import load_aesthetic
-from ttsvar_core.rewards.base import Recent, Reward, in_chunks
-from ttsvar_core.rewards.clip import load_clip_score, load_pick_score
-from ttsvar_core.rewards.hps import load_hps
+from ttsvar_core.rewards.base import Reward
+from ttsvar_core.rewards.clip import load_clip_score, load_hps, load_pick_score
 from ttsvar_core.rewards.image_reward import load_image_reward
+from ttsvar_core.vision.network import in_chunks
 
 KINDS = ["image_reward", "hps", "aesthetic", "clip", "pick"]
 PROMPT = "a photo of a red circle left of a blue square"
@@ -83,15 +83,13 @@ def test_only_prompt_readers_read_the_prompt(rewards, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_is_one_pass_and_chunks_change_nothing(rewards, kind):
-    from dataclasses import replace
-
+def test_a_batch_is_one_pass_and_its_size_changes_nothing(rewards, kind):
     reward, images, sizes = rewards[kind], pictures(8), []
     hook = tower(reward).register_forward_pre_hook(
         lambda _, args, kwargs: sizes.append(len(kwargs.get("pixel_values", args[0] if args else ()))), with_kwargs=True
     )
     whole = reward.score(images, PROMPT)
-    pieces = replace(reward, chunk=3).score(images, PROMPT)
+    pieces = torch.cat([reward.score(some, PROMPT) for some in images.split(3)])
     hook.remove()
     assert sizes == [8, 3, 3, 2]
     assert (whole - pieces).abs().max() <= 1e-5 * max(1.0, float(whole.abs().max()))
@@ -180,7 +178,7 @@ def test_out_of_memory_halves_the_chunk(error):
 def test_what_failed_is_freed_before_memory_is_given_back(monkeypatch):
     """Another error is not taken for one of memory; the frames of one of memory are gone when the cache is emptied."""
     failed, freed = [], []
-    monkeypatch.setattr("ttsvar_core.rewards.base.empty_cache", lambda: freed.append(failed[-1]() is None))
+    monkeypatch.setattr("ttsvar_core.vision.network.empty_cache", lambda: freed.append(failed[-1]() is None))
 
     def tight(images):
         large = torch.zeros(len(images))
@@ -197,13 +195,6 @@ def test_what_failed_is_freed_before_memory_is_given_back(monkeypatch):
     with pytest.raises(RuntimeError, match="shapes"):
         in_chunks(broken, torch.zeros(3, 1))
     assert len(freed) == 2
-
-
-def test_recent_keeps_the_last_used():
-    recent, calls = Recent(2), []
-    for key in "abacab":
-        recent.get(key, lambda key=key: calls.append(key))
-    assert calls == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize("kind", ["image_reward", "hps"])

@@ -9,16 +9,12 @@ import torch
 from PIL import Image
 from tiny_models import make_conditioning, make_tiny_model
 
-from lab.experiment import __main__ as experiment
+from lab.experiment.world import spelled
 from ttsvar_core.cli import main
 from ttsvar_core.commands import choices, generate
 from ttsvar_core.extractors import dinov2
-from ttsvar_core.rewards.blend import RANGES
-from ttsvar_core.scales import _SCALES_IN_BUDGET
-from ttsvar_core.search.plan import PLANS, tts_var
+from ttsvar_core.search.plan import tts_var
 from ttsvar_core.search.plan_file import save_plan
-from ttsvar_core.search.potential import POTENTIALS
-from ttsvar_core.search.resample import SCHEMES
 from ttsvar_core.search.save import describe_file
 
 PROMPT = "a photo of a red circle"
@@ -128,10 +124,10 @@ def test_nothing_to_go_on_from_before_the_first_scale(tiny, brightness, tmp_path
     ("options", "message"),
     [
         (["--plan", "best"], "--plan: no plan 'best'; write one of raw, best-of-n"),
-        (["--reward", "beauty"], "No reward 'beauty'; write one of scenes, image-reward=FILE"),
-        (["--reward", "hps"], "No reward 'hps'"),
-        (["--reward", "aesthetic=tower"], "No reward 'aesthetic=tower'.*TOWER,HEAD"),
-        (["--extractor", "latent-pool=0"], "No extractor 'latent-pool=0'"),
+        (["--reward", "beauty"], "cannot load 'beauty'; write one of scenes, image-reward=ImageReward.pt"),
+        (["--reward", "hps"], "cannot load 'hps'"),
+        (["--reward", "aesthetic=tower"], "cannot load 'aesthetic=tower'.*aesthetic_predictor_v2_5.pth"),
+        (["--extractor", "latent-pool=0"], "cannot load 'latent-pool=0'"),
         (["--extractor", "dinov2-pca=nowhere.pth"], "nowhere.pth"),
         (["--schedule", "8,8"], "--schedule lists survivors for 2 scales and the model runs 7"),
         (["--max-cache-mib", "0.001"], "capped at 0.00 MiB"),
@@ -173,11 +169,6 @@ def test_a_mistyped_choice_is_named_with_its_option(tmp_path, capsys, option):
     assert f"argument {option}: invalid choice: 'mistyped'" in capsys.readouterr().err
 
 
-def test_the_choices_are_those_of_the_library():
-    assert (generate.POTENTIALS, generate.SCHEMES) == (POTENTIALS, SCHEMES)
-    assert set(generate.BLENDS) == set(RANGES) and set(generate.PIXEL_BUDGETS) == set(_SCALES_IN_BUDGET)
-
-
 def test_the_text_encoder_leaves_the_device_before_the_search(tiny, brightness, tmp_path, monkeypatch):
     encoder, order = Encoder(), []
 
@@ -206,8 +197,8 @@ def test_extractors_are_named_as_the_experiment_command_names_them(monkeypatch):
     for name in ("dinov2-PCA", "dinov2-pca", "DINOv2-PCA-shared"):
         choices.load_extractor(f"{name}=weights.pth", "cpu")
     assert loaded == ["PCA", "PCA", "PCA-shared"]
-    spelled = [experiment._spelled(name) for name in ("dinov2-pca=A.pth", "Tokenizer-pca-shared", "latent-pool")]
-    assert spelled == ["dinov2-PCA=A.pth", "tokenizer-PCA-shared", "latent-pool"]
+    found = [spelled(name) for name in ("dinov2-pca=A.pth", "Tokenizer-pca-shared", "latent-pool")]
+    assert found == ["dinov2-PCA=A.pth", "tokenizer-PCA-shared", "latent-pool"]
 
 
 def test_a_model_of_ones_own_needs_its_files_and_a_reward(tiny, tmp_path, capsys, monkeypatch):
@@ -236,10 +227,6 @@ def test_tiles_are_what_is_decoded_in(tiny, brightness, tmp_path, capsys, monkey
 def test_several_rewards_are_blended():
     reward = choices.load_reward(["scenes", "scenes"], "rank", "cpu")
     assert reward.name == "scenes+scenes (rank)" and choices.load_reward([], "softmax", "cpu") is None
-
-
-def test_plan_names_are_those_of_the_library():
-    assert tuple(PLANS) == generate.PLAN_NAMES
 
 
 def test_one_byte_weights_and_cache_draw_a_scene_too(tmp_path):

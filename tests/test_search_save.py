@@ -11,7 +11,6 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from lab.training.common import export
 from lab.training.publish import halve
-from ttsvar_core.checkpoint.write import CHECKSUM, NO_CHECKSUM, write_safetensors
 from ttsvar_core.config import Sampling
 from ttsvar_core.decoding import decode
 from ttsvar_core.extractors.latent_pool import LatentPool
@@ -22,6 +21,7 @@ from ttsvar_core.search.resample import Resample
 from ttsvar_core.search.save import describe_file, load_state, save_state
 from ttsvar_core.search.view import act
 from ttsvar_core.state import start
+from ttsvar_core.weights.write import CHECKSUM, NO_CHECKSUM, write_safetensors
 
 
 @pytest.fixture(scope="module")

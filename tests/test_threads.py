@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.sampling import sample
 from ttsvar_core.state import start
 from ttsvar_core.threads import WORTH_THREADS, threads_for
+from ttsvar_core.weights import load_bundled
 
 
 @pytest.fixture

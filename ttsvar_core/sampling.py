@@ -8,7 +8,6 @@ draw can differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,14 +15,13 @@ from torch import Tensor
 from .bsq.bits import empty_features, fuse
 from .config import Sampling, StepSampling
 from .infinity.cache import Chunk, KVCache, merge
+from .names import CACHE_POLICIES
 from .quantize import check_float8
 from .rng import uniforms
 from .state import SearchState
 from .threads import threads_for
 
-CachePolicy = Literal["keep", "float8", "cpu", "drop"]
 _REMEDY = "Are the transformer's weights sound?", "Take another precision than float16, whose range may be too small here."
-CACHE_POLICIES: tuple[CachePolicy, ...] = ("keep", "float8", "cpu", "drop")
 
 
 def draw_bits(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
@@ -43,7 +41,7 @@ def sample(
     through: int,
     sampling: Sampling | None = None,
     *,
-    cache_policy: CachePolicy = "keep",
+    cache_policy: str = "keep",
     group_size: int | None = None,
     on_scale: Callable[[SearchState], None] | None = None,
     slots: Sequence[int] | None = None,
@@ -164,7 +162,7 @@ def _groups(samples: int, group_size: int | None) -> Iterator[Tensor]:
     yield from torch.arange(samples).split(group_size or samples)
 
 
-def _apply_policy(state: SearchState, policy: CachePolicy) -> SearchState:
+def _apply_policy(state: SearchState, policy: str) -> SearchState:
     if state.cache is None or policy == "keep":
         return state
     if policy == "drop":

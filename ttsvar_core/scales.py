@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .names import PIXEL_BUDGETS
+
 Grid = tuple[int, int]
 
 # Token grids (height x width) by height/width ratio, at 1M pixels. Source: the schedule table of the published models.
@@ -21,9 +23,7 @@ _TALL_GRIDS: dict[float, str] = {
     2.500: "1x1 2x2 5x2 10x4 15x6 20x8 25x10 30x12 40x16 50x20 65x26 80x32 100x40",
     3.000: "1x1 2x2 6x2 9x3 15x5 21x7 27x9 36x12 45x15 54x18 72x24 90x30 111x37",
 }
-_SCALES_IN_BUDGET = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
 PIXELS_PER_TOKEN_SIDE = 16
-PIXEL_BUDGETS = tuple(_SCALES_IN_BUDGET)
 
 
 def _parse(text: str) -> tuple[Grid, ...]:
@@ -101,10 +101,10 @@ def official(height_over_width: float = 1.0, pixel_budget: str = "1M") -> ScaleS
 
     Raises ValueError for an unknown budget. Source: the published models' schedule table.
     """
-    if pixel_budget not in _SCALES_IN_BUDGET:
+    if pixel_budget not in PIXEL_BUDGETS:
         raise ValueError(f"Unknown pixel budget {pixel_budget!r}; expected one of {', '.join(PIXEL_BUDGETS)}.")
     grids = _OFFICIAL_GRIDS[nearest_ratio(height_over_width)]
-    return ScaleSchedule(grids[: _SCALES_IN_BUDGET[pixel_budget]], rope_grid=grids[-1])
+    return ScaleSchedule(grids[: PIXEL_BUDGETS[pixel_budget]], rope_grid=grids[-1])
 
 
 def parse_schedule(text: str) -> ScaleSchedule:

@@ -66,8 +66,8 @@ def _reward(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     if name == "scenes":
         return SceneReward()
     from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
-    from ttsvar_core.rewards.preprocess import Preprocess
-    from ttsvar_core.rewards.tokens import bert_tokenizer
+    from ttsvar_core.vision.preprocess import Preprocess
+    from ttsvar_core.vision.tokens import bert_tokenizer
 
     network, size = build_image_reward(random_tensors("image_reward"), {}, "random weights")
     network.vision.to(dtype)
@@ -79,7 +79,7 @@ def _extractor(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     if name == "latent-pool":
         return LatentPool()
     from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
-    from ttsvar_core.rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+    from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
     network = build_dinov2(random_tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
     size = PATCHES * network.config.patch_size

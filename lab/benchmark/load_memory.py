@@ -43,7 +43,7 @@ else:
 
 LOAD = """
 import json, resource, sys, time, torch
-from ttsvar_core.checkpoint import load_model
+from ttsvar_core.weights import load_model
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 model = load_model(sys.argv[1], sys.argv[2], dtype=getattr(torch, sys.argv[3]))

@@ -79,8 +79,8 @@ def _random(name: str, entry: Any) -> Tensor:
 
 
 def _bundled(device: torch.device, dtype: torch.dtype) -> tuple[ImageModel, Conditioning]:
-    from ttsvar_core.checkpoint import load_bundled
     from ttsvar_core.infinity.text import encode_prompt
+    from ttsvar_core.weights import load_bundled
 
     model, encoder = load_bundled()
     model.transformer.to(device, dtype)

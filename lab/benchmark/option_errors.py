@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.decoding import decode
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.quantize import store_blocks_in_float8
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.state import SearchState, start
+from ttsvar_core.weights import load_bundled
 
 PROMPT = "a photo of a red circle left of a blue square"
 SAMPLES = 16

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ttsvar_core import costs
+from ttsvar_core.decoding import sketch
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.rng import selection_generator

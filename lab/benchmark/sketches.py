@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import torch
 
-from ttsvar_core.checkpoint import load_bundled
 from ttsvar_core.decoding import decode, sketch
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.sampling import sample
 from ttsvar_core.scenes.grammar import benchmark_prompts
 from ttsvar_core.state import start
+from ttsvar_core.weights import load_bundled
 
 
 def rank_agreement(whole: torch.Tensor, small: torch.Tensor) -> tuple[float, bool]:

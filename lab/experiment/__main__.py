@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ttsvar_core import registry
 from ttsvar_core.cli import Parser, answered, program
 from ttsvar_core.commands import numbers
 from ttsvar_core.commands.choices import device
@@ -38,12 +39,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--reward", nargs="+", metavar="NAME[=FILE]",
-        help="rewards, the first one searches, all measure: scenes, clarity, image-reward=FILE, hps=FILE, clip=FILE, "
-        "pick=FILE, aesthetic=TOWER,HEAD",
+        help=f"rewards, the first one searches, all measure: clarity, {registry.usages(registry.REWARDS)}",
     )
     parser.add_argument(
         "--extractor", nargs="+", metavar="NAME[=FILE]",
-        help="extractors, the first one searches: latent-pool, tokenizer-PCA, chance, dinov2-PCA=FILE, inception=FILE",
+        help=f"extractors, the first one searches: tokenizer-PCA, chance, {registry.usages(registry.EXTRACTORS)}",
     )
     parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
     parser.add_argument("--device", type=device, default="cpu", help="where the models run (default cpu)")
@@ -69,21 +69,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _files(args: argparse.Namespace):
-    from .world import BUNDLED_EXTRACTORS, BUNDLED_REWARDS, WorldFiles
+    from .world import BUNDLED_EXTRACTORS, BUNDLED_REWARDS, WorldFiles, spelled
 
     return WorldFiles(
         tuple(str(Path(file).absolute()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
-        tuple(map(_spelled, args.extractor or BUNDLED_EXTRACTORS)), pixel_budget=args.pixel_budget, device=args.device,
+        tuple(map(spelled, args.extractor or BUNDLED_EXTRACTORS)), pixel_budget=args.pixel_budget, device=args.device,
     )
-
-
-def _spelled(extractor: str) -> str:
-    """An extractor as results spell it; ``generate`` writes dinov2-pca."""
-    from ttsvar_core.extractors.reduce import REDUCERS
-
-    name, equals, files = extractor.partition("=")
-    known = {f"{kind}-{reducer}".lower(): f"{kind}-{reducer}" for kind in ("dinov2", "tokenizer") for reducer in REDUCERS}
-    return known.get(name.lower(), name) + equals + files
 
 
 def _prompts(args: argparse.Namespace) -> Sequence:

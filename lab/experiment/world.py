@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ttsvar_core.checkpoint.fingerprint import Fingerprint
+from ttsvar_core import registry
 from ttsvar_core.config import Sampling
 from ttsvar_core.image_model import ImageModel
+from ttsvar_core.names import REDUCERS
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.save import sketch
+from ttsvar_core.weights.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 VERDICT = "correct"
 PROBE = "a photo of a red circle"  # the text features of these words tell encoders apart; every bundled part knows them
 BUNDLED_REWARDS = ("scenes", "clarity")
-BUNDLED_EXTRACTORS = ("latent-pool", "tokenizer-PCA", "tokenizer-PCA-shared", "tokenizer-Pool", "chance")
-_REWARD_FILES = ("image-reward", "hps", "clip", "pick", "aesthetic")
+BUNDLED_EXTRACTORS = ("latent-pool", *(f"tokenizer-{reducer}" for reducer in REDUCERS), "chance")
 
 
 class World(NamedTuple):
@@ -61,9 +62,8 @@ class World(NamedTuple):
 class WorldFiles:
     """How a worker gets its world: a description that travels between processes and machines; calling it loads.
 
-    model: transformer, tokenizer and text encoder paths, empty for the bundled model. rewards and extractors: names,
-    with files after "=" where they need some ("image-reward=ImageReward.pt", "aesthetic=TOWER,HEAD",
-    "dinov2-PCA=dinov2_vitl14_reg4_pretrain.pth").
+    model: transformer, tokenizer and text encoder paths, empty for the bundled model. rewards and extractors: as the registry
+    names them ("image-reward=ImageReward.pt"), and the controls.
     """
 
     model: tuple[str, ...] = ()
@@ -78,8 +78,8 @@ class WorldFiles:
         from ttsvar_core.infinity.text import encode_prompt
 
         model, encoder = self._models()
-        rewards = dict(_named(text, self._reward) for text in self.rewards)
-        extractors = dict(_named(text, lambda name, files: self._extractor(model, name, files)) for text in self.extractors)
+        rewards = {_name(spec): self._reward(spec) for spec in self.rewards}
+        extractors = {_name(spec): self._extractor(model, spec) for spec in self.extractors}
         if not rewards or not extractors:
             raise ValueError("an experiment needs at least one reward and one extractor")
         schedule = model.schedule(self.height_over_width, self.pixel_budget)
@@ -91,8 +91,8 @@ class WorldFiles:
     def _models(self) -> tuple[ImageModel, Any]:
         import torch
 
-        from ttsvar_core.checkpoint import load_bundled, load_model
         from ttsvar_core.infinity.text import load_text_encoder
+        from ttsvar_core.weights import load_bundled, load_model
 
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if not self.model:
@@ -100,45 +100,20 @@ class WorldFiles:
         transformer, tokenizer, text = self.model
         return load_model(transformer, tokenizer, dtype=dtype, device=self.device), load_text_encoder(text)
 
-    def _reward(self, name: str, files: tuple[str, ...]) -> Reward:
+    def _reward(self, spec: str) -> Reward:
         from .controls import Clarity
 
-        if name == "scenes":
-            from ttsvar_core.rewards.scenes import SceneReward
+        return Clarity() if spec == "clarity" else registry.load(registry.REWARDS, spec, self.device)
 
-            return SceneReward()
-        if name == "clarity":
-            return Clarity()
-        if name not in _REWARD_FILES or len(files) != (2 if name == "aesthetic" else 1):
-            raise ValueError(
-                f"cannot load the reward {name!r} from {len(files)} files; expected scenes, clarity, NAME=FILE with one of "
-                f"{', '.join(_REWARD_FILES[:-1])}, or aesthetic=TOWER,HEAD"
-            )
-        return _load_reward(name, files).to(self.device)
-
-    def _extractor(self, model: ImageModel, name: str, files: tuple[str, ...]) -> FeatureExtractor:
-        from ttsvar_core.extractors.latent_pool import LatentPool
-        from ttsvar_core.extractors.reduce import REDUCERS
-
+    def _extractor(self, model: ImageModel, spec: str) -> FeatureExtractor:
         from .controls import Chance, TokenizerExtractor
 
-        kind, _, reducer = name.partition("-")
-        if name in ("latent-pool", "chance"):
-            return LatentPool() if name == "latent-pool" else Chance()
+        if spec == "chance":
+            return Chance()
+        kind, _, reducer = spec.partition("-")
         if kind == "tokenizer" and reducer in REDUCERS:
             return TokenizerExtractor(model, reducer)
-        if kind == "dinov2" and reducer in REDUCERS and len(files) == 1:
-            from ttsvar_core.extractors.dinov2 import load_dinov2
-
-            return load_dinov2(files[0], reducer).to(self.device)
-        if name == "inception" and len(files) == 1:
-            from ttsvar_core.extractors.inception import load_inception
-
-            return load_inception(files[0]).to(self.device)
-        raise ValueError(
-            f"cannot load the extractor {name!r} from {len(files)} files; expected latent-pool, chance, tokenizer-REDUCER, "
-            f"dinov2-REDUCER=FILE or inception=FILE, with a reducer of {', '.join(REDUCERS)}"
-        )
+        return registry.load(registry.EXTRACTORS, spec, self.device)
 
 
 def scene_verdict(image: Tensor, prompt: str) -> bool:
@@ -160,16 +135,13 @@ def _fingerprints(of: Reward | FeatureExtractor) -> list[str]:
     return found
 
 
-def _named(text: str, load: Callable[[str, tuple[str, ...]], Any]) -> tuple[str, Any]:
-    name, _, files = text.partition("=")
-    return name, load(name, tuple(files.split(",")) if files else ())
+def _name(spec: str) -> str:
+    """What results call a reward or extractor."""
+    return spec.partition("=")[0]
 
 
-def _load_reward(name: str, files: tuple[str, ...]) -> Any:
-    from ttsvar_core.rewards import aesthetic, clip, hps, image_reward
-
-    loaders = {
-        "image-reward": image_reward.load_image_reward, "hps": hps.load_hps, "clip": clip.load_clip_score,
-        "pick": clip.load_pick_score, "aesthetic": aesthetic.load_aesthetic,
-    }
-    return loaders[name](*files)
+def spelled(extractor: str) -> str:
+    """An extractor as results spell it, in capitals or not."""
+    name, equals, files = extractor.partition("=")
+    known = {key.lower(): key for key in (*registry.EXTRACTORS, *BUNDLED_EXTRACTORS)}
+    return known.get(name.lower(), name) + equals + files

@@ -133,6 +133,6 @@ class Run:
 
 def export(module: nn.Module, path: Path) -> None:
     """Write a module's weights as safetensors, whole or not at all."""
-    from ttsvar_core.checkpoint.write import write_safetensors
+    from ttsvar_core.weights.write import write_safetensors
 
     write_safetensors(path, {name: tensor.detach().float().cpu() for name, tensor in module.state_dict().items()})

@@ -29,7 +29,7 @@ def halve(source: Path, target: Path) -> int:
     """Write a safetensors file in half precision; returns its bytes."""
     from safetensors.torch import load_file
 
-    from ttsvar_core.checkpoint.write import write_safetensors
+    from ttsvar_core.weights.write import write_safetensors
 
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in load_file(str(source)).items()}
     write_safetensors(target, tensors)

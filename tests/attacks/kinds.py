@@ -18,13 +18,12 @@ from test_text import spiece
 from torch import Tensor, nn
 
 import ttsvar_core
-from ttsvar_core.checkpoint import load_model
 from ttsvar_core.extractors.dinov2 import load_dinov2
 from ttsvar_core.infinity.text import load_text_encoder
 from ttsvar_core.rewards.aesthetic import load_aesthetic
 from ttsvar_core.rewards.clip import load_clip_score
 from ttsvar_core.rewards.image_reward import load_image_reward
-from ttsvar_core.rewards.tokens import SHIPPED, bert_tokenizer, clip_tokenizer
+from ttsvar_core.weights import load_model
 
 T5 = Path(ttsvar_core.__file__).parent / "bundled" / "scenes64.t5"
 
@@ -179,8 +178,4 @@ KINDS = [
     Kind("SigLIP .safetensors", _saved(_siglip, "siglip.safetensors"), _aesthetic, _network),
     Kind("SigLIP .json", _with_config(_siglip, {"vision_config": TOWER}), _beside(_aesthetic), _network),
     Kind("aesthetic head .pth", _saved(reward_files.aesthetic_head, "aesthetic.pth"), _aesthetic_head, _network),
-    Kind("BERT vocab.txt", lambda folder: Path(shutil.copy(SHIPPED / "bert_uncased.txt", folder / "vocab.txt")),
-         lambda path: bert_tokenizer(path.parent), lambda tokenizer: tokenizer("a red circle").ndim == 2),
-    Kind("CLIP merges.txt", lambda folder: Path(shutil.copy(SHIPPED / "clip_merges.txt", folder / "merges.txt")),
-         lambda path: clip_tokenizer(path.parent), lambda tokenizer: tokenizer("a red circle").ndim == 2),
 ]

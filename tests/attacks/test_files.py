@@ -7,7 +7,7 @@ import pytest
 from attacks.harness import attack, corruptions, open_it, spoil
 from attacks.kinds import KINDS
 
-from ttsvar_core.checkpoint import CheckpointError
+from ttsvar_core.reading import UnusableFile
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
@@ -35,7 +35,7 @@ def test_every_corruption(kind, good):
         for name, seed in cases(data):
             good.write_bytes(spoil(data, name, seed))
             try:
-                attack(kind, good, (CheckpointError,), (good.parent.name, good.stem))
+                attack(kind, good, (UnusableFile,), (good.parent.name, good.stem))
             except (AssertionError, Exception) as failure:
                 failures.append(f"{name}, seed {seed}: {failure}")
     good.write_bytes(data)
@@ -47,7 +47,7 @@ def test_a_pipe_is_refused(kind, good):
     good.unlink()
     os.mkfifo(good)
     try:
-        answer = attack(kind, good, (CheckpointError,), (good.parent.name,))
+        answer = attack(kind, good, (UnusableFile,), (good.parent.name,))
     finally:
         good.unlink()
         good.write_bytes(data)

@@ -11,7 +11,6 @@ from harness import Kind, attack, corruptions, spoil
 from tiny_models import make_conditioning, make_tiny_model
 
 from lab.experiment.prompts import read_prompts
-from ttsvar_core.checkpoint.write import CHECKSUM, NO_CHECKSUM, write_safetensors
 from ttsvar_core.decoding import decode
 from ttsvar_core.reading import UnusableFile
 from ttsvar_core.sampling import sample
@@ -20,6 +19,7 @@ from ttsvar_core.search.plan_file import load_plan, save_plan
 from ttsvar_core.search.save import describe_file, load_state, save_state
 from ttsvar_core.search.saved import MAX_FEATURE_BYTES, read_saved
 from ttsvar_core.state import start
+from ttsvar_core.weights.write import CHECKSUM, NO_CHECKSUM, write_safetensors
 
 MODEL, CONDITIONING = make_tiny_model(), make_conditioning()
 REFUSALS = (ValueError, OSError)

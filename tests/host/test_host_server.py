@@ -18,7 +18,7 @@ CACHE_MODES = ("--cache-classic", "--cache-lru 10", "--cache-none")
 LIBRARY = """
 import sys, torch
 sys.path.insert(0, {root!r})
-from ttsvar_core.checkpoint import load_bundled
+from ttsvar_core.weights import load_bundled
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.search.plan import tts_var

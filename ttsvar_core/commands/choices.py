@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import registry
+from ..names import DTYPES
+
 if TYPE_CHECKING:
     from ..image_model import ImageModel
     from ..infinity.text import TextEncoder
 
 BUNDLED = "bundled"
-REWARDS = ("scenes", "image-reward=FILE", "hps=FILE", "pick=FILE", "clip=FILE", "aesthetic=TOWER,HEAD")
-EXTRACTORS = ("latent-pool", "latent-pool=SIDE", "dinov2-pca=FILE", "dinov2-pca-shared=FILE", "dinov2-pool=FILE", "inception=FILE")
-_REDUCERS = {"dinov2-pca": "PCA", "dinov2-pca-shared": "PCA-shared", "dinov2-pool": "Pool"}
 
 
 def device(name: str) -> str:
@@ -38,7 +38,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer (VAE) file that belongs to --model")
     group.add_argument("--text-encoder", type=Path, metavar="FOLDER", help="T5 folder that belongs to --model")
     group.add_argument("--device", type=device, default="cpu", help="where to compute, such as cuda (default: %(default)s)")
-    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of transformer and encoder")
+    group.add_argument("--dtype", default="float32", choices=DTYPES, help="of transformer and encoder")
     group.add_argument("--float8-weights", action="store_true", help="store the blocks' weights in one byte per number")
     group.add_argument("--compile", action="store_true", help="compile the blocks; gains nothing on a CPU, see docs/memory.md")
 
@@ -47,10 +47,10 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
     """The model and text encoder named by `add_model_arguments`. Raises ValueError for an incomplete choice."""
     import torch
 
-    from ..checkpoint import load_bundled, load_model
     from ..compiled import check_compiler, compile_blocks
     from ..infinity.text import load_text_encoder
     from ..quantize import check_float8, store_blocks_in_float8
+    from ..weights import load_bundled, load_model
 
     if args.compile:
         check_compiler(torch.device(args.device))
@@ -70,7 +70,7 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
 
 def load_reward(specs: Sequence[str], blend: str, device: str) -> Any:
     """The reward that `specs` name, blended if there are several; None without any. Raises ValueError for an unknown name."""
-    rewards = [_reward(spec, device) for spec in specs]
+    rewards = [registry.load(registry.REWARDS, spec, device) for spec in specs]
     if len(rewards) < 2:
         return rewards[0] if rewards else None
     from ..rewards.blend import Blend
@@ -78,40 +78,6 @@ def load_reward(specs: Sequence[str], blend: str, device: str) -> Any:
     return Blend(rewards, blend)
 
 
-def _reward(spec: str, device: str) -> Any:
-    from ..rewards import aesthetic, clip, hps, image_reward, scenes
-
-    name, _, path = spec.partition("=")
-    if name == "scenes":
-        return scenes.SceneReward()
-    one_file = {
-        "image-reward": image_reward.load_image_reward,
-        "hps": hps.load_hps,
-        "pick": clip.load_pick_score,
-        "clip": clip.load_clip_score,
-    }
-    if name in one_file and path:
-        return one_file[name](path).to(device)
-    tower, comma, head = path.partition(",")
-    if name == "aesthetic" and comma:
-        return aesthetic.load_aesthetic(tower, head).to(device)
-    raise ValueError(f"No reward {spec!r}; write one of {', '.join(REWARDS)}.")
-
-
 def load_extractor(spec: str, device: str) -> Any:
     """The feature extractor that `spec` names. Raises ValueError for an unknown name."""
-    from ..extractors.latent_pool import LatentPool
-
-    name, _, value = spec.partition("=")
-    name = name.lower()  # the experiment command writes dinov2-PCA
-    if name == "latent-pool" and (not value or (value.isdigit() and int(value) > 0)):
-        return LatentPool(int(value)) if value else LatentPool()
-    if name in _REDUCERS and value:
-        from ..extractors.dinov2 import load_dinov2
-
-        return load_dinov2(value, _REDUCERS[name]).to(device)
-    if name == "inception" and value:
-        from ..extractors.inception import load_inception
-
-        return load_inception(value).to(device)
-    raise ValueError(f"No extractor {spec!r}; write one of {', '.join(EXTRACTORS)}.")
+    return registry.load(registry.EXTRACTORS, spec, device)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..names import DTYPES
+
 SUMMARY = "rewrite a transformer or tokenizer file as safetensors"
-_DTYPES = ("float32", "bfloat16", "float16")
 _KEPT = (
     "name", "scale_schedule", "rope_reference_grid", "h_div_w", "pixel_budget", "cfg", "tau", "top_p", "cfg_insertion_layer",
 )
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("source", type=Path, help="a .pth or .safetensors file, or a folder of shards")
     parser.add_argument("target", type=Path, help="the .safetensors file to write; must not exist yet")
-    parser.add_argument("--dtype", choices=_DTYPES, help="number type to write (default: as in the source)")
+    parser.add_argument("--dtype", choices=DTYPES, help="number type to write (default: as in the source)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -32,19 +33,19 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     """Write the model in ``source`` to ``target`` and return the new file's size in bytes.
 
     Names become ours, constants and optimizer states stay behind, the configuration and the source's name go into the
-    metadata. Holds one tensor in memory at a time. Raises CheckpointError for an unusable source, FileExistsError for a target
+    metadata. Holds one tensor in memory at a time. Raises UnusableFile for an unusable source, FileExistsError for a target
     that is there already.
     """
     import torch
 
-    from ..checkpoint import CheckpointError, read_checkpoint
-    from ..checkpoint.files import release
-    from ..checkpoint.finite import check_finite
-    from ..checkpoint.names import detect_kind, model_tensors
-    from ..checkpoint.write import write_safetensors
+    from ..weights import UnusableFile, read_checkpoint
+    from ..weights.files import release
+    from ..weights.finite import check_finite
+    from ..weights.names import detect_kind, model_tensors
+    from ..weights.write import write_safetensors
 
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target.name} should end in .safetensors.")
+        raise UnusableFile(f"{target.name} should end in .safetensors.")
     if target.exists():
         raise FileExistsError(f"{target} is there already. Choose another name, or delete it first.")
     raw = read_checkpoint(source)
@@ -67,18 +68,18 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
 def _common_dtype(tensors: dict[str, Any], name: str) -> Any:
     import torch
 
-    from ..checkpoint import CheckpointError
+    from ..weights import UnusableFile
 
     found = {tensor.dtype for tensor in tensors.values()}
     if len(found) == 1 and found <= {torch.float32, torch.bfloat16, torch.float16}:
         return found.pop()
     kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
-    raise CheckpointError(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(_DTYPES)}).")
+    raise UnusableFile(f"{name} holds numbers of the types {kinds}; choose one with --dtype ({', '.join(DTYPES)}).")
 
 
 def _configuration(raw: Any, kind: str, tensors: dict[str, Any]) -> dict[str, Any]:
     """What the loader should know about this file: sizes from the tensors, settings from a JSON file beside it."""
-    from ..checkpoint.shapes import json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
+    from ..weights.shapes import json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
 
     stored = stored_sizes(raw)
     source = stored.get("source", raw.path.name)

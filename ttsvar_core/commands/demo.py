@@ -58,9 +58,9 @@ def demo(prompt: str, seed: int, n: int, out: Path):
     Raises ValueError (PromptError) for a prompt that is not of the scene world, before anything is loaded.
     """
     from ..atomic import write, write_picture
-    from ..checkpoint import load_bundled
     from ..inspect.canvas import fitted, to_pictures
     from ..scenes.grammar import benchmark_prompts, parse_prompt
+    from ..weights import load_bundled
 
     parse_prompt(prompt)
     models = load_bundled()

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import names, registry
 from . import numbers
-from .choices import BUNDLED, EXTRACTORS, REWARDS, add_model_arguments, load_extractor, load_models, load_reward
+from .choices import BUNDLED, add_model_arguments, load_extractor, load_models, load_reward
 
 if TYPE_CHECKING:
     from ..scales import ScaleSchedule
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from ..search.run import Result
 
 SUMMARY = "search for the image that answers a prompt best"
-PLAN_NAMES = ("raw", "best-of-n", "importance-sampling", "tts-var")
-POTENTIALS = ("value", "diff", "max", "sum")
-SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
-BLENDS = ("softmax", "z-score", "rank")
-PIXEL_BUDGETS = ("0.06M", "0.25M", "0.60M", "1M")
 STATE_FILE = "state.safetensors"
 
 
@@ -40,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search_arguments(group: Any) -> None:
-    group.add_argument("--plan", default="tts-var", help=f"{', '.join(PLAN_NAMES)}, or a JSON file (default: %(default)s)")
+    group.add_argument("--plan", default="tts-var", help=f"{', '.join(names.PLANS)}, or a JSON file (default: %(default)s)")
     group.add_argument(
         "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var starts with 8 n (default: %(default)s)"
     )
@@ -50,13 +46,14 @@ def _add_search_arguments(group: Any) -> None:
     group.add_argument(
         "--lambda", dest="lam", type=numbers.NOT_NEGATIVE, help="how strongly scores decide (default: the plan's, 10)"
     )
-    group.add_argument("--potential", choices=POTENTIALS, help="what of the scores counts (default: the plan's)")
-    group.add_argument("--scheme", choices=SCHEMES, help="how survivors are drawn (default: the plan's)")
+    group.add_argument("--potential", choices=names.POTENTIALS, help="what of the scores counts (default: the plan's)")
+    group.add_argument("--scheme", choices=names.SCHEMES, help="how survivors are drawn (default: the plan's)")
     group.add_argument("--target-ess", type=numbers.SHARE, help="choose lambda so that this share of the samples stays effective")
     group.add_argument("--ess-threshold", type=numbers.SHARE, help="resample only below this share of effective samples")
-    group.add_argument("--reward", action="append", metavar="NAME", help=f"{', '.join(REWARDS)}; repeat to blend")
-    group.add_argument("--blend", choices=BLENDS, default="softmax", help="how several rewards become one (default: %(default)s)")
-    group.add_argument("--extractor", default="latent-pool", metavar="NAME", help=", ".join(EXTRACTORS))
+    rewards, extractors = registry.usages(registry.REWARDS), registry.usages(registry.EXTRACTORS)
+    group.add_argument("--reward", action="append", metavar="NAME", help=f"{rewards}; repeat to blend")
+    group.add_argument("--blend", choices=names.BLENDS, default="softmax", help="how rewards become one (default: %(default)s)")
+    group.add_argument("--extractor", default="latent-pool", metavar="NAME", help=extractors)
 
 
 def _add_sampling_arguments(group: Any) -> None:
@@ -67,7 +64,7 @@ def _add_sampling_arguments(group: Any) -> None:
         said = f"{what}, for all scales or for each (default: the model's)"
         group.add_argument(f"--{name}", type=number.one_or_list, metavar="X[,X...]", help=said)
     group.add_argument("--guidance-until", type=numbers.SCALE, metavar="SCALE", help="the last scale that is guided (default: all)")
-    group.add_argument("--pixel-budget", choices=PIXEL_BUDGETS, default="1M", help="size of the picture (default: %(default)s)")
+    group.add_argument("--pixel-budget", choices=names.PIXEL_BUDGETS, default="1M", help="of the picture (default: %(default)s)")
     group.add_argument("--aspect-ratio", type=numbers.POSITIVE, default=1.0, help="height / width (default: %(default)s)")
     group.add_argument("--whole-sketches", action="store_true", help="decode unfinished samples at full size, too")
     group.add_argument(
@@ -188,8 +185,9 @@ def _reward_names(args: argparse.Namespace) -> list[str]:
 
 def _check_reward(args: argparse.Namespace, plan: Plan) -> None:
     """Raise ValueError before anything is loaded, if the plan needs a reward and there is none."""
+    known = registry.usages(registry.REWARDS)
     if plan.needs_reward and not _reward_names(args):
-        raise ValueError(f"plan {plan.name} scores samples and no reward was given; name one with --reward: {', '.join(REWARDS)}")
+        raise ValueError(f"plan {plan.name} scores samples and no reward was given; name one with --reward: {known}")
 
 
 def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
@@ -205,8 +203,8 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
         raise ValueError(f"--schedule lists survivors for {len(args.schedule)} scales and the model runs {scales}; one for each")
     if args.schedule and (scales or len(args.schedule) == OFFICIAL_SCALES):
         plan = with_survivors(plan, args.schedule)
-    names = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
-    plan = with_potential(plan, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    settings = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
+    plan = with_potential(plan, **{name: getattr(args, name) for name in settings if getattr(args, name) is not None})
     plan.check(scales or max([OFFICIAL_SCALES, *(stage.scale + 1 for stage in plan.stages)]))
     return plan
 

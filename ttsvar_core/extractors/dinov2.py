@@ -13,14 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, reading, stated
-from ..rewards.base import CHUNK, SingleNetwork
-from ..rewards.files import Published, Required, WrongWeights, read_config, read_tensors, require
-from ..rewards.layout import HEAD_SIZE, load_published, rename, split_rows
-from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..reading import refusing
+from ..registry import EXTRACTORS
+from ..vision.layout import HEAD_SIZE, rename, split_rows
+from ..vision.network import SingleNetwork
+from ..vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..weights.published import load_published
+from ..weights.stated import count_blocks, stated
+from ..weights.tensors import Tensors, read_config, read_tensors
 from .reduce import REDUCERS
 
-PUBLISHED = Published("DINOv2 with registers", "dinov2_vitl14_reg4_pretrain.pth", "https://github.com/facebookresearch/dinov2")
+(PUBLISHED,) = EXTRACTORS["dinov2-PCA"].files
 PATCHES = 16
 """Patches per side the paper looks at: 224 pixels of 14-pixel patches."""
 HUB_NAMES = (
@@ -43,7 +46,6 @@ class DinoExtractor(SingleNetwork):
     model: nn.Module
     preprocess: Preprocess
     reducer: str = "PCA"
-    chunk: int = CHUNK
     looks_at: str = "images"
 
     @property
@@ -68,11 +70,11 @@ def normed_patches(model: nn.Module, pixels: Tensor) -> Tensor:
 def load_dinov2(path: str | Path, reducer: str = "PCA", dtype=torch.float32) -> DinoExtractor:
     """DINOv2 with registers of any size, from the hub's .pth or a file or folder in Hugging Face layout.
 
-    Raises MissingWeights or WrongWeights, naming the file and the page; ValueError for an unknown reducer.
+    Raises MissingFile or UnusableFile, naming the file and the page; ValueError for an unknown reducer.
     """
     if reducer not in REDUCERS:
         raise ValueError(f"no reducer {reducer!r}; expected one of {', '.join(REDUCERS)}")
-    with reading(str(path), PUBLISHED.advice, WrongWeights):
+    with refusing(str(path), PUBLISHED.advice):
         model = build_dinov2(read_tensors(path, PUBLISHED), read_config(path), str(path))
     preprocess = Preprocess(PATCHES * model.config.patch_size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     return DinoExtractor(model.to(dtype), preprocess, reducer)
@@ -80,7 +82,7 @@ def load_dinov2(path: str | Path, reducer: str = "PCA", dtype=torch.float32) -> 
 
 def build_dinov2(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> nn.Module:
     """The transformers model, from tensors in either layout; config may tell the number of heads."""
-    named = _published_names(tensors, source)
+    named = _published_names(Tensors(tensors, source, PUBLISHED))
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     width, _, patch, _ = named["embeddings.patch_embeddings.projection.weight"].shape
@@ -89,34 +91,33 @@ def build_dinov2(tensors: Mapping[str, Tensor], config: Mapping, source: str) ->
         hidden_size=width,
         num_hidden_layers=count_blocks(named, r"encoder\.layer\.(\d+)\."),
         num_attention_heads=stated(config, "num_attention_heads", max(1, width // HEAD_SIZE)),
-        mlp_ratio=_mlp_ratio(named, width, gated, source),
+        mlp_ratio=_mlp_ratio(named, width, gated),
         image_size=round((named["embeddings.position_embeddings"].shape[1] - 1) ** 0.5) * patch,
         patch_size=patch,
         num_register_tokens=named["embeddings.register_tokens"].shape[1],
         use_swiglu_ffn=gated,
         layer_norm_eps=stated(config, "layer_norm_eps", 1e-6),
     )
-    return load_published(Dinov2WithRegistersModel, settings, named, source, PUBLISHED)
+    return load_published(Dinov2WithRegistersModel, settings, named)
 
 
-def _published_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def _published_names(tensors: Tensors) -> Tensors:
     """The tensors under the names of Hugging Face's published checkpoints."""
     if "blocks.0.norm1.weight" in tensors:
         parts = [f"attention.attention.{part}." for part in ("query", "key", "value")]
-        tensors = rename(split_rows(tensors, r"attn\.qkv\.", parts), HUB_NAMES)
-    require(tensors, ("embeddings.patch_embeddings.projection.weight",), source, PUBLISHED)
+        tensors = tensors.alike(rename(split_rows(tensors, r"attn\.qkv\.", parts), HUB_NAMES))
+    tensors.require("embeddings.patch_embeddings.projection.weight")
     if "embeddings.register_tokens" not in tensors:
-        raise WrongWeights(f"{source} is a DINOv2 without registers, whose patch maps have artefacts. {PUBLISHED.advice}")
-    return Required(tensors, source, PUBLISHED)
+        raise tensors.refusal("is a DINOv2 without registers, whose patch maps have artefacts")
+    return tensors
 
 
-def _mlp_ratio(tensors: Mapping[str, Tensor], width: int, gated: bool, source: str) -> int:
+def _mlp_ratio(tensors: Tensors, width: int, gated: bool) -> int:
     """The whole multiple of the width the feed-forward layers are configured by; the gated ones then keep two thirds."""
     name = "encoder.layer.0.mlp." + ("weights_in.weight" if gated else "fc1.weight")
-    require(tensors, (name,), source, PUBLISHED)
     rows = len(tensors[name])
     for ratio in range(1, 17):
         expected = 2 * ((ratio * width * 2 // 3 + 7) // 8 * 8) if gated else ratio * width
         if rows == expected:
             return ratio
-    raise WrongWeights(f"{source}: {name} has {rows} rows, no whole multiple of the width {width}. {PUBLISHED.advice}")
+    raise tensors.refusal(f"has {rows} rows in {name}, no whole multiple of the width {width}")

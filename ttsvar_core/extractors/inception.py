@@ -12,16 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.finite import finite_floats
-from ..rewards.base import CHUNK, SingleNetwork
-from ..rewards.files import Published, WrongWeights, read_tensors
-from ..rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..registry import EXTRACTORS
+from ..vision.network import SingleNetwork
+from ..vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ..weights.finite import finite_floats
+from ..weights.tensors import read_tensors
 
-PUBLISHED = Published(
-    "InceptionV3",
-    "inception_v3_google-0cc3c7bd.pth",
-    "https://pytorch.org/vision/stable/models/generated/torchvision.models.inception_v3.html",
-)
+(PUBLISHED,) = EXTRACTORS["inception"].files
 IMAGE_SIZE = 299
 
 
@@ -31,7 +28,6 @@ class InceptionExtractor(SingleNetwork):
 
     model: nn.Module
     preprocess: Preprocess
-    chunk: int = CHUNK
     name: str = "Inception"
     looks_at: str = "images"
 
@@ -44,7 +40,7 @@ class InceptionExtractor(SingleNetwork):
 def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
     """InceptionV3 from torchvision's own weights.
 
-    Raises ImportError where torchvision does not work, MissingWeights or WrongWeights for the file.
+    Raises ImportError where torchvision does not work, MissingFile or UnusableFile for the file.
     """
     try:
         from torchvision.models import inception_v3
@@ -53,13 +49,13 @@ def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
             f"InceptionV3 needs torchvision, which cannot be imported ({error}). Install the torchvision that belongs to "
             f"torch {torch.__version__}, or use DINOv2, the paper's default."
         ) from error
-    tensors = finite_floats(read_tensors(path, PUBLISHED), str(path))
+    tensors = read_tensors(path, PUBLISHED)
     # torchvision's own weights expect inputs scaled once more from ImageNet's to the original network's statistics
     model = inception_v3(weights=None, init_weights=False, transform_input=True)
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(finite_floats(tensors, str(path)))
     except RuntimeError as error:
-        raise WrongWeights(f"{path} is not torchvision's InceptionV3: {_first(error)}. {PUBLISHED.advice}") from error
+        raise tensors.refusal(f"is not torchvision's InceptionV3: {_first(error)}") from error
     model.fc = nn.Identity()
     model.AuxLogits = None
     preprocess = Preprocess(IMAGE_SIZE, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)

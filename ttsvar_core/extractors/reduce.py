@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .. import names
+
 
 def pca(tokens: Tensor) -> Tensor:
     """(B, L) float32: the patch tokens (B, L, C) of each image on that image's own first principal component.
@@ -37,7 +39,7 @@ def pool(tokens: Tensor) -> Tensor:
     return tokens.float().mean(dim=1).cpu()
 
 
-REDUCERS: dict[str, Callable[[Tensor], Tensor]] = {"PCA": pca, "PCA-shared": pca_shared, "Pool": pool}
+REDUCERS: dict[str, Callable[[Tensor], Tensor]] = dict(zip(names.REDUCERS, (pca, pca_shared, pool), strict=True))
 
 
 def _centred(tokens: Tensor, dim: int) -> Tensor:

@@ -5,26 +5,30 @@ A prompt is encoded once; the encoder remembers the last few. An empty prompt ha
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checkpoint.errors import CheckpointError
-from ..checkpoint.reading import count_blocks, read_bytes, read_json, reading, stated
+from ..reading import MissingFile, UnusableFile, read_bytes, read_json, refusing
+from ..registry import TEXT_ENCODER
 from ..threads import threads_for
+from ..weights.stated import count_blocks, stated
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..weights.tensors import Tensors
+
 MAX_TOKENS = 512  # what the published models were trained with
 _REMEMBERED = 32  # prompts
+_MAX_PIECES = 2 * 2**20  # bytes; T5's spiece.model has 0.8 MB
 _MARKS = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-_EXPECTED = "Infinity 2B and 8B use flan-t5-xl, as a Hugging Face folder or one .safetensors file with its tokenizer beside it."
 
 
 class Conditioning(NamedTuple):
@@ -50,7 +54,7 @@ class TextEncoder:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = min(MAX_TOKENS, getattr(tokenizer, "model_max_length", MAX_TOKENS))
-        self._remembered: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._remembered = lru_cache(_REMEMBERED)(self._encode)
 
     @property
     def channels(self) -> int:
@@ -65,13 +69,7 @@ class TextEncoder:
         """
         if not prompt.strip():
             return torch.zeros(0, self.channels)
-        tokens = self._tokens(prompt)
-        if tokens not in self._remembered:
-            self._remembered[tokens] = self._encode(tokens)
-            while len(self._remembered) > _REMEMBERED:
-                self._remembered.popitem(last=False)
-        self._remembered.move_to_end(tokens)
-        return self._remembered[tokens]
+        return self._remembered(self._tokens(prompt))
 
     def _tokens(self, prompt: str) -> tuple[int, ...]:
         """Token numbers of a prompt, cut to the limit (the end mark stays)."""
@@ -91,8 +89,9 @@ class TextEncoder:
     def _encode(self, tokens: tuple[int, ...]) -> Tensor:
         known, device = self.model.get_input_embeddings().weight.shape[0], self.model.get_input_embeddings().weight.device
         if max(tokens, default=0) >= known:
-            raise CheckpointError(
-                f"The tokenizer gives token {max(tokens)}, the text encoder knows {known}: they do not belong together. {_EXPECTED}"
+            raise UnusableFile(
+                f"The tokenizer gives token {max(tokens)}, the text encoder knows {known}: they do not belong together. "
+                + TEXT_ENCODER.advice
             )
         ids = torch.tensor([tokens], device=device)
         with threads_for(self.model, len(tokens)):
@@ -117,67 +116,50 @@ def load_text_encoder(
 
     The tokenizer lies in the same folder (``tokenizer.json`` or ``spiece.model``; for a single file also under its own name,
     as in ``t5.tokenizer.json``), or is given by ``tokenizer``, a file or a folder. Nothing is ever downloaded.
-    Raises CheckpointError for files that are missing, incomplete or of another model.
+    Raises UnusableFile for files that are missing, incomplete or of another model.
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"There is no text encoder at {path}. {_EXPECTED}")
+        raise MissingFile(f"There is no text encoder at {path}. {TEXT_ENCODER.advice}")
     found = _find_tokenizer(path, Path(tokenizer) if tokenizer else None)
-    with reading(path, _EXPECTED):
+    with refusing(path, TEXT_ENCODER.advice):
         model = _load_model(path, dtype)
-    return TextEncoder(model.to(device).requires_grad_(False).eval(), _load_tokenizer(found))
+    return TextEncoder(model.to(device), _load_tokenizer(found))
 
 
 def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
     """The encoder half of the T5 in a folder or file; sizes come from its tensors, the rest from the folder's config.json."""
     from transformers import T5EncoderModel
 
-    from ..checkpoint.files import read_checkpoint
-    from ..checkpoint.finite import finite_floats
-    from ..checkpoint.names import plain_name
-    from ..checkpoint.published import fill_published
+    from ..weights.published import load_published
+    from ..weights.tensors import read_tensors
 
-    config = _read_config(path) if path.is_dir() else {}
-    content = {plain_name(str(n)): t for n, t in read_checkpoint(path).content.items() if isinstance(t, Tensor)}
-    weights = {name: tensor for name, tensor in content.items() if not name.startswith(("decoder.", "lm_head."))}
+    config = read_json(path / "config.json") if path.is_dir() else {}
+    if path.is_dir() and config.get("model_type") != "t5":
+        raise UnusableFile(f"{path} holds a {config.get('model_type')!s:.40} model; expected a t5 one. {TEXT_ENCODER.advice}")
+    tensors = read_tensors(path, TEXT_ENCODER)
+    weights = tensors.alike({name: held for name, held in tensors.items() if not name.startswith(("decoder.", "lm_head."))})
     if "shared.weight" not in weights and "encoder.embed_tokens.weight" in weights:
         weights["shared.weight"] = weights["encoder.embed_tokens.weight"]
-    sizes = _config_of(weights, config, path.name)
-    weights = finite_floats(weights, path.name)
-    return fill_published(T5EncoderModel, sizes, weights, path.name, remedy=_EXPECTED, torch_dtype=dtype)[0]
+    return load_published(T5EncoderModel, _config_of(weights, config), weights, dtype)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = read_json(folder / "config.json")
-    except (CheckpointError, OSError) as error:
-        raise CheckpointError(f"{folder} has no readable config.json ({error}). {_EXPECTED}") from error
-    if config.get("model_type") != "t5":
-        raise CheckpointError(f"{folder} holds a {config.get('model_type')!s:.40} model; expected a t5 one. {_EXPECTED}")
-    return config
-
-
-def _config_of(weights: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> Any:
+def _config_of(weights: Tensors, config: Mapping[str, Any]) -> Any:
     """A T5 configuration from the shapes of the weights, and what they do not tell from the one beside them."""
     from transformers import T5Config
 
-    try:
-        vocabulary, width = weights["shared.weight"].shape
-        attention = "encoder.block.0.layer.0.SelfAttention."
-        buckets, heads = weights[attention + "relative_attention_bias.weight"].shape
-        gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in weights
-        hidden = weights[f"encoder.block.0.layer.1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"].shape[0]
-        inner = weights[attention + "q.weight"].shape[0]
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{name} is no T5 text encoder (it lacks {error}). {_EXPECTED}") from error
+    attention, feed = "encoder.block.0.layer.0.SelfAttention.", "encoder.block.0.layer.1.DenseReluDense."
+    weights.require("shared.weight", attention + "q.weight")
+    vocabulary, width = weights["shared.weight"].shape
+    buckets, heads = weights[attention + "relative_attention_bias.weight"].shape
+    gated = feed + "wi_0.weight" in weights
+    hidden, inner = len(weights[feed + ("wi_0.weight" if gated else "wi.weight")]), len(weights[attention + "q.weight"])
     usual = T5Config()
     return T5Config(
         vocab_size=vocabulary, d_model=width, d_kv=inner // heads, d_ff=hidden, num_heads=heads,
         num_layers=count_blocks(weights, r"encoder\.block\.(\d+)\."), relative_attention_num_buckets=buckets,
         feed_forward_proj=stated(config, "feed_forward_proj", "gated-gelu" if gated else "relu"),
-        relative_attention_max_distance=stated(
-            config, "relative_attention_max_distance", usual.relative_attention_max_distance
-        ),
+        relative_attention_max_distance=stated(config, "relative_attention_max_distance", usual.relative_attention_max_distance),
         layer_norm_epsilon=stated(config, "layer_norm_epsilon", usual.layer_norm_epsilon),
     )
 
@@ -193,7 +175,7 @@ def _find_tokenizer(path: Path, given: Path | None) -> Path:
     for candidate in (folder / (stem + name) for stem in reversed(stems) for name in ("tokenizer.json", "spiece.model")):
         if candidate.exists():
             return candidate
-    raise CheckpointError(
+    raise UnusableFile(
         f"There is no tokenizer in {folder}. Put the tokenizer.json or spiece.model of the text encoder (flan-t5-xl) there."
     )
 
@@ -206,15 +188,29 @@ def _load_tokenizer(path: Path) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from .sentencepiece import read_sentencepiece
-
     config = read_json(path / "tokenizer_config.json") if path.is_dir() else {}
     file = path / "tokenizer.json" if path.is_dir() else path
-    with reading(f"The tokenizer {path}"):
-        tokenizer = Tokenizer.from_buffer(read_bytes(file)) if file.suffix == ".json" else read_sentencepiece(file)
+    with refusing(f"The tokenizer {path}"):
+        if file.suffix != ".json":
+            return _SentencePiece(read_bytes(file, _MAX_PIECES))
+        tokenizer = Tokenizer.from_buffer(read_bytes(file))
         marks = {key: _mark(config, key, usual) for key, usual in _MARKS.items()}
         limit = stated(config, "model_max_length", MAX_TOKENS)
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **marks)
+
+
+class _SentencePiece:
+    """T5's ``spiece.model``, called as transformers' tokenizers are. Raises what a file of any content may."""
+
+    def __init__(self, model: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._pieces = SentencePieceProcessor(model_proto=model)
+        if self._pieces.eos_id() < 0 or not all(map(math.isfinite, self._pieces.get_score(list(range(len(self._pieces)))))):
+            raise ValueError("it has no end mark, or scores that are no numbers; it is no T5 vocabulary")
+
+    def __call__(self, prompt: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [*self._pieces.encode(prompt), self._pieces.eos_id()]}
 
 
 def _mark(config: Mapping[str, Any], key: str, usual: str) -> str:

@@ -31,11 +31,11 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
     ``name.golden.safetensors``, with the sizes and settings of ``data`` (the content of ``name.json``).
 
     Measures the largest absolute logit difference over all scales, the share of equal encoded bits and the largest image
-    difference in grey levels. Raises CheckpointError, FileNotFoundError, KeyError or ValueError for data that cannot be used.
+    difference in grey levels. Raises UnusableFile, FileNotFoundError, KeyError or ValueError for data that cannot be used.
     """
     from safetensors.torch import load_file
 
-    from ..checkpoint import load_model
+    from ..weights import load_model
 
     directory = Path(directory)
     golden_path = directory / f"{name}.golden.safetensors"

@@ -2,6 +2,5 @@
 
 from .base import Reward
 from .blend import Blend
-from .files import MissingWeights, WrongWeights
 
-__all__ = ["Blend", "MissingWeights", "Reward", "WrongWeights"]
+__all__ = ["Blend", "Reward"]

@@ -13,18 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, reading, section, stated
-from .base import CHUNK, SingleNetwork
-from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
-from .layout import float_stack, linear_stack, load_published, vision_heads
-from .preprocess import HALF, Preprocess
+from ..reading import refusing
+from ..registry import REWARDS
+from ..vision.layout import float_stack, linear_stack, vision_heads
+from ..vision.network import SingleNetwork
+from ..vision.preprocess import HALF, Preprocess
+from ..weights.published import load_published
+from ..weights.stated import count_blocks, section, stated
+from ..weights.tensors import Tensors, read_config, read_tensors
 
-TOWER = Published("SigLIP", "model.safetensors", "https://huggingface.co/google/siglip-so400m-patch14-384")
-HEAD = Published(
-    "the head of Aesthetic v2.5",
-    "aesthetic_predictor_v2_5.pth",
-    "https://github.com/discus0434/aesthetic-predictor-v2-5/tree/main/models",
-)
+TOWER, HEAD = REWARDS["aesthetic"].files
 SCALE = 10.0
 """What the paper divides the predictor's 1 to 10 by."""
 IMAGE_SIZES = {(14, 27): 384}
@@ -59,7 +57,6 @@ class AestheticReward(SingleNetwork):
 
     model: AestheticModel
     preprocess: Preprocess
-    chunk: int = CHUNK
     name: str = "Aesthetic v2.5"
     range: tuple[float, float] = (0.1, 1.0)
 
@@ -76,10 +73,10 @@ class AestheticReward(SingleNetwork):
 def load_aesthetic(tower: str | Path, head: str | Path, dtype=torch.float32) -> AestheticReward:
     """Aesthetic v2.5 from a SigLIP (file or folder, with or without its text tower) and the head's file.
 
-    dtype: of the tower. Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
+    dtype: of the tower. Raises MissingFile or UnusableFile, naming the file and the page it is published on.
     """
     source = f"{tower} with {head}"
-    with reading(source, TOWER.advice, WrongWeights):
+    with refusing(source, TOWER.advice):
         tensors = {**read_tensors(tower, TOWER), **head_tensors(read_tensors(head, HEAD))}
         model, size = build_aesthetic(tensors, read_config(tower), source)
     model.vision.to(dtype)
@@ -97,21 +94,21 @@ def build_aesthetic(tensors: Mapping[str, Tensor], config: Mapping, source: str)
 
     config: what tensors do not tell, under `vision` or `vision_config` or at the top: heads, activation, input size.
     """
-    head = Required(with_prefix(head_tensors(tensors), "scoring_head."), source, HEAD)
-    require(head, ("0.weight", "0.bias"), source, HEAD)
-    vision = Required(_tower(tensors), source, TOWER)
-    require(vision, ("embeddings.patch_embedding.weight", "head.probe"), source, TOWER)
-    return _assemble(vision, head, section(config, "vision", "vision_config") or config, source)
+    head = Tensors(head_tensors(tensors), source, HEAD).under("scoring_head.")
+    head.require("0.weight", "0.bias")
+    vision = _tower(Tensors(tensors, source, TOWER))
+    vision.require("embeddings.patch_embedding.weight", "head.probe")
+    return _assemble(vision, head, section(config, "vision", "vision_config") or config)
 
 
-def _tower(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _tower(tensors: Tensors) -> Tensors:
     for prefix in TOWER_PREFIXES:
-        if found := with_prefix(tensors, prefix):
+        if found := tensors.under(prefix):
             return found
-    return {name: tensor for name, tensor in tensors.items() if "scoring_head." not in name}
+    return tensors.alike({name: tensor for name, tensor in tensors.items() if "scoring_head." not in name})
 
 
-def _assemble(vision: dict, head: dict, config: Mapping, source: str) -> tuple[AestheticModel, int]:
+def _assemble(vision: Tensors, head: Tensors, config: Mapping) -> tuple[AestheticModel, int]:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     width, _, patch, _ = vision["embeddings.patch_embedding.weight"].shape
@@ -128,5 +125,4 @@ def _assemble(vision: dict, head: dict, config: Mapping, source: str) -> tuple[A
         layer_norm_eps=stated(config, "layer_norm_eps", 1e-6),
     )
     named = {f"vision_model.{name}": tensor for name, tensor in vision.items() if not name.endswith("position_ids")}
-    tower = load_published(SiglipVisionModel, settings, named, source, TOWER)
-    return AestheticModel(tower, linear_stack(head, source, HEAD)), size
+    return AestheticModel(load_published(SiglipVisionModel, settings, vision.alike(named)), linear_stack(head)), size

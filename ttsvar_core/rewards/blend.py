@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .base import NetworkBacked, Reward, check_finite, check_prompt
+from ..names import BLENDS
+from ..vision.network import NetworkBacked
+from .base import Reward, check_finite, check_prompt
 
-How = Literal["softmax", "z-score", "rank", "weighted"]
 RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}
 
 
@@ -29,14 +29,14 @@ class Blend(NetworkBacked):
     """
 
     rewards: Sequence[Reward]
-    how: How = "softmax"
+    how: str = "softmax"
     weights: Sequence[float] | None = None
 
     def __post_init__(self):
         if not self.rewards:
             raise ValueError("a blend needs at least one reward")
-        if self.how not in (*RANGES, "weighted"):
-            raise ValueError(f"no blend {self.how!r}; expected one of {', '.join(RANGES)}, weighted")
+        if self.how not in BLENDS:
+            raise ValueError(f"no blend {self.how!r}; expected one of {', '.join(BLENDS)}")
         if len(self._weights) != len(self.rewards):
             raise ValueError(f"{len(self._weights)} weights for {len(self.rewards)} rewards; give one for each")
         if self.how != "weighted" and (min(self._weights) < 0 or sum(self._weights) <= 0):
@@ -78,7 +78,7 @@ class Blend(NetworkBacked):
         return [1.0] * len(self.rewards) if self.weights is None else self.weights
 
 
-def _comparable(scores: Tensor, how: How) -> Tensor:
+def _comparable(scores: Tensor, how: str) -> Tensor:
     """Scores (R, B) of R rewards in one unit; a batch of one, or of equal scores, gives each image the same."""
     if how == "softmax":
         return scores.softmax(dim=1)

@@ -6,20 +6,23 @@ Source: Xu et al., "ImageReward: Learning and Evaluating Human Preferences for T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, reading, section, stated
-from .base import CHUNK, Recent, SingleNetwork
-from .files import Published, Required, WrongWeights, read_config, read_tensors, require, with_prefix
-from .layout import HEAD_SIZE, float_stack, linear_stack, load_published, rename, vision_heads
-from .preprocess import Preprocess
-from .tokens import PromptTokenizer, bert_tokenizer
+from ..reading import refusing
+from ..registry import REWARDS
+from ..vision.layout import HEAD_SIZE, float_stack, linear_stack, rename, vision_heads
+from ..vision.network import SingleNetwork
+from ..vision.preprocess import Preprocess
+from ..vision.tokens import PromptTokenizer, bert_tokenizer
+from ..weights.published import load_published
+from ..weights.stated import count_blocks, section, stated
+from ..weights.tensors import Tensors, read_config, read_tensors
 
-PUBLISHED = Published("ImageReward", "ImageReward.pt", "https://huggingface.co/THUDM/ImageReward")
+(PUBLISHED,) = REWARDS["image-reward"].files
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' data; the score is standardised with them (image-reward 1.5)."""
 VISION_EPS, TEXT_EPS = 1e-6, 1e-12
@@ -67,10 +70,8 @@ class ImageReward(SingleNetwork):
     model: ImageRewardModel
     tokenizer: PromptTokenizer
     preprocess: Preprocess
-    chunk: int = CHUNK
     name: str = "ImageReward"
     range: tuple[float, float] = (-2.0, 2.0)
-    recent: Recent = field(default_factory=Recent)
 
     @property
     def tower(self) -> nn.Module:
@@ -79,22 +80,20 @@ class ImageReward(SingleNetwork):
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        ids = self.recent.get(prompt, lambda: self.tokenizer(prompt))
+        ids = self.tokenizer(prompt)
         return self.look(images, lambda pixels: self.model(pixels, ids.to(pixels.device).expand(len(pixels), -1))).to(images.device)
 
 
-def load_image_reward(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ImageReward:
+def load_image_reward(path: str | Path, dtype=torch.float32) -> ImageReward:
     """ImageReward from ImageReward.pt, or the same tensors as .safetensors.
 
-    vocabulary: a folder with BERT's vocab.txt, or None for the one that is shipped. dtype: of the two towers.
-    Raises MissingWeights or WrongWeights, naming the file and the page it is published on.
+    dtype: of the two towers. Raises MissingFile or UnusableFile, naming the file and the page it is published on.
     """
-    with reading(str(path), PUBLISHED.advice, WrongWeights):
-        model, size = build_image_reward(read_tensors(path, PUBLISHED), read_config(path), str(path))
-    tokenizer = bert_tokenizer(vocabulary)
-    known = model.text.config.vocab_size
-    if known < tokenizer.size:
-        raise WrongWeights(f"{path} knows {known} tokens, its tokenizer has {tokenizer.size}. {PUBLISHED.advice}")
+    with refusing(str(path), PUBLISHED.advice):
+        tensors = read_tensors(path, PUBLISHED)
+        model, size = build_image_reward(tensors, read_config(path), str(path))
+    tokenizer = bert_tokenizer()
+    tokenizer.check(model.text.config.vocab_size, tensors)
     model.vision.to(dtype)
     model.text.to(dtype)
     return ImageReward(model, tokenizer, Preprocess(size))
@@ -105,24 +104,16 @@ def build_image_reward(tensors: Mapping[str, Tensor], config: Mapping, source: s
 
     Sizes come from the tensors; `config` may tell what tensors do not: heads per tower, mean, std.
     """
-    prefixes = ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers.")
-    vision, text, head = (Required(with_prefix(tensors, prefix), source, PUBLISHED) for prefix in prefixes)
-    marks = ("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight")
-    require(tensors, (*marks, "mlp.layers.0.weight"), source, PUBLISHED)
-    image_tower, size = _vision(vision, section(config, "vision"), source)
-    return (
-        ImageRewardModel(
-            image_tower,
-            _text(text, section(config, "text"), vision["pos_embed"].shape[-1], source),
-            linear_stack(head, source, PUBLISHED),
-            stated(config, "mean", MEAN),
-            stated(config, "std", STD),
-        ),
-        size,
-    )
+    tensors = Tensors(tensors, source, PUBLISHED)
+    tensors.require("blip.visual_encoder.pos_embed", "blip.text_encoder.embeddings.word_embeddings.weight", "mlp.layers.0.weight")
+    vision, text, head = map(tensors.under, ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers."))
+    image_tower, size = _vision(vision, section(config, "vision"))
+    text_tower = _text(text, section(config, "text"), vision["pos_embed"].shape[-1])
+    mean, std = stated(config, "mean", MEAN), stated(config, "std", STD)
+    return ImageRewardModel(image_tower, text_tower, linear_stack(head), mean, std), size
 
 
-def _vision(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tuple[nn.Module, int]:
+def _vision(tensors: Tensors, config: Mapping) -> tuple[nn.Module, int]:
     from transformers import BlipVisionConfig, BlipVisionModel
 
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
@@ -136,11 +127,10 @@ def _vision(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> tupl
         patch_size=patch,
         layer_norm_eps=VISION_EPS,
     )
-    named = rename(tensors, VISION_NAMES)
-    return load_published(BlipVisionModel, settings, named, source, PUBLISHED), size
+    return load_published(BlipVisionModel, settings, tensors.alike(rename(tensors, VISION_NAMES))), size
 
 
-def _text(tensors: Mapping[str, Tensor], config: Mapping, image_width: int, source: str) -> nn.Module:
+def _text(tensors: Tensors, config: Mapping, image_width: int) -> nn.Module:
     from transformers import BlipTextConfig
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
@@ -161,5 +151,5 @@ def _text(tensors: Mapping[str, Tensor], config: Mapping, image_width: int, sour
         sep_token_id=0,
         eos_token_id=0,
     )
-    kept = {name: tensor for name, tensor in tensors.items() if name != "embeddings.position_ids"}
-    return load_published(BlipTextModel, settings, kept, source, PUBLISHED, add_pooling_layer=False)
+    kept = tensors.alike({name: tensor for name, tensor in tensors.items() if name != "embeddings.position_ids"})
+    return load_published(BlipTextModel, settings, kept, add_pooling_layer=False)

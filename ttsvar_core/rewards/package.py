@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.finite import finite_floats
-from ..checkpoint.reading import count_blocks, reading
-from .files import WrongWeights, read_tensors, require
+from ..reading import refusing
+from ..vision.layout import HEAD_SIZE
+from ..vision.preprocess import Preprocess
+from ..vision.tokens import bert_tokenizer
+from ..weights.finite import finite_floats
+from ..weights.stated import count_blocks
+from ..weights.tensors import read_tensors
 from .image_reward import MEAN, PUBLISHED, STD, TEXT_EPS, ImageReward, ImageRewardModel
-from .layout import HEAD_SIZE
-from .preprocess import Preprocess
-from .tokens import bert_tokenizer
 
 TEXT = "blip.text_encoder."
 IMAGE_SIZE = 224
@@ -44,10 +45,10 @@ class PackagedModel(ImageRewardModel):
         return states.last_hidden_state[:, 0].float()
 
 
-def load_packaged_image_reward(path: str | Path, vocabulary: str | Path | None = None, dtype=torch.float32) -> ImageReward:
+def load_packaged_image_reward(path: str | Path, dtype=torch.float32) -> ImageReward:
     """ImageReward from ImageReward.pt through the package's own networks; arguments as for `load_image_reward`.
 
-    Raises ImportError if the package cannot be imported, MissingWeights or WrongWeights for the file.
+    Raises ImportError if the package cannot be imported, MissingFile or UnusableFile for the file.
     """
     try:
         from ImageReward.ImageReward import MLP
@@ -59,19 +60,20 @@ def load_packaged_image_reward(path: str | Path, vocabulary: str | Path | None =
         ) from error
     words = f"{TEXT}embeddings.word_embeddings.weight"
     holder = nn.Module()
-    with reading(str(path), PUBLISHED.advice, WrongWeights):
-        tensors = finite_floats(read_tensors(path, PUBLISHED), str(path))
-        require(tensors, (words, "mlp.layers.0.weight"), str(path), PUBLISHED)
+    with refusing(str(path), PUBLISHED.advice):
+        tensors = read_tensors(path, PUBLISHED)
+        tensors = tensors.alike(finite_floats(tensors, str(path)))
+        tensors.require(words, "mlp.layers.0.weight")
         holder.blip = _towers(blip_pretrain, tensors, words)
         holder.mlp = MLP(tensors["mlp.layers.0.weight"].shape[1])
         missing, _ = holder.load_state_dict(tensors, strict=False)
     if missing := [name for name in missing if not name.endswith("position_ids")]:
-        raise WrongWeights(f"{path} lacks {len(missing)} tensors, first {', '.join(missing[:3])}. {PUBLISHED.advice}")
+        raise tensors.refusal(f"lacks {len(missing)} tensors, first {', '.join(missing[:3])}")
     holder.eval().requires_grad_(False)
     head = nn.Sequential(*(layer for layer in holder.mlp.layers if isinstance(layer, nn.Linear)))
     blip = holder.blip
     model = PackagedModel(blip.visual_encoder.to(dtype), blip.text_encoder.to(dtype), head, MEAN, STD)
-    return ImageReward(model, bert_tokenizer(vocabulary), Preprocess(IMAGE_SIZE), name="ImageReward (package)")
+    return ImageReward(model, bert_tokenizer(), Preprocess(IMAGE_SIZE), name="ImageReward (package)")
 
 
 def _towers(module, tensors: Mapping[str, Tensor], words: str) -> nn.Module:

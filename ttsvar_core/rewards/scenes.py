@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..scenes.grammar import PromptError, ScenePrompt, parse_prompt
 from ..scenes.verify import Judgement, judge_image
-from .base import check_images
+from ..vision.network import check_images
 
 
 class SceneReward:

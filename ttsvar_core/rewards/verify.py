@@ -20,7 +20,7 @@ def verify_model(directory: str | Path, config: Mapping, name: str | None = None
 
     directory: holds `<name>.safetensors` (weights under the original names) and `<name>.golden.safetensors` (inputs and
     outputs). config: the content of `<name>.json`; its `kind` chooses the comparison. name: default `config["name"]`.
-    Raises ValueError for another kind, FileNotFoundError and WrongWeights for files that are missing or do not fit.
+    Raises ValueError for another kind, FileNotFoundError and UnusableFile for files that are missing or do not fit.
     """
     from safetensors.torch import load_file
 
@@ -54,10 +54,10 @@ def _image_reward(tensors, config, reference, source) -> dict[str, Tensor]:
 
 
 def _hps(tensors, config, reference, source) -> dict[str, Tensor]:
-    from .clip_layout import build_clip
-    from .hps import PUBLISHED
+    from ..vision.clip import build_clip
+    from .clip import HPS
 
-    network = build_clip(tensors, config, source, PUBLISHED).network
+    network = build_clip(tensors, config, source, HPS).network
     image = network(reference["pixel_values"])
     text = network.embed_text(reference["input_ids"])
     return {"image_features": image, "text_features": text, "score": (image * text).sum(dim=-1)}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from .. import names
 from .cluster import Cluster
 from .resample import Resample
 from .score import Score
@@ -150,12 +151,8 @@ def tts_var(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     return Plan("tts-var", 8 * n, tuple(kind(*place) for kind, *place in zip(kinds, where, keep, strict=True)))
 
 
-PLANS = {
-    "raw": lambda n, scales: raw(),
-    "best-of-n": lambda n, scales: best_of_n(n),
-    "importance-sampling": importance_sampling,
-    "tts-var": tts_var,
-}
+_MAKERS = (lambda n, scales: raw(), lambda n, scales: best_of_n(n), importance_sampling, tts_var)
+PLANS = dict(zip(names.PLANS, _MAKERS, strict=True))
 
 
 def with_potential(plan: Plan, **settings) -> Plan:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..names import POTENTIALS
 from ..selection import effective_sample_size
 
-POTENTIALS = ("value", "diff", "max", "sum")
 NEEDS_EARLIER_SCORES = frozenset({"diff", "max", "sum"})
 _UNDERFLOW = 745.0  # exp(-746) is zero in float64
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
+from ..names import POTENTIALS, SCHEMES
 from ..rng import selection_generator
 from ..selection import Selection, as_log_weights, check_keep, effective_sample_size, normalised_weights
-from .potential import NEEDS_EARLIER_SCORES, POTENTIALS, exponents, log_potential, solve_lambda
+from .potential import NEEDS_EARLIER_SCORES, exponents, log_potential, solve_lambda
 
 if TYPE_CHECKING:
     from .view import View
 
-SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def save_state(state: SearchState, path: str | Path, with_cache: bool = False) -
     with_cache: store keys and values as well, so that going on is bit-equal even after selections (a replayed cache
     agrees to rounding).
     """
-    from ..checkpoint.write import write_safetensors
+    from ..weights.write import write_safetensors
 
     tensors = {f"bits.{scale:02d}": _packed(bits) for scale, bits in enumerate(state.bits)}
     tensors |= {"scores": state.scores.contiguous(), "log_weights": state.log_weights.contiguous()}

@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
 from ..config import Sampling, StepSampling
 from ..reading import finite, open_regular, parse_json, whole
 from ..rng import MAX_SEED
 from ..scales import ScaleSchedule
 from ..state import LineageStep
+from ..weights.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
 
 FORMAT = "ttsvar-state-1"
 REMEDY = "Save the state again, or choose another."

@@ -1,19 +1,15 @@
-"""From the names in an original checkpoint to a transformers model with every weight in place."""
+"""From the names and layouts of original checkpoints to those of transformers, and heads of linear layers."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.finite import finite_floats
-from ..checkpoint.published import fill_published
-from .files import Published, WrongWeights
-
-log = logging.getLogger(__name__)
+from ..weights.finite import finite_floats
+from ..weights.tensors import Tensors
 
 HEAD_SIZE = 64
 """Width of one attention head in BERT, ViT and CLIP of all sizes but the ones in VISION_HEADS."""
@@ -50,23 +46,22 @@ def vision_heads(width: int) -> int:
     return VISION_HEADS.get(width, max(1, width // HEAD_SIZE))
 
 
-def linear_stack(tensors: Mapping[str, Tensor], source: str, published: Published) -> nn.Sequential:
+def linear_stack(tensors: Tensors) -> nn.Sequential:
     """The linear layers `<index>.weight`, `<index>.bias` in order of their index, in float32, ending in one number.
 
     The heads of ImageReward and Aesthetic v2.5 are such stacks: dropout between the layers, no activations.
-    Raises WrongWeights if the layers do not follow from each other.
+    Raises UnusableFile if the layers do not follow from each other.
     """
-    layers = []
-    tensors = finite_floats(tensors, source, torch.float32)
+    layers, floats = [], tensors.alike(finite_floats(tensors, tensors.source, torch.float32))
     for index in sorted(int(name.removesuffix(".weight")) for name in tensors if name.endswith(".weight")):
-        weight, bias = tensors[f"{index}.weight"], tensors[f"{index}.bias"]
+        weight, bias = floats[f"{index}.weight"], floats[f"{index}.bias"]
         layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
         layers.append(layer)
     widths = [layer.in_features for layer in layers[1:]] + [1]
     if [layer.out_features for layer in layers] != widths:
         found = ", ".join(f"{layer.in_features} to {layer.out_features}" for layer in layers)
-        raise WrongWeights(f"{source}: the layers of its head do not fit each other ({found}). {published.advice}")
+        raise tensors.refusal(f"has a head whose layers do not fit each other ({found})")
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
@@ -75,15 +70,3 @@ def float_stack(layers: nn.Sequential, features: Tensor) -> Tensor:
     for layer in layers:
         features = nn.functional.linear(features.float(), layer.weight.float(), layer.bias.float())
     return features
-
-
-def load_published(model_class, config, tensors: Mapping[str, Tensor], source: str, published: Published, **options):
-    """A transformers model in float32 holding `tensors`, which carry the names of the published checkpoints.
-
-    A tensor that is missing or has another shape is an error, a surplus one a warning; see `fill_published`.
-    """
-    state = finite_floats(tensors, source, torch.float32)
-    model, surplus = fill_published(model_class, config, state, source, WrongWeights, published.advice, **options)
-    if surplus:
-        log.warning("%s: %d tensors are not part of %s, first %s", source, len(surplus), published.title, surplus[:3])
-    return model.to(torch.float32).eval().requires_grad_(False)

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.reading import count_blocks, section, stated
-from .files import Published, Required, WrongWeights, require
-from .layout import HEAD_SIZE, load_published, rename, split_rows, vision_heads
+from ..registry import WeightFile
+from ..weights.published import load_published
+from ..weights.stated import count_blocks, section, stated
+from ..weights.tensors import Tensors
+from .layout import HEAD_SIZE, rename, split_rows, vision_heads
 
 OPEN_CLIP_NAMES = (
     (r"visual\.class_embedding", "vision_model.embeddings.class_embedding"),
@@ -97,11 +99,7 @@ class ClipModel(NamedTuple):
 
 
 def build_clip(
-    tensors: Mapping[str, Tensor],
-    config: Mapping,
-    source: str,
-    published: Published,
-    activation: str = "auto",
+    tensors: Mapping[str, Tensor], config: Mapping, source: str, published: WeightFile, activation: str = "auto",
     sizes: ClipSizes | None = None,
 ) -> ClipModel:
     """A CLIP from tensors in either layout; sizes from the tensors.
@@ -110,14 +108,14 @@ def build_clip(
     config.json, of open_clip_config.json or of the reference files. activation: "gelu", "quick_gelu", or "auto" to
     believe the configuration, else quick_gelu for OpenAI's sizes under Hugging Face names and gelu for all others.
     sizes: the only ones that were published, any other CLIP is refused; None takes all.
-    Raises WrongWeights, naming the sizes or the first tensor that does not fit, and the page.
+    Raises UnusableFile, naming the sizes or the first tensor that does not fit, and the page.
     """
-    named = _published_names(tensors, source, published)
+    named = _published_names(Tensors(tensors, source, published))
     from transformers import CLIPModel
 
     settings = _settings(named, section(config, "model_cfg") or config, _open_clip(tensors), activation)
-    _check_sizes(settings, sizes, source, published)
-    network = load_published(CLIPModel, settings, named, source, published)
+    _check_sizes(settings, sizes, named)
+    network = load_published(CLIPModel, settings, named)
     text, vision = settings.text_config, settings.vision_config
     return ClipModel(ClipNetwork(network), vision.image_size, text.max_position_embeddings, text.vocab_size)
 
@@ -126,20 +124,20 @@ def _open_clip(tensors: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("visual.") for name in tensors)
 
 
-def _published_names(tensors: Mapping[str, Tensor], source: str, published: Published) -> dict[str, Tensor]:
+def _published_names(tensors: Tensors) -> Tensors:
     """The tensors under the names of Hugging Face's published CLIP checkpoints."""
-    tensors = {name: tensor for name, tensor in tensors.items() if name.rsplit(".", 1)[-1] not in CONSTANTS}
+    tensors = tensors.alike({name: tensor for name, tensor in tensors.items() if name.rsplit(".", 1)[-1] not in CONSTANTS})
     if _open_clip(tensors):
         # open_clip keeps some text towers in a module of their own, under the same names after "text."
-        tensors = rename(tensors, ((r"text\.", ""),))
-        require(tensors, ("visual.conv1.weight", "visual.proj", "token_embedding.weight"), source, published)
+        tensors = tensors.alike(rename(tensors, ((r"text\.", ""),)))
+        tensors.require("visual.conv1.weight", "visual.proj", "token_embedding.weight")
         transposed = {name: tensors[name].T for name in ("visual.proj", "text_projection") if name in tensors}
         fused = rename(rename({**tensors, **transposed}, OPEN_CLIP_NAMES), OPEN_CLIP_BLOCKS)
         parts = [rf"self_attn.{letter}_proj." for letter in "qkv"]
-        tensors = split_rows(fused, r"attn\.in_proj_", parts)
+        tensors = tensors.alike(split_rows(fused, r"attn\.in_proj_", parts))
     marks = ("vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight")
-    require(tensors, (*marks, "visual_projection.weight", "text_projection.weight"), source, published)
-    return Required(tensors, source, published)
+    tensors.require(*marks, "visual_projection.weight", "text_projection.weight")
+    return tensors
 
 
 def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, activation: str):
@@ -178,15 +176,15 @@ def _settings(tensors: Mapping[str, Tensor], config: Mapping, open_clip: bool, a
     )
 
 
-def _check_sizes(settings, sizes: ClipSizes | None, source: str, published: Published) -> None:
+def _check_sizes(settings, sizes: ClipSizes | None, tensors: Tensors) -> None:
     vision, text = settings.vision_config, settings.text_config
     image_tower = (vision.hidden_size, vision.num_hidden_layers, vision.patch_size, vision.image_size)
     found = ClipSizes(*image_tower, text.hidden_size, text.num_hidden_layers)
     if sizes is None or found == sizes or found.width < SMALLEST_WIDTH:
         return
-    raise WrongWeights(
-        f"{source} is a CLIP, but not {published.title}: it has {found}; expected {sizes}. Its scores would mean nothing "
-        f"here. To score with this CLIP itself, load it as CLIPScore. {published.advice}"
+    raise tensors.refusal(
+        f"is a CLIP, but not {tensors.file.title}: it has {found}; expected {sizes}. Its scores would mean nothing here. "
+        "To score with this CLIP itself, load it as CLIPScore"
     )
 
 
@@ -212,12 +210,3 @@ def _activation(config: Mapping, vision: Mapping, width: int, open_clip: bool) -
     if "vision_config" in config:
         return stated(vision, "hidden_act", "quick_gelu")
     return "gelu" if open_clip or width > OPENAI_WIDTH else "quick_gelu"
-
-
-def check_vocabulary(model: ClipModel, tokens: int, source: str, published: Published) -> None:
-    """Raises WrongWeights if the text tower has fewer embeddings than CLIP's tokenizer has tokens."""
-    if model.vocabulary < tokens:
-        raise WrongWeights(
-            f"{source} knows {model.vocabulary} tokens, CLIP's tokenizer has {tokens}: another tokenizer belongs to it. "
-            f"{published.advice}"
-        )

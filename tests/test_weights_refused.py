@@ -7,12 +7,12 @@ import torch
 from checkpoint_files import assert_same_weights, paths, plain_model, shards, weights, with_config
 from safetensors.torch import save_file
 
-from ttsvar_core.checkpoint import CheckpointError, load_model
+from ttsvar_core.weights import UnusableFile, load_model
 
 
 def refuse(match, transformer=None, tokenizer=None, **options):
     default = paths()
-    with pytest.raises(CheckpointError, match=match):
+    with pytest.raises(UnusableFile, match=match):
         load_model(transformer or default[0], tokenizer or default[1], **options)
 
 
@@ -158,4 +158,4 @@ def test_folder_that_holds_several_models(tmp_path):
 def test_broken_configuration_beside_the_file(tmp_path):
     save_file(weights("transformer"), tmp_path / "m.safetensors")
     (tmp_path / "m.json").write_text("{")
-    refuse("configuration m.json cannot be read", tmp_path / "m.safetensors")
+    refuse("configuration m.json is not JSON", tmp_path / "m.safetensors")

@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from ..config import PRESETS, ModelConfig, TransformerConfig
-from .errors import CheckpointError
+from ..reading import UnusableFile, one_line, read_bytes, refusing
 from .files import RawCheckpoint
-from .reading import MAX_BLOCKS, count_blocks, one_line, read_bytes, reading
+from .stated import MAX_BLOCKS, count_blocks
 
 METADATA_KEY = "ttsvar"  # holds the flat configuration as JSON in files written by our converter
 MAX_TEXT_TOKENS = 512  # rows of cfg_uncond in the published models
@@ -34,14 +34,14 @@ _CERTAIN = (
 def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Sizes of a transformer from its tensors; ``bits_per_token`` stands in for the tokenizer's bits and patchify.
 
-    Raises CheckpointError if a tensor that carries a size is missing.
+    Raises UnusableFile if a tensor that carries a size is missing.
     """
     width, bits = _shape(tensors, "word_embed.weight", 2)
     chunks = count_blocks(tensors, r"block_chunks\.(\d+)\.")
     first = "block_chunks.0.module.0." if chunks else "blocks.0."
     per_chunk = count_blocks(tensors, r"block_chunks\.0\.module\.(\d+)\." if chunks else r"blocks\.(\d+)\.")
     if per_chunk * chunks > MAX_BLOCKS:
-        raise CheckpointError(f"The transformer has {chunks} times {per_chunk} layers; at most {MAX_BLOCKS} are read.")
+        raise UnusableFile(f"The transformer has {chunks} times {per_chunk} layers; at most {MAX_BLOCKS} are read.")
     return {
         "embed_dim": width,
         "depth": per_chunk * max(1, chunks),
@@ -55,13 +55,13 @@ def transformer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def tokenizer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of a tokenizer from its tensors. Raises CheckpointError if a tensor that carries a size is missing."""
+    """Sizes of a tokenizer from its tensors. Raises UnusableFile if a tensor that carries a size is missing."""
     base = _shape(tensors, "encoder.conv_in.conv.weight", 4)[0]
     levels = count_blocks(tensors, r"encoder\.down\.(\d+)\.", _MOST_LEVELS)
     widths = [_shape(tensors, f"encoder.down.{i}.block.0.conv1.conv.weight", 4)[0] for i in range(levels)]
     halvings = sum(f"encoder.down.{i}.downsample.conv.conv.weight" in tensors for i in range(levels))
     if not widths or any(width % base for width in widths):
-        raise CheckpointError(f"The tokenizer's widths {widths} are no multiples of its first, {base}. Download it again.")
+        raise UnusableFile(f"The tokenizer's widths {widths} are no multiples of its first, {base}. Download it again.")
     return {
         "codebook_dim": _shape(tensors, "decoder.conv_in.conv.weight", 4)[1],
         "vae_base_ch": base,
@@ -75,14 +75,14 @@ def stored_sizes(raw: RawCheckpoint) -> dict[str, Any]:
     """What the converter stored in a file's metadata about its model; empty for files from elsewhere."""
     if METADATA_KEY not in raw.metadata:
         return {}
-    with reading(f"configuration inside {raw.path.name}", "Convert it again."):
+    with refusing(f"configuration inside {raw.path.name}", "Convert it again."):
         return dict(json.loads(raw.metadata[METADATA_KEY]))
 
 
 def json_beside(path: Path) -> tuple[Path, dict[str, Any]] | None:
     """The configuration file beside a model file (``name.json`` for ``name.safetensors`` or ``name.transformer.safetensors``).
 
-    None if there is none; JSON files of another purpose are ignored. Raises CheckpointError if it cannot be read.
+    None if there is none; JSON files of another purpose are ignored. Raises UnusableFile if it cannot be read.
     """
     if path.is_dir():
         return None
@@ -91,7 +91,7 @@ def json_beside(path: Path) -> tuple[Path, dict[str, Any]] | None:
     for candidate in (path.parent / name for name in names):
         if not candidate.exists():
             continue
-        with reading(f"configuration {candidate.name}"):
+        with refusing(f"configuration {candidate.name}"):
             data = json.loads(read_bytes(candidate))
         if isinstance(data, dict) and {"embed_dim", "codebook_dim"} <= set(data):
             return candidate, data
@@ -101,12 +101,12 @@ def json_beside(path: Path) -> tuple[Path, dict[str, Any]] | None:
 def assemble(sizes: Mapping[str, Any], stated: Mapping[str, Any], fallback_name: str) -> ModelConfig:
     """A configuration from sizes read off the tensors and what is stated elsewhere (which wins).
 
-    Published models take their family's name and sampling settings. Raises CheckpointError where the two parts disagree.
+    Published models take their family's name and sampling settings. Raises UnusableFile where the two parts disagree.
     """
     contradicted = [key for key in _CERTAIN if key in stated and key in sizes and stated[key] != sizes[key]]
     if contradicted:
         said = ", ".join(f"{key} {stated[key]!r:.40} (the tensors say {sizes[key]!r})" for key in contradicted[:3])
-        raise CheckpointError(f"The configuration of {fallback_name} does not belong to its file: {said}. Remove or correct it.")
+        raise UnusableFile(f"The configuration of {fallback_name} does not belong to its file: {said}. Remove or correct it.")
     data = {"apply_spatial_patchify": sizes["bits_per_token"] == 4 * sizes["codebook_dim"], **sizes, **stated}
     try:
         config = ModelConfig.from_json({"name": fallback_name, **data})
@@ -114,7 +114,7 @@ def assemble(sizes: Mapping[str, Any], stated: Mapping[str, Any], fallback_name:
         if not isinstance(config.name, str) or any(not 0 < side <= _MOST_CELLS for grid in grids for side in grid):
             raise ValueError(f"name {config.name!r:.40}, grids {grids!r:.60}")
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
+        raise UnusableFile(
             f"The configuration of {fallback_name} cannot be used: {one_line(error)} Correct or remove the file that states it."
         ) from error
     preset = _preset(config)
@@ -141,9 +141,9 @@ def _mlp_ratio(hidden: int, width: int) -> float:
 
 def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
     if name not in tensors:
-        raise CheckpointError(f"The file lacks the tensor {name}; it is incomplete or of another model. Download it again.")
+        raise UnusableFile(f"The file lacks the tensor {name}; it is incomplete or of another model. Download it again.")
     shape = tuple(tensors[name].shape)
     if len(shape) != axes:
-        raise CheckpointError(f"The tensor {name} has the shape {shape}; expected {axes} axes. Download the file again.")
+        raise UnusableFile(f"The tensor {name} has the shape {shape}; expected {axes} axes. Download the file again.")
     return shape
 

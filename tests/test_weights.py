@@ -18,9 +18,9 @@ from checkpoint_files import (
 )
 from safetensors.torch import load_file, save_file
 
-from ttsvar_core.checkpoint import RawCheckpoint, load_bundled, load_model, read_checkpoint
-from ttsvar_core.checkpoint.names import model_tensors
-from ttsvar_core.checkpoint.shapes import transformer_sizes
+from ttsvar_core.weights import RawCheckpoint, load_bundled, load_model, read_checkpoint
+from ttsvar_core.weights.names import model_tensors
+from ttsvar_core.weights.shapes import transformer_sizes
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..image_model import ImageModel
-from .errors import CheckpointError
+from ..reading import UnusableFile, refusing
 from .files import RawCheckpoint, Reader, read_checkpoint, release
 from .fingerprint import Fingerprint
 from .finite import check_finite
 from .names import SUGGESTIONS, model_tensors
 from .pairing import check_bits, check_d32, check_stride
-from .reading import reading
 from .shapes import assemble, json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ def load_model(
     blocks (see ``precision_of``), ``device`` its place; the tokenizer always runs in float32 (0.4 GB). ``operations`` provides
     the layers, ``reader`` opens a file.
 
-    Raises CheckpointError, before any weight is read, for files that are unusable or do not belong together, and for weights
+    Raises UnusableFile, before any weight is read, for files that are unusable or do not belong together, and for weights
     that are not finite. Tensors no module has are a UserWarning that names them.
     """
     raw = reader(Path(transformer_path)), reader(Path(tokenizer_path))
     from ..infinity.model import precision_of
 
-    with reading(f"{raw[0].path.name} with {raw[1].path.name}"):
+    with refusing(f"{raw[0].path.name} with {raw[1].path.name}"):
         tensors = model_tensors(raw[0], "transformer"), model_tensors(raw[1], "tokenizer")
         config, origin = _resolve(raw, tensors, config)
         config = _fit_unconditional(config, tensors[0])
@@ -123,11 +122,11 @@ def _build(config: ModelConfig, operations: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def _check_names(module: nn.Module, tensors: dict[str, Tensor], file: str, kind: str) -> None:
-    """Compare names, shapes and number types; drop surplus tensors with a warning. Raises CheckpointError."""
+    """Compare names, shapes and number types; drop surplus tensors with a warning. Raises UnusableFile."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = [name for name in expected if name not in tensors]
     if missing:
-        raise CheckpointError(
+        raise UnusableFile(
             f"{file} lacks {len(missing)} of {len(expected)} tensors: {_listed(missing)}. "
             f"The file is incomplete or of another model. {SUGGESTIONS[kind]}"
         )
@@ -136,10 +135,10 @@ def _check_names(module: nn.Module, tensors: dict[str, Tensor], file: str, kind:
         for name, shape in expected.items() if tuple(tensors[name].shape) != shape
     ]
     if wrong:
-        raise CheckpointError(f"{file} has {len(wrong)} tensors of the wrong shape: {_listed(wrong)}. {SUGGESTIONS[kind]}")
+        raise UnusableFile(f"{file} has {len(wrong)} tensors of the wrong shape: {_listed(wrong)}. {SUGGESTIONS[kind]}")
     no_floats = [f"{name} is {tensors[name].dtype}" for name in expected if not tensors[name].is_floating_point()]
     if no_floats:
-        raise CheckpointError(f"{file} has weights that are no floating-point numbers: {_listed(no_floats)}. {SUGGESTIONS[kind]}")
+        raise UnusableFile(f"{file} has weights that are no floating-point numbers: {_listed(no_floats)}. {SUGGESTIONS[kind]}")
     surplus = [name for name in tensors if name not in expected]
     for name in surplus:
         del tensors[name]
@@ -158,7 +157,7 @@ def _fill(
 ) -> None:
     """Put the tensors into a module built without storage, converting one at a time to the ``dtype`` of its name.
 
-    Raises CheckpointError.
+    Raises UnusableFile.
     """
     placed = {}
     for name in sorted(tensors):
@@ -172,5 +171,5 @@ def _fill(
     outcome = module.load_state_dict(placed, strict=False, assign=True)
     unfilled = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
     if outcome.missing_keys or outcome.unexpected_keys or unfilled:
-        raise CheckpointError(f"{raw.path.name} did not fill the model: {outcome}, without storage: {_listed(unfilled)}.")
+        raise UnusableFile(f"{raw.path.name} did not fill the model: {outcome}, without storage: {_listed(unfilled)}.")
     module.requires_grad_(False).eval()

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..reading import UnusableFile
 
 
 def check_finite(tensor: Tensor, source: Tensor, name: str, file: str) -> None:
-    """Refuse weights with NaN or infinity; ``tensor`` is ``source`` in the precision it will run in. Raises CheckpointError.
+    """Refuse weights with NaN or infinity; ``tensor`` is ``source`` in the precision it will run in. Raises UnusableFile.
 
     One pass without a temporary: the sum is finite unless an element is not (or the sum overflows, which is looked into).
     """
     if bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor.float()).all()):
         return
     if bool(torch.isfinite(source.float()).all()):
-        raise CheckpointError(f"{name} of {file} does not fit the range of {tensor.dtype}. Choose bfloat16 or float32.")
-    raise CheckpointError(f"{name} of {file} holds NaN or infinity; the file is damaged. Download or convert it again.")
+        raise UnusableFile(f"{name} of {file} does not fit the range of {tensor.dtype}. Choose bfloat16 or float32.")
+    raise UnusableFile(f"{name} of {file} holds NaN or infinity; the file is damaged. Download or convert it again.")
 
 
 def finite_floats(tensors: Mapping[str, Tensor], file: str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The same tensors, those of floating point checked and, if ``dtype`` is given, in it. Raises CheckpointError."""
+    """The same tensors, those of floating point checked and, if ``dtype`` is given, in it. Raises UnusableFile."""
     checked = {}
     for name, source in tensors.items():
         checked[name] = source

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..reading import UnusableFile
+from ..registry import MODEL_FILES
 from .files import RawCheckpoint
 
 Kind = Literal["transformer", "tokenizer"]
@@ -58,22 +59,22 @@ _FOREIGN_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 SUGGESTIONS = {
-    "transformer": "Use for example infinity_2b_reg.pth or the folder infinity_8b_weights.",
-    "tokenizer": "Use for example infinity_vae_d32reg.pth (2B) or infinity_vae_d56_f8_14_patchify.pth (8B).",
+    kind: f"Use for example {' or '.join(file.what for file in MODEL_FILES if file.folder == folder)}."
+    for kind, folder in (("transformer", "infinity"), ("tokenizer", "vae"))
 }
 
 
 def model_tensors(raw: RawCheckpoint, kind: Kind) -> dict[str, Tensor]:
     """The tensors of the transformer or tokenizer in a file, under our names, known constants dropped.
 
-    Raises CheckpointError if the file holds something else, and says what it seems to be.
+    Raises UnusableFile if the file holds something else, and says what it seems to be.
     """
     found = _find(raw.content, kind)
     if found is None:
-        raise CheckpointError(_wrong_kind(raw, kind))
+        raise UnusableFile(_wrong_kind(raw, kind))
     quantised = [name for name in found if _QUANTISED.fullmatch(name)]
     if quantised:
-        raise CheckpointError(
+        raise UnusableFile(
             f"{raw.path.name} is a quantised file (it holds {quantised[0]}), which is not supported. "
             "Use the original file; a lower precision can be chosen when it is loaded."
         )
@@ -81,11 +82,11 @@ def model_tensors(raw: RawCheckpoint, kind: Kind) -> dict[str, Tensor]:
 
 
 def detect_kind(raw: RawCheckpoint) -> Kind:
-    """Whether a file holds a transformer or a tokenizer; raises CheckpointError for neither."""
+    """Whether a file holds a transformer or a tokenizer; raises UnusableFile for neither."""
     for kind in ("transformer", "tokenizer"):
         if _find(raw.content, kind) is not None:
             return kind
-    raise CheckpointError(_wrong_kind(raw, "transformer or tokenizer"))
+    raise UnusableFile(_wrong_kind(raw, "transformer or tokenizer"))
 
 
 def _find(content: dict[str, Any], kind: str) -> dict[str, Tensor] | None:

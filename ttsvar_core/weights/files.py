@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..reading import MissingFile, UnusableFile, one_line, open_regular, read_json, refusing
 from .archive import check_old, check_zip
-from .errors import CheckpointError
-from .reading import check_regular, one_line, read_json, reading
 
 _INDEX_SUFFIX = ".index.json"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -60,25 +59,24 @@ def read_checkpoint(path: str | Path) -> RawCheckpoint:
     """Open a model file or folder.
 
     Tensors are mapped, not read; only old-style ``.pth`` files (before PyTorch 1.6) are read into memory. Raises
-    CheckpointError for a path that does not exist, is empty, truncated, or not a model file.
+    UnusableFile for a path that does not exist, is empty, truncated, or not a model file.
     """
     path = Path(path)
-    with reading(path):
+    with refusing(path):
         if path.is_dir():
             return _read_folder(path)
         if not path.exists():
-            raise CheckpointError(f"There is no file {path}. Check the name, or download the model there.")
+            raise MissingFile(f"There is no file {path}. Check the name, or download the model there.")
         if path.name.endswith(_INDEX_SUFFIX):
             return _read_shards(path)
         return _read_file(path)
 
 
 def _read_file(path: Path) -> RawCheckpoint:
-    check_regular(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(64)
     if not start:
-        raise CheckpointError(f"{path.name} is empty. Download it again.")
+        raise UnusableFile(f"{path.name} is empty. Download it again.")
     raw = _read_format(path, start)
     _check_tensors(raw)
     return raw
@@ -91,7 +89,7 @@ def _read_format(path: Path, start: bytes) -> RawCheckpoint:
         return _read_torch(path, mapped=start[:4] == _ZIP)
     for mark, what in _FOREIGN_STARTS.items():
         if start.lstrip().startswith(mark):
-            raise CheckpointError(f"{path.name} is {what}. Expected a .pth or .safetensors file.")
+            raise UnusableFile(f"{path.name} is {what}. Expected a .pth or .safetensors file.")
     return _read_safetensors(path, start)
 
 
@@ -99,13 +97,13 @@ def _check_tensors(raw: RawCheckpoint) -> None:
     """Refuse tensors that are not plain numbers in memory, or that claim more of it than their file has."""
     tensors = list(_nested(raw.content, _NESTING, set()))
     if len(tensors) > _MAX_TENSORS:
-        raise CheckpointError(f"{raw.path.name} holds {len(tensors):,} tensors, more than any model here. Choose another file.")
+        raise UnusableFile(f"{raw.path.name} holds {len(tensors):,} tensors, more than any model here. Choose another file.")
     for name, tensor in tensors:
         if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise CheckpointError(f"{name} of {raw.path.name} is no plain tensor. Save it again as a dense one.")
+            raise UnusableFile(f"{name} of {raw.path.name} is no plain tensor. Save it again as a dense one.")
     claimed, size = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors), raw.path.stat().st_size
     if claimed > _SURPLUS[0] * size + _SURPLUS[1]:
-        raise CheckpointError(f"{raw.path.name} has {size:,} bytes and claims tensors of {claimed:,}. Download it again.")
+        raise UnusableFile(f"{raw.path.name} has {size:,} bytes and claims tensors of {claimed:,}. Download it again.")
 
 
 def _nested(content: dict[Any, Any], depth: int, seen: set[int]) -> Iterator[tuple[Any, Tensor]]:
@@ -127,33 +125,33 @@ def _read_safetensors(path: Path, start: bytes) -> RawCheckpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             return RawCheckpoint(path, tensors, file.metadata() or {}, mapped=True)
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path.name} cannot be read as safetensors ({error}). Download it again.") from error
+        raise UnusableFile(f"{path.name} cannot be read as safetensors ({error}). Download it again.") from error
 
 
 def _check_safetensors_size(path: Path, start: bytes) -> None:
     """Refuse what is no safetensors file, or not all of one."""
     header_size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
     if header_size > _MAX_HEADER and start[8:9] == b"{":
-        raise CheckpointError(f"{path.name} claims a header of {header_size:,} bytes, more than models have. Choose another file.")
+        raise UnusableFile(f"{path.name} claims a header of {header_size:,} bytes, more than models have. Choose another file.")
     if start[8:9] != b"{" or header_size < 2:
-        raise CheckpointError(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
+        raise UnusableFile(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
     with path.open("rb") as file:
         file.seek(8)
         header = file.read(header_size)
     if len(header) < header_size:
-        raise CheckpointError(f"{path.name} is truncated: it ends within its own header. Download it again.")
+        raise UnusableFile(f"{path.name} is truncated: it ends within its own header. Download it again.")
     try:
         entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
         if len(entries) > _MAX_TENSORS:
-            raise CheckpointError(f"{path.name} names {len(entries):,} tensors, more than any model here. Choose another file.")
+            raise UnusableFile(f"{path.name} names {len(entries):,} tensors, more than any model here. Choose another file.")
         promised = 8 + header_size + max((entry["data_offsets"][1] for entry in entries), default=0)
-    except CheckpointError:
+    except UnusableFile:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} has a damaged safetensors header ({error}). Download it again.") from error
+        raise UnusableFile(f"{path.name} has a damaged safetensors header ({error}). Download it again.") from error
     size = path.stat().st_size
     if size < promised:
-        raise CheckpointError(
+        raise UnusableFile(
             f"{path.name} is truncated: it has {size:,} bytes, its header promises {promised:,}. Download it again."
         )
 
@@ -170,16 +168,16 @@ def _read_torch(path: Path, mapped: bool) -> RawCheckpoint:
         with path.open("rb") as file:
             content = torch.load(file if by_name else path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
+        raise UnusableFile(
             f"{path.name} holds more than tensors ({one_line(error)}) and is not opened, because that could run code. "
             "Expected a state dict; save only the state dict, or use a .safetensors file."
         ) from error
-    except CheckpointError:
+    except UnusableFile:
         raise
     except Exception as error:  # the unpickler trips over anything
-        raise CheckpointError(f"{path.name} is truncated or no PyTorch file ({one_line(error)}). Download it again.") from error
+        raise UnusableFile(f"{path.name} is truncated or no PyTorch file ({one_line(error)}). Download it again.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} holds a {type(content).__name__}; expected a dictionary of named tensors.")
+        raise UnusableFile(f"{path.name} holds a {type(content).__name__}; expected a dictionary of named tensors.")
     return RawCheckpoint(path, content, {}, mapped)
 
 
@@ -192,7 +190,7 @@ def _read_folder(folder: Path) -> RawCheckpoint:
     if usual or len(files) == 1:
         return _read_file((usual or files)[0])
     found = ", ".join(file.name for file in files[:5]) or "none"
-    raise CheckpointError(
+    raise UnusableFile(
         f"The folder {folder} should hold one model file, or shards with an index (*{_INDEX_SUFFIX}); "
         f"model files found: {found}. Choose a file instead."
     )
@@ -203,12 +201,12 @@ def _read_shards(index: Path) -> RawCheckpoint:
         weight_map: dict[str, str] = read_json(index)["weight_map"]
         shard_paths = [index.parent / name for name in sorted(set(weight_map.values()))]
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index.name} is no index of shards ({error!r}). Download it again.") from error
+        raise UnusableFile(f"{index.name} is no index of shards ({error!r}). Download it again.") from error
     if any(path.parent != index.parent for path in shard_paths):
-        raise CheckpointError(f"{index.name} names shards outside its own folder; that is not followed.")
+        raise UnusableFile(f"{index.name} names shards outside its own folder; that is not followed.")
     absent = [path.name for path in shard_paths if not path.is_file()]
     if absent:
-        raise CheckpointError(
+        raise UnusableFile(
             f"{len(absent)} of {len(shard_paths)} shards named by {index.name} are missing: {', '.join(absent[:5])}. "
             f"Download them into {index.parent}."
         )
@@ -221,7 +219,7 @@ def _read_shards(index: Path) -> RawCheckpoint:
     lost = sorted(set(weight_map) - set(tensors))
     if lost:
         listed = ", ".join(lost[:5])
-        raise CheckpointError(f"The shards lack {len(lost)} tensors that {index.name} names: {listed}. Download all again.")
+        raise UnusableFile(f"The shards lack {len(lost)} tensors that {index.name} names: {listed}. Download all again.")
     return RawCheckpoint(index.parent, tensors, {}, mapped)
 
 

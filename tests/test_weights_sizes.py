@@ -8,11 +8,11 @@ from tiny_models import GOLDEN
 from torch import nn
 
 from ttsvar_core.bsq.autoencoder import Tokenizer
-from ttsvar_core.checkpoint import CheckpointError, RawCheckpoint, load_model
-from ttsvar_core.checkpoint.names import model_tensors
-from ttsvar_core.checkpoint.shapes import assemble, json_beside, tokenizer_sizes, transformer_sizes
 from ttsvar_core.config import PRESETS, TokenizerConfig
 from ttsvar_core.infinity.model import Infinity
+from ttsvar_core.weights import RawCheckpoint, UnusableFile, load_model
+from ttsvar_core.weights.names import model_tensors
+from ttsvar_core.weights.shapes import assemble, json_beside, tokenizer_sizes, transformer_sizes
 
 PUBLISHED = {"2b": "infinity_2b", "8b": "infinity_8b", "125m": "infinity_layer12_125m"}
 
@@ -92,12 +92,12 @@ def tokenizer_of(bits, stride=16):
     (8, 16, r"stride 16, 2x2 patchify.*32x32 pixels"),
 ])
 def test_2b_wants_its_tokenizer(bits, stride, match):
-    with pytest.raises(CheckpointError, match=match):
+    with pytest.raises(UnusableFile, match=match):
         pair(listed("infinity_2b.transformer"), tokenizer_of(bits, stride))
 
 
 def test_8b_wants_the_patchify_tokenizer():
-    with pytest.raises(CheckpointError, match=r"32 bits per cell.*56 bits per token.*infinity_vae_d56_f8_14_patchify\.pth"):
+    with pytest.raises(UnusableFile, match=r"32 bits per cell.*56 bits per token.*infinity_vae_d56_f8_14_patchify\.pth"):
         pair(listed("infinity_8b.transformer"), listed("vae_d32"))
 
 
@@ -118,12 +118,12 @@ def test_d32_is_not_d32reg(t_name, v_name, refused):
 
 def test_d32_is_seen_through_a_conversion():
     metadata = {"vae.safetensors": {"ttsvar": json.dumps({"source": "infinity_vae_d32.pth"})}}
-    with pytest.raises(CheckpointError, match=r"infinity_vae_d32\.pth is by its name"):
+    with pytest.raises(UnusableFile, match=r"infinity_vae_d32\.pth is by its name"):
         pair(listed("infinity_2b.transformer"), listed("vae_d32"), "a.pth", "vae.safetensors", metadata)
 
 
 def test_damaged_metadata():
-    with pytest.raises(CheckpointError, match=r"configuration inside vae\.safetensors cannot be read"):
+    with pytest.raises(UnusableFile, match=r"configuration inside vae\.safetensors is not JSON"):
         pair(listed("infinity_2b.transformer"), listed("vae_d32"), "a.pth", "vae.safetensors", {"vae.safetensors": {"ttsvar": "{"}})
 
 

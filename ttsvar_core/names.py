@@ -1,0 +1,14 @@
+"""The names users choose by, told once: command line, nodes and the modules that carry them out read them here.
+
+Nothing is imported, so that the command line answers at once.
+"""
+
+PLANS = ("raw", "best-of-n", "importance-sampling", "tts-var")
+POTENTIALS = ("value", "diff", "max", "sum")
+SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
+BLENDS = ("softmax", "z-score", "rank", "weighted")
+REDUCERS = ("PCA", "PCA-shared", "Pool")
+CACHE_POLICIES = ("keep", "float8", "cpu", "drop")
+DTYPES = ("float32", "bfloat16", "float16")
+PIXEL_BUDGETS = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
+"""Budgets of the published models with the number of scales each runs."""
