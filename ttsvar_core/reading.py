@@ -62,7 +62,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise MissingFile(f"There is no file {str(path)!r}. Check the name.") from error
     if not regular:
-        raise UnusableFile(f"{path.name} is no regular file (a pipe, a device or a folder). Choose the file itself.")
+        raise UnusableFile(f"{path.name} is not a regular file (a pipe, a device or a folder). Choose the file itself.")
     return path.open("rb")
 
 

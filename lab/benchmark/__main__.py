@@ -72,7 +72,7 @@ def _reward(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     network, size = build_image_reward(random_tensors("image_reward"), {}, "random weights")
     network.vision.to(dtype)
     network.text.to(dtype)
-    return ImageReward(network.eval(), bert_tokenizer(None), Preprocess(size)).to(device)
+    return ImageReward(network.eval(), bert_tokenizer(), Preprocess(size)).to(device)
 
 
 def _extractor(name: str, device: torch.device, dtype: torch.dtype) -> Any:

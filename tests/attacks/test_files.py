@@ -51,7 +51,7 @@ def test_a_pipe_is_refused(kind, good):
     finally:
         good.unlink()
         good.write_bytes(data)
-    assert "no regular file" in str(answer.error)
+    assert "not a regular file" in str(answer.error)
 
 
 def test_there_are_many(tmp_path):
