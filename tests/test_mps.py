@@ -72,7 +72,7 @@ def test_float8_is_refused_before_anything_is_loaded_or_sampled(monkeypatch, tmp
     choices.add_model_arguments(parser)
     monkeypatch.setattr("ttsvar_core.weights.load_bundled", lambda **_: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=NO_FLOAT8):
-        choices.load_models(parser.parse_args(["--device", "mps", "--float8-weights"]))
+        choices.load_models(argparse.Namespace(**{**vars(parser.parse_args(["--float8-weights"])), "device": "mps"}))
     with load_pack(tmp_path) as pack:
         monkeypatch.setattr(sys.modules["comfy.model_management"], "get_torch_device", lambda: MPS)
         with pytest.raises(ValueError, match=NO_FLOAT8):

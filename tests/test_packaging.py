@@ -54,7 +54,7 @@ def third_party(paths: list[Path]):
     """Distributions that the files import, less the standard library, the host, the project and what is optional."""
     known = sys.stdlib_module_names | HOST | OWN | OPTIONAL | {"tomllib"}
     names = {name.split(".")[0] for path in paths for name in imports(path)}
-    local = {path.stem for path in paths}
+    local = {path.stem for path in paths} | {path.parent.name for path in paths if path.parent.parent.name == "tests"}
     return {DISTRIBUTIONS.get(name, name) for name in names if name and name not in known | local}
 
 
