@@ -105,7 +105,7 @@ def test_verify_needs_a_folder_with_models(tmp_path, capsys):
         (["generate", "x", "--tau", "1,0"], "argument --tau: '0' is not"),
         (["generate", "x", "--guidance", "1e999"], "argument --guidance: '1e999' is not a finite number"),
         (["generate", "x", "--aspect-ratio", "0"], "argument --aspect-ratio: '0' is not"),
-        (["generate", "x", "--look-shrink", "0"], "argument --look-shrink: '0' is not"),
+        (["generate", "x", "--guidance-until", "-1"], "argument --guidance-until: '-1' is not"),
         (["generate", "x", "--tiled-decode", "-8"], "argument --tiled-decode: '-8' is not"),
         (["demo", "--n", "many"], "argument --n: 'many' is not a whole number"),
         ([experiment, "consistency", "--out", "x", "--prompts", "-1"], "argument --prompts: '-1' is not a whole number"),

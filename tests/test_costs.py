@@ -137,7 +137,7 @@ def test_image_reward_on_paper_is_image_reward_as_it_runs():
 def test_clip_on_paper_is_clip_as_it_runs(name, vision, text, joint):
     from transformers import CLIPConfig, CLIPModel
 
-    from ttsvar_core.rewards.clip_layout import ClipNetwork
+    from ttsvar_core.vision.clip import ClipNetwork
 
     def tower(width, layers, heads):
         return {
@@ -168,6 +168,13 @@ def test_aesthetic_on_paper_is_its_tower_and_head_as_they_run():
         return AestheticModel(SiglipVisionModel(sizes), head)
 
     assert counted(on_meta(network), pixels(384)) == REWARDS["aesthetic"](9).each
+
+
+def test_whatever_the_registry_offers_has_a_price():
+    from ttsvar_core import registry
+
+    assert {key.lower() for key in registry.REWARDS} == set(REWARDS)
+    assert {key.lower() for key in registry.EXTRACTORS} == set(EXTRACTORS)
 
 
 def test_a_network_of_a_users_own_is_counted_while_it_runs():
@@ -245,7 +252,9 @@ def test_n_pictures_cost_n_times_one():
     assert watched.total.decodes == watched.total.scored == 13
 
 
-def test_a_whole_search_costs_what_is_counted_while_it_runs():
+@pytest.mark.parametrize("until", [6, 3])
+@pytest.mark.parametrize("smallest", [256, 6])
+def test_a_whole_search_costs_what_is_counted_while_it_runs(until, smallest):
     """Text, transformer, sketches, features and rewards: to the last operation."""
     from ttsvar_core.extractors.latent_pool import LatentPool
     from ttsvar_core.search.memory import Sampler
@@ -258,16 +267,21 @@ def test_a_whole_search_costs_what_is_counted_while_it_runs():
             return (images[:, :6, :6].flatten(1) @ torch.ones(108, 1))[:, 0]
 
     model = make_tiny_model(schedule="1 2 3 3 4 4 6")
+    model = replace(model, config=replace(model.config, tokenizer=replace(model.config.tokenizer, smallest_side=smallest)))
     plan, schedule, reward = tts_var(1, 7), model.schedule(), Grey()
-    sampling, look = model.config.sampling, reward_look(reward, torch.rand(1, 12, 12, 3), "")
+    sampling, look = model.config.sampling.guided_until(until, 7), reward_look(reward, torch.rand(1, 12, 12, 3), "")
     expected = Search(model.config, plan, schedule, sampling.branches(7), 3, NOTHING, look)
     assert look.each == 2 * 108 and (expected.total.decodes, expected.total.scored) == (7, 7)
 
+    results = []
+
     def whole():
         state = start(model, make_conditioning(tokens=3), plan.samples, 0, schedule)
-        return run(state, plan, reward, LatentPool(), Sampler(sampling))
+        results.append(run(state, plan, reward, LatentPool(), Sampler(sampling)))
 
     assert counted(whole) == expected.total.flops
+    held = [scale["cache_bytes"] for scale in results[0].report["scales"]]
+    assert max(held) == max(scale.cache_bytes for scale in replace(expected, itemsize=4).scales)
 
 
 def test_an_experiments_costs_count_every_network():

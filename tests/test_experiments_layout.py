@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lab.experiment.layout import Layout
+from lab.experiment.prompts import Prompt
 from ttsvar_core.atomic import write
-from ttsvar_core.experiments.layout import Layout
-from ttsvar_core.experiments.prompts import Prompt
 
 
 def test_a_folder_in_genevals_layout_is_written(tmp_path):

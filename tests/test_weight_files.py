@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 import ttsvar_core
 from ttsvar_core.extractors.dinov2 import load_dinov2
 from ttsvar_core.infinity.text import load_text_encoder
-from ttsvar_core.rewards import WrongWeights
 from ttsvar_core.rewards.aesthetic import load_aesthetic
 from ttsvar_core.rewards.clip import load_clip_score
 from ttsvar_core.rewards.image_reward import load_image_reward
@@ -171,7 +170,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
 
 def test_a_reward_with_nan_says_where_a_good_one_is(tmp_path):
     torch.save({name: tensor * float("nan") for name, tensor in reward_files.dinov2().items()}, tmp_path / "dino.pth")
-    with pytest.raises(WrongWeights, match=r"holds NaN or infinity.*get dinov2_vitl14_reg4_pretrain\.pth from https"):
+    with pytest.raises(UnusableFile, match=r"holds NaN or infinity.*get dinov2_vitl14_reg4_pretrain\.pth from https"):
         load_dinov2(tmp_path / "dino.pth")
 
 

@@ -2,7 +2,7 @@
 
 A multiply and an add are two operations. Counted are matrix products, attention and convolutions; norms, activations, drawing,
 selecting and reducing features are under 1% together. The text encoder runs once per prompt, however one searches, and is not
-counted. Nothing here needs torch but `counted`. Start reading at `Search`.
+counted. Importing this needs no torch. Start reading at `Search`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 FLOAT32 = 4  # bytes; the tokenizer, the residual stream and the logits are computed in it
 LOOKING_BYTES = 64 * 2**20  # generous for one picture's activations in a vision transformer
-LOOKING_CHUNK = 32  # pictures in one forward pass at most, see `rewards.base`
 
 
 # The image model ------------------------------------------------------------------------------------------------------
@@ -136,6 +135,7 @@ def _aesthetic(text_tokens: int) -> Look:
 REWARDS: dict[str, Callable[[int], Look]] = {
     "scenes": lambda text_tokens: NOTHING,
     "image-reward": _image_reward,
+    "image-reward-package": _image_reward,
     "hps": _vit_h,
     "pick": _vit_h,
     "clip": _vit_l,
@@ -259,8 +259,10 @@ def showing_bytes(state: SearchState, tile: int = 0, whole: bool = False) -> int
 
 
 def looking_bytes(pictures: int) -> int:
-    """Bytes that a reward or an extractor needs to look at pictures."""
-    return min(pictures, LOOKING_CHUNK) * LOOKING_BYTES
+    """Bytes that a reward or an extractor needs to look at pictures, a chunk at a time."""
+    from .vision.network import CHUNK
+
+    return min(pictures, CHUNK) * LOOKING_BYTES
 
 
 # A search -------------------------------------------------------------------------------------------------------------

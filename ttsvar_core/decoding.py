@@ -94,8 +94,6 @@ def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     return images
 
 
-
-
 def tile_cells(model: ImageModel, pixels: int) -> tuple[int, int]:
     """Tile and overlap, in cells of the tokenizer, of tiles ``pixels`` wide: they overlap by a quarter, by 8 cells at most.
 
