@@ -92,7 +92,7 @@ def test_prompts_from_files(tmp_path):
     assert [one.text for one in read_prompts(plain)] == ["a red book and a blue cup", "a green bench"]
     assert len(read_prompts(plain, 1)) == 1
     listed.write_text('{"tag": "single"}\n')
-    with pytest.raises(ValueError, match=r"evaluation_metadata\.jsonl cannot be used \(line 1 is no prompt"):
+    with pytest.raises(ValueError, match=r"evaluation_metadata\.jsonl cannot be read \(line 1 is no prompt"):
         read_prompts(listed)
 
 

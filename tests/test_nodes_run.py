@@ -151,8 +151,37 @@ def test_zero_takes_the_models_own_sampling(pack, parts, sketch):
     own = parts["model"].config.sampling
     assert sketch.steps[0] == own.at(0)
     sampler = sys.modules[pack.nodes["TTSVAR_ScaleStepSampler"].__module__]
-    mixed = sampler.sampling_of(parts["model"], 1.5, 0.0, 0.9)
+    mixed = sampler.sampling_of(parts["model"], 1.5, 0.0, 0.9, sampler.LAST, 13)
     assert (mixed.guidance, mixed.tau, mixed.top_p) == (1.5, own.tau, 0.9)
+
+
+def test_guidance_ends_where_the_widget_says(pack, parts):
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=2, seed=3)
+    (part,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4, guidance_until=3)
+    own = parts["model"].config.sampling.guidance
+    assert [step.guidance for step in part.steps] == [own] * 4 + [1.0] and part.cache.branches == 1
+    (always,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4)
+    assert [step.guidance for step in always.steps] == [own] * 5 and always.cache.branches == 2
+    _, _, finished, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", guidance_until=9)
+    assert [step.guidance for step in finished.steps] == [own] * 10 + [1.0] * 3
+    with pytest.raises(ValueError, match="guidance until scale 13: the last scale is 12"):
+        pack.run("TTSVAR_ScaleStepSampler", state=state, guidance_until=13)
+
+
+def test_who_looks_sees_the_size_sampled_so_far_and_decode_state_the_whole(pack, parts, sketch):
+    tokenizer = replace(parts["model"].config.tokenizer, smallest_side=16)
+    model = replace(parts["model"], config=replace(parts["model"].config, tokenizer=tokenizer))
+    state, seen = sketch._replace(model=model), []
+
+    class Sides(Brightness):
+        def score(self, images, prompt):
+            seen.append(images.shape[1])
+            return super().score(images, prompt)
+
+    pack.run("TTSVAR_RewardScorer", state=state, reward=Sides())
+    (whole,) = pack.run("TTSVAR_DecodeState", state=state)
+    small, full = (pack.run("TTSVAR_InspectState", state=state, whole_size=size)[0] for size in (False, True))
+    assert seen[0] < 64 and whole.shape[1] == 64 and not torch.equal(small, full)
 
 
 def test_decode_state_decodes_in_tiles_where_asked(pack, sketch):

@@ -1,8 +1,8 @@
 """The whole search: the report, where it decodes, what it holds in memory, and that it equals the steps by hand."""
 
+import dataclasses
 import json
 import weakref
-from functools import partial
 
 import pytest
 import torch
@@ -395,21 +395,18 @@ def test_the_cap_holds_and_changes_no_draws(tiny_model, conditioning):
     assert capped.report["answer"]["lineage"] == whole.report["answer"]["lineage"]
 
 
-def test_unfinished_samples_can_be_looked_at_smaller(tiny_model, conditioning):
+def test_unfinished_samples_are_looked_at_at_the_size_sampled_so_far(tiny_model, conditioning):
     class Sides(Brightness):
         def score(self, images, prompt):
             sides.append(images.shape[1])
             return super().score(images, prompt)
 
-    sides = []
-    def shrunk(by, state):
-        return decode(state, shrink=1 if state.finished else by)
-
-    result = go(tiny_model, conditioning, tts_var(1, SCALES), Sides(), decode=partial(shrunk, 2))
-    assert sides == [6, 6, 12] and result.images.shape[1] == 12
-    with pytest.raises(ValueError, match=r"6x6 cells.*4 times"):
-        go(tiny_model, conditioning, tts_var(1, SCALES), Sides(), decode=partial(shrunk, 4))
-    assert len(sides) == 3
+    sides, tokenizer = [], dataclasses.replace(tiny_model.config.tokenizer, smallest_side=6)
+    model = dataclasses.replace(tiny_model, config=dataclasses.replace(tiny_model.config, tokenizer=tokenizer))
+    result = go(model, conditioning, tts_var(1, SCALES), Sides())
+    assert sides == [6, 8, 12] and result.images.shape[1] == 12
+    whole = go(model, conditioning, tts_var(1, SCALES), Sides(), decode=decode)
+    assert sides[3:] == [12, 12, 12] and whole.images.shape[1] == 12
 
 
 @pytest.mark.parametrize("capped", [False, True])

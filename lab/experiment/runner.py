@@ -91,7 +91,7 @@ def setting_of(world: dict[str, Any]) -> Setting:
 def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> dict[str, Any]:
     """A finished unit's record, with its category as the present list of prompts has it. Raises UnusableFile."""
     path = _unit_path(out, unit)
-    with refusing(path, "Remove it and repeat the command: it is run again."):
+    with refusing(str(path), "Remove it and repeat the command: it is run again."):
         record = parse_json(read_text(path))
         check_record(record, unit, arms, world)
     return {**record, "category": unit.prompt.category}
@@ -137,7 +137,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
     if not path.exists():
         write(path, _dumps(identity))
         return
-    with refusing(path, "Choose another folder."):
+    with refusing(str(path), "Choose another folder."):
         differing = _differing(parse_json(read_text(path)), json.loads(_dumps(identity)))
     if differing:
         raise OtherExperiment(
