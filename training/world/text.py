@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def vocabulary() -> dict[str, int]:
     return {word: index for index, word in enumerate(dict.fromkeys(words))}
 
 
+@lru_cache(maxsize=1)
 def build_tokenizer() -> Any:
     """A fast tokenizer that splits at spaces and marks and ends every prompt with </s>."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors

@@ -22,7 +22,7 @@ from ttsvar_core.world.render import coverage, render, sample_scenes
 
 NAME = "scenes128"
 SCHEDULE = "1 1 1 2 2 3 4 5 6 8 10 12 16"
-OBJECT_WEIGHT = 8.0
+OBJECT_WEIGHT = 4.0
 COMMITMENT = 0.05
 UNQUANTISED_STEPS = 150
 SKETCHES = 0.5  # share of the batch that is decoded from its first scales too, at half size, and of it again at full size
@@ -38,14 +38,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--ch-mult", default="1,1,2,4", help="the stride is 2 to the number of these less one")
     parser.add_argument("--res-blocks", type=int, default=1)
+    parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of --init, whose features are in use")
     return parser
 
 
 def crowd(generator: numpy.random.Generator) -> ScenePrompt:
-    """Many objects at once of any kind, as no prompt asks for them, but no held-out combination: a tokenizer learns from
+    """Objects of any kind, more than most prompts ask for, but no held-out combination: a tokenizer learns from
     objects, and most of a picture is background otherwise."""
     while True:
-        count = int(generator.integers(3, MOST_OBJECTS + 1))
+        count = int(generator.integers(1, MOST_OBJECTS + 1))
         nouns = tuple(Noun(SHAPES[generator.integers(len(SHAPES))], COLOURS[generator.integers(len(COLOURS))]) for _ in range(count))
         if ScenePrompt(nouns).split == "train":
             return ScenePrompt(nouns)
@@ -97,7 +98,7 @@ def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
         parts = {"whole": painting_loss(model.decoder(model.encoder(images)), images, weights)}
     else:
         parts = losses(model, images, weights, schedule, prefix)
-    factors = {"whole": 1.0, "half": 0.5, "sketch": SKETCH_WEIGHT, "large_sketch": SKETCH_WEIGHT, "commitment": COMMITMENT}
+    factors = {"whole": 1.0, "half": 0.8, "sketch": SKETCH_WEIGHT, "large_sketch": SKETCH_WEIGHT, "commitment": COMMITMENT}
     norm = run.update(sum(factors[name] * part for name, part in parts.items()))
     return {name: float(part.detach()) for name, part in parts.items()} | {"norm": norm}
 
@@ -159,6 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         from safetensors.torch import load_file
 
         model.load_state_dict(load_file(str(Path(args.init) / f"{NAME}.vae.safetensors")))
+    model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
     window: dict[str, list[float]] = {}
     while not run.done:
