@@ -148,7 +148,7 @@ def test_the_grade_is_the_mean_of_the_atoms_and_the_verdict_is_all_of_them(pictu
         judged = judge_image(images[i], prompts[(i + 1) % COUNT])
         values = list(judged.atoms.values())
         assert judged.score == pytest.approx(sum(values) / len(values)) and judged.correct == (min(values) > 0.5)
-        assert 0 <= min(values) and max(values) <= 1
+        assert min(values) >= 0 and max(values) <= 1
 
 
 def test_one_wrong_answer_costs_its_atoms_only():

@@ -108,7 +108,9 @@ def test_between_two_shapes_lies_neither(family):
         image = one(MORPHS[family](t))
         passes.append("+".join(names(image)[0]))
         grades.append([judged(image, f"a {name}").score for name in (first, second)])
-    assert [name for name, _ in itertools.groupby(passes)] == [first, "", second]
+    runs = [name for name, _ in itertools.groupby(passes)]
+    # On the way may lie a third shape, as something round between a heart and a triangle, but nothing that is two at once.
+    assert (runs[0], runs[-1]) == (first, second) and set(runs[1::2]) == {""} and not {first, second} & set(runs[2:-1])
     assert passes.count("") >= 2 and grades[0][0] > 0.95 and grades[-1][1] > 0.95
     between = one(MORPHS[family](STEPS[passes.index("") + passes.count("") // 2]))
     assert "shape" in judged(between, f"a {first}").reason

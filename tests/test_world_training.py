@@ -13,11 +13,12 @@ from ttsvar_core.config import ModelConfig
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.scales import parse_schedule
 from ttsvar_core.world.grammar import CATEGORIES, draw_prompt, parse_prompt
+from ttsvar_core.world.render import sample_scenes
 
 GRIDS = ["--schedule", "1 1 2 4 6"]
 TINY_TOKENIZER = [*GRIDS, "--width", "8", "--batch", "4", "--warmup", "5", "--threads", "1", "--rate", "3e-3"]
 TINY = [
-    "--width", "32", "--heads", "2", "--depth", "2", "--batch", "8", "--warmup", "5", "--threads", "1", "--rate", "3e-3",
+    "--width", "64", "--heads", "2", "--depth", "2", "--batch", "8", "--warmup", "5", "--threads", "1", "--rate", "3e-3",
     "--text-steps", "5", "--lengths", "3:1:1,5:1:0.5",
 ]
 
@@ -113,8 +114,8 @@ def test_the_pool_grows_by_parts_and_says_when_there_is_none(trained_tokenizer, 
     stored = pool.load_pool(trained_tokenizer)
     assert {len(tensor) for tensor in stored.values()} == {96}
     assert stored["features"].shape[1:] == (16, 6, 6) and int(stored["content"].max()) < pool.CONTENTS
-    shown = stored["content"].flatten(1).amax(1) > 0
-    assert shown.all()
+    scenes = sample_scenes([parse_prompt("a small star")] * 20, numpy.random.default_rng(0))
+    assert (pool.content_map(scenes, 16).flatten(1).amax(1) > 0).all()
     with pytest.raises(FileNotFoundError, match=r"training\.world\.pool"):
         pool.load_pool(tmp_path)
 

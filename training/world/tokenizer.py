@@ -46,8 +46,8 @@ def crowd(generator: numpy.random.Generator) -> ScenePrompt:
     """Objects of any kind, more than most prompts ask for, but no held-out combination: a tokenizer learns from
     objects, and most of a picture is background otherwise."""
     while True:
-        count = int(generator.integers(1, MOST_OBJECTS + 1))
-        nouns = tuple(Noun(SHAPES[generator.integers(len(SHAPES))], COLOURS[generator.integers(len(COLOURS))]) for _ in range(count))
+        kinds = generator.integers((len(SHAPES), len(COLOURS)), size=(int(generator.integers(1, MOST_OBJECTS + 1)), 2))
+        nouns = tuple(Noun(SHAPES[shape], COLOURS[colour]) for shape, colour in kinds)
         if ScenePrompt(nouns).split == "train":
             return ScenePrompt(nouns)
 
