@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.transformer import flipped_sequence
-from training.world import evaluate, pool, text, tokenizer, transformer
+from training.world import evaluate, keep, pool, text, tokenizer, transformer
 from training.world.attention import SHORT, TrainingAttention
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.infinity.model import Infinity
@@ -144,3 +144,17 @@ def test_attention_in_training_is_attention(grids):
     with TrainingAttention(schedule.tokens):
         ours = model.forward_sequence(inputs, schedule, model.project_text(texts))
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", [[], ["--no-optimiser"]])
+def test_a_kept_checkpoint_trains_on(trained_tokenizer, trained_transformer, tmp_path, option):
+    keep.main(["pack", str(trained_transformer), str(tmp_path / "kept"), *option])
+    keep.main(["unpack", str(tmp_path / "kept"), str(tmp_path / "run")])
+    name = "transformer.checkpoint.pt"
+    before, after = (torch.load(folder / name, weights_only=True) for folder in (trained_transformer, tmp_path / "run"))
+    assert (tmp_path / "kept" / name).stat().st_size < 0.55 * (trained_transformer / name).stat().st_size
+    for key, value in before["average"].items():
+        torch.testing.assert_close(after["average"][key], value, rtol=2e-3, atol=1e-4)
+    transformer.main(["--out", str(tmp_path / "run"), "--tokenizer", str(trained_tokenizer), "--steps", "102", *TINY])
+    assert torch.load(tmp_path / "run" / name, weights_only=True)["step"] == 102
+    assert losses(tmp_path / "run", "transformer", "step")[0] == 50
