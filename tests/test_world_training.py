@@ -38,13 +38,14 @@ def assert_same(first, second):
 def stopped_after(steps, folder, module, arguments):
     """Run a training command that is cut off after some steps, as by a power cut just after a checkpoint."""
     whole = module.build_parser().parse_args(["--out", str(folder), *arguments]).steps
-    original = module.Run
+    name = "MuonRun" if hasattr(module, "MuonRun") else "Run"
+    original = getattr(module, name)
     cut = {"done": property(lambda self: self.step >= steps), "progress": property(lambda self: self.step / whole)}
-    module.Run = type("Cut", (original,), cut)
+    setattr(module, name, type("Cut", (original,), cut))
     try:
         module.main(["--out", str(folder), *arguments])
     finally:
-        module.Run = original
+        setattr(module, name, original)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     stored = torch.load(args.source / f"{STEM}.pt", map_location="cpu", weights_only=True)
     if args.no_optimiser:
-        stored["optimiser"] = {"state": {}, "param_groups": stored["optimiser"]["param_groups"]}
+        stored["optimiser"] = {name: part | {"state": {}} for name, part in stored["optimiser"].items()}
     change = packed if args.action == "pack" else lambda tensor, _moment: tensor.float()
     args.target.mkdir(parents=True, exist_ok=True)
     torch.save(converted(stored, change), args.target / f"{STEM}.part")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from training.common import Run, add_common_arguments, export
 from training.transformer import draw_length, flipped_sequence, object_weights, scale_weights
 from training.world.attention import TrainingAttention
+from training.world.optimiser import MuonRun
 from training.world.pool import CONTENTS, load_pool, training_prompts, worded
 from training.world.text import (
     TEXT_CHANNELS,
@@ -171,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     pool = load_pool(args.tokenizer)
     if not (args.out / "transformer.checkpoint.pt").exists():
         teach_words(modules, args)
-    run = Run(modules, args, "transformer")
+    run = MuonRun(modules, args, "transformer")
     if args.compile:
         for layer in modules["transformer"].layers:
             layer.compile(dynamic=False)
