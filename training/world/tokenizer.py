@@ -81,7 +81,7 @@ def losses(model: Tokenizer, images: Tensor, weights: Tensor, schedule: ScaleSch
     sketches = encode_bits(features[:few].detach(), schedule, False, prefix)[1]
     return {
         "whole": painting_loss(model.decoder(used), images, weights),
-        "half": painting_loss(model.decoder(F.avg_pool2d(used[-few:], 2)), images[-few:], weights[-few:]),
+        "half": painting_loss(model.decoder(F.avg_pool2d(used, 2)), images, weights),
         "sketch": painting_loss(model.decoder(F.avg_pool2d(sketches, 2)), images[:few], weights[:few]),
         "large_sketch": painting_loss(model.decoder(sketches[:fewer]), images[:fewer], weights[:fewer]),
         "commitment": (features - codes).square().mean(),
@@ -98,7 +98,7 @@ def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
         parts = {"whole": painting_loss(model.decoder(model.encoder(images)), images, weights)}
     else:
         parts = losses(model, images, weights, schedule, prefix)
-    factors = {"whole": 1.0, "half": 0.8, "sketch": SKETCH_WEIGHT, "large_sketch": SKETCH_WEIGHT, "commitment": COMMITMENT}
+    factors = {"whole": 1.0, "half": 1.0, "sketch": SKETCH_WEIGHT, "large_sketch": SKETCH_WEIGHT, "commitment": COMMITMENT}
     norm = run.update(sum(factors[name] * part for name, part in parts.items()))
     return {name: float(part.detach()) for name, part in parts.items()} | {"norm": norm}
 
