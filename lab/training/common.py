@@ -57,16 +57,20 @@ class Run:
     def __init__(self, modules: nn.ModuleDict, args: argparse.Namespace, name: str) -> None:
         self.modules, self.args, self.name = modules, args, name
         self.average = copy.deepcopy(modules).requires_grad_(False).eval()
-        decayed = [p for p in modules.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in modules.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.97), fused=args.device != "meta")
+        self.optimiser = self.build_optimiser()
         self.step, self.seconds = 0, 0.0
         self._last_save = self._mark = time.monotonic()
         args.out.mkdir(parents=True, exist_ok=True)
         self.checkpoint = args.out / f"{name}.checkpoint.pt"
         if self.checkpoint.exists():
             self._resume()
+
+    def build_optimiser(self) -> Any:
+        """AdamW, with weight decay on matrices."""
+        decayed = [p for p in self.modules.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.modules.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.args.rate, betas=(0.9, 0.97), fused=self.args.device != "meta")
 
     def _resume(self) -> None:
         stored = torch.load(self.checkpoint, map_location=self.args.device, weights_only=True)

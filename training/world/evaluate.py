@@ -1,0 +1,125 @@
+"""How good raw pictures are, by category: `python -m training.world.evaluate --model DIR`. Also tunes and draws sheets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.evaluate import parse_settings
+from training.world.tokenizer import NAME
+from ttsvar_core.config import Sampling
+from ttsvar_core.world.grammar import CATEGORIES, ScenePrompt, benchmark_prompts
+from ttsvar_core.world.verify import Judgement, judge_image
+
+
+class Outcome(NamedTuple):
+    """Images of one prompt (P, H, W, 3) and the verifier's word on each."""
+
+    prompt: ScenePrompt
+    images: Tensor
+    judged: list[Judgement]
+
+    @property
+    def right(self) -> float:
+        """Share of the images that are right."""
+        return sum(one.correct for one in self.judged) / len(self.judged)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog="python -m training.world.evaluate", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help=f"folder with {NAME}.*")
+    parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
+    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--samples", type=int, default=1, help="pictures of each prompt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--settings", default="", help="guidance:tau:top_p, several separated by commas; the model's own if empty")
+    parser.add_argument("--sheet", type=Path, default=None, help="write a picture with one row of samples per category")
+    parser.add_argument("--columns", type=int, default=10, help="pictures in a row of the sheet")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def load_folder(folder: Path):
+    """Model and text encoder of a training or bundled folder."""
+    from ttsvar_core.checkpoint import load_model
+    from ttsvar_core.infinity.text import load_text_encoder
+
+    paths = (str(folder / f"{NAME}.{part}.safetensors") for part in ("transformer", "vae"))
+    return load_model(*paths), load_text_encoder(folder / f"{NAME}.t5")
+
+
+def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
+    """Raw pictures of a prompt and the verifier's word on them."""
+    from ttsvar_core.infinity.text import encode_prompt
+    from ttsvar_core.sampling import decode, sample
+    from ttsvar_core.search.state import start
+
+    state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
+    images = decode(sample(state, len(model.schedule()) - 1, sampling))
+    return Outcome(prompt, images, [judge_image(image, prompt) for image in images.float().numpy()])
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, float]:
+    """Share of right pictures by category and over all prompts, share of prompts with none right, the mean grade, the mean
+    share of clear atoms, and the median over prompts of the grade's standard deviation within one."""
+    shares = {}
+    for category in CATEGORIES:
+        of_category = [o.right for o in outcomes if o.prompt.category == category]
+        if of_category:
+            shares[category] = sum(of_category) / len(of_category)
+    judged = [one for outcome in outcomes for one in outcome.judged]
+    shares["overall"] = sum(o.right for o in outcomes) / len(outcomes)
+    shares["never"] = sum(o.right == 0 for o in outcomes) / len(outcomes)
+    shares["grade"] = sum(one.score for one in judged) / len(judged)
+    shares["atoms"] = sum(sum(v > 0.5 for v in one.atoms.values()) / len(one.atoms) for one in judged) / len(judged)
+    if len(outcomes[0].judged) > 1:
+        within = torch.stack([torch.tensor([one.score for one in o.judged]).std() for o in outcomes])
+        shares["spread"] = float(within.median())
+    return {name: round(value, 4) for name, value in shares.items()}
+
+
+def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:
+    """One row of pictures per category."""
+    from PIL import Image
+
+    rows = []
+    for category in CATEGORIES:
+        pictures = [image for o in outcomes if o.prompt.category == category for image in o.images][:columns]
+        rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in pictures], 1))
+    sheet = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path, optimize=True, quality=88)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print one line of json per setting."""
+    args = build_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    model, encoder = load_folder(args.model)
+    prompts = benchmark_prompts(args.split, args.prompts, args.seed)
+    for sampling in parse_settings(args.settings):
+        begun = time.monotonic()
+        outcomes = [
+            draw(model, encoder, prompt, args.samples, args.seed * 10_000 + place, sampling)
+            for place, prompt in enumerate(prompts)
+        ]
+        used = sampling or model.config.sampling
+        setting = {"guidance": used.guidance, "tau": used.tau, "top_p": used.top_p}
+        seconds = round((time.monotonic() - begun) / (len(prompts) * args.samples), 3)
+        sys.stdout.write(json.dumps(setting | summary(outcomes) | {"seconds_each": seconds}) + "\n")
+        sys.stdout.flush()
+        if args.sheet:
+            write_sheet(outcomes, args.columns, args.sheet)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Muon for the matrices of the blocks, AdamW for the rest, as one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.common import Run
+
+
+class Mixed:
+    """Several optimisers that step together; a rate set in any of `param_groups` reaches its own."""
+
+    def __init__(self, **parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts.values() for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts.values():
+            part.zero_grad(set_to_none)
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
+        for part in self.parts.values():
+            part.step(closure)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(stored[name])
+
+
+class MuonRun(Run):
+    """A training run whose blocks' matrices are stepped by Muon.
+
+    Muon makes a matrix's step orthogonal, at the root mean square of AdamW's steps, so that one learning rate serves both.
+    Source: "Muon is Scalable for LLM Training", arXiv 2502.16982.
+    """
+
+    def build_optimiser(self) -> Mixed:
+        """Muon for every matrix in a block, AdamW for embeddings, heads, text and all vectors."""
+        blocks = self.modules["transformer"].layers
+        matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
+        theirs = {id(p) for p in matrices}
+        rest = [p for p in self.modules.parameters() if p.requires_grad and id(p) not in theirs]
+        rate = self.args.rate
+        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        decayed, plain = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        return Mixed(muon=muon, adamw=torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.97), fused=self.args.device != "meta"))
