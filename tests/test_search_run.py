@@ -9,7 +9,7 @@ import torch
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
-from ttsvar_core.decoding import decode
+from ttsvar_core.decoding import decode, sketch
 from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.sampling import sample
 from ttsvar_core.search import memory
@@ -69,7 +69,7 @@ def begin(model, conditioning, plan, seed=5):
     return start(model, conditioning, plan.samples, seed)
 
 
-def go(model, conditioning, plan, reward=None, extractor=None, state=None, decode=decode, **sampler):
+def go(model, conditioning, plan, reward=None, extractor=None, state=None, decode=sketch, **sampler):
     state = state or begin(model, conditioning, plan)
     return run(state, plan, reward or Brightness(), extractor or LatentPool(grid=2), Sampler(**sampler), decode)
 

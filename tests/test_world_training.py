@@ -6,9 +6,9 @@ import numpy
 import pytest
 import torch
 
-from training.transformer import flipped_sequence
-from training.world import evaluate, keep, pool, text, tokenizer, transformer
-from training.world.attention import SHORT, TrainingAttention
+from lab.training.transformer import flipped_sequence
+from lab.training.world import evaluate, keep, pool, text, tokenizer, transformer
+from lab.training.world.attention import SHORT, TrainingAttention
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.scales import parse_schedule

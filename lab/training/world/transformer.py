@@ -1,4 +1,4 @@
-"""Train the transformer: `python -m training.world.transformer --tokenizer DIR --out DIR`. Resumes when run again."""
+"""Train the transformer: `python -m lab.training.world.transformer --tokenizer DIR --out DIR`. Resumes when run again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.common import Run, add_common_arguments, export
-from training.transformer import draw_length, flipped_sequence, object_weights, scale_weights
-from training.world.attention import TrainingAttention
-from training.world.optimiser import MuonRun
-from training.world.pool import CONTENTS, load_pool, training_prompts, worded
-from training.world.text import (
+from lab.training.common import Run, add_common_arguments, export
+from lab.training.transformer import draw_length, flipped_sequence, object_weights, scale_weights
+from lab.training.world.attention import TrainingAttention
+from lab.training.world.optimiser import MuonRun
+from lab.training.world.pool import CONTENTS, load_pool, training_prompts, worded
+from lab.training.world.text import (
     TEXT_CHANNELS,
     TEXT_MAXLEN,
     build_encoder,
@@ -27,7 +27,7 @@ from training.world.text import (
     save_text_side,
     tokenised,
 )
-from training.world.tokenizer import NAME
+from lab.training.world.tokenizer import NAME
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.scales import ScaleSchedule
@@ -39,7 +39,7 @@ CONTENT_LOSS_WEIGHT = 0.15
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m training.world.transformer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.world.transformer", description=__doc__)
     add_common_arguments(parser, steps=20000, batch=32, rate=1.5e-3)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the trained tokenizer and encoded scenes")
     parser.add_argument("--width", type=int, default=192)

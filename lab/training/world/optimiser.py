@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.common import Run
+from lab.training.common import Run
 
 
 class Mixed:

@@ -1,4 +1,4 @@
-"""Train the tokenizer: `python -m training.world.tokenizer --out DIR`. Resumes from DIR when run again."""
+"""Train the tokenizer: `python -m lab.training.world.tokenizer --out DIR`. Resumes from DIR when run again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.common import Run, add_common_arguments, export
+from lab.training.common import Run, add_common_arguments, export
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import TokenizerConfig
@@ -31,7 +31,7 @@ SKETCH_WEIGHT = 0.3
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m training.world.tokenizer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.world.tokenizer", description=__doc__)
     add_common_arguments(parser, steps=6000, batch=6, rate=2e-3)
     parser.add_argument("--schedule", default=SCHEDULE, help="sides of the 13 token grids")
     parser.add_argument("--bits", type=int, default=16)

@@ -1,4 +1,4 @@
-"""How good raw pictures are, by category: `python -m training.world.evaluate --model DIR`. Also tunes and draws sheets."""
+"""How good raw pictures are, by category: `python -m lab.training.world.evaluate --model DIR`. Also tunes and draws sheets."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.evaluate import parse_settings
-from training.world.tokenizer import NAME
+from lab.training.evaluate import parse_settings
+from lab.training.world.tokenizer import NAME
 from ttsvar_core.config import Sampling
 from ttsvar_core.world.grammar import CATEGORIES, ScenePrompt, benchmark_prompts
 from ttsvar_core.world.verify import Judgement, judge_image
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m training.world.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.world.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help=f"folder with {NAME}.*")
     parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
     parser.add_argument("--prompts", type=int, default=60)

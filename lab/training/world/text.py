@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.words import SPECIAL, UNSAID, point_heads
+from lab.training.words import SPECIAL, UNSAID, point_heads
 from ttsvar_core.world.grammar import COLOURS, NUMBERS, RELATIONS, SHAPES, SIZES, ScenePrompt, plural
 
 TEXT_CHANNELS = 128
