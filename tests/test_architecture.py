@@ -55,3 +55,14 @@ def test_adding_a_stage_touches_two_files(copy):
     assert [one["samples"] for one in report["scales"]] == [4] * 5 + [2] * 5 + [1] * 3
     assert report["plan"]["stages"] == [stages[0], {**stages[1], "potential": "value", "lambda": 10.0, "scheme": "multinomial"}]
     assert report["scales"][4]["reason"] == "2 of 4, unseen" and report["decodes"] == 2
+
+
+def test_adding_a_reward_touches_one_file_and_one_line(copy):
+    before = (copy / "ttsvar_core" / "registry.py").read_text(encoding="utf-8").count("\n")
+    assert len(apply(DIFFS[1], copy)) == 2
+    assert (copy / "ttsvar_core" / "registry.py").read_text(encoding="utf-8").count("\n") == before + 1
+    words = ["a photo of a red circle", "--plan", "best-of-n", "--n", "2", "--reward", "contrast", "--out", "out"]
+    python(copy, "-m", "ttsvar_core", "generate", *words)
+    report = json.loads((copy / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["reward"] == "contrast" and 0 < report["answer"]["score"] < 0.5
+    assert "contrast" in python(copy, "-m", "ttsvar_core", "cost", "--reward", "contrast")

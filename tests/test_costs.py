@@ -12,9 +12,8 @@ from ttsvar_core import cli
 from ttsvar_core.bsq.autoencoder import Decoder, Tokenizer
 from ttsvar_core.config import PRESETS, Sampling
 from ttsvar_core.costs import (
-    EXTRACTORS,
+    NETWORKS,
     NOTHING,
-    REWARDS,
     Look,
     Search,
     cache_bytes,
@@ -109,8 +108,8 @@ def test_dinov2_on_paper_is_dinov2_as_it_runs():
     sizes = Dinov2WithRegistersConfig(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=14, num_register_tokens=4
     )
-    assert counted(on_meta(lambda: Dinov2WithRegistersModel(sizes)), pixels(224)) == EXTRACTORS["dinov2-pca"].each
-    assert EXTRACTORS["dinov2-pca"].each / TERA == pytest.approx(0.165, abs=0.0005)
+    assert counted(on_meta(lambda: Dinov2WithRegistersModel(sizes)), pixels(224)) == NETWORKS["dinov2"](TEXT).each
+    assert NETWORKS["dinov2"](TEXT).each / TERA == pytest.approx(0.165, abs=0.0005)
 
 
 def test_image_reward_on_paper_is_image_reward_as_it_runs():
@@ -127,12 +126,12 @@ def test_image_reward_on_paper_is_image_reward_as_it_runs():
     words = {"input_ids": torch.zeros(1, 9, dtype=torch.int64), "encoder_hidden_states": torch.zeros(1, 197, 1024)}
     read = counted(lambda: reader(**words, attention_mask=torch.ones(1, 9, dtype=torch.int64), is_decoder=False))
     head = 2 * (768 * 1024 + 1024 * 128 + 128 * 64 + 64 * 16 + 16)
-    assert seen + read + head == REWARDS["image-reward"](9).each
+    assert seen + read + head == NETWORKS["blip"](9).each
 
 
 @pytest.mark.parametrize(
     ("name", "vision", "text", "joint"),
-    [("hps", (1280, 32, 16), (1024, 24, 16), 1024), ("clip", (1024, 24, 16), (768, 12, 12), 768)],
+    [("vit-h", (1280, 32, 16), (1024, 24, 16), 1024), ("vit-l", (1024, 24, 16), (768, 12, 12), 768)],
 )
 def test_clip_on_paper_is_clip_as_it_runs(name, vision, text, joint):
     from transformers import CLIPConfig, CLIPModel
@@ -148,7 +147,7 @@ def test_clip_on_paper_is_clip_as_it_runs(name, vision, text, joint):
     sizes = CLIPConfig(
         projection_dim=joint, text_config=tower(*text), vision_config={**tower(*vision), "image_size": 224, "patch_size": 14}
     )
-    network, look = on_meta(lambda: ClipNetwork(CLIPModel(sizes))), REWARDS[name](9)
+    network, look = on_meta(lambda: ClipNetwork(CLIPModel(sizes))), NETWORKS[name](9)
     assert counted(network, pixels(224)) == look.each
     assert counted(network.embed_text, ids(9)) == look.prompt
 
@@ -167,14 +166,15 @@ def test_aesthetic_on_paper_is_its_tower_and_head_as_they_run():
         head = torch.nn.Sequential(*(torch.nn.Linear(*pair) for pair in pairwise(widths)))
         return AestheticModel(SiglipVisionModel(sizes), head)
 
-    assert counted(on_meta(network), pixels(384)) == REWARDS["aesthetic"](9).each
+    assert counted(on_meta(network), pixels(384)) == NETWORKS["siglip"](9).each
 
 
 def test_whatever_the_registry_offers_has_a_price():
     from ttsvar_core import registry
 
-    assert {key.lower() for key in registry.REWARDS} == set(REWARDS)
-    assert {key.lower() for key in registry.EXTRACTORS} == set(EXTRACTORS)
+    entries = {**registry.REWARDS, **registry.EXTRACTORS}
+    assert {key for key, entry in entries.items() if not entry.network} == {"scenes", "latent-pool"}
+    assert {entry.network for entry in entries.values()} == set(NETWORKS)
 
 
 def test_a_network_of_a_users_own_is_counted_while_it_runs():
@@ -196,14 +196,14 @@ def test_a_network_of_a_users_own_is_counted_while_it_runs():
 
 def test_raw_generation_and_tts_var_at_2b():
     """At 1M pixels: 115.2 TFLOP and one decode of 9.85; TTS-VAR 148.7, and 207 in 21 decodes where images are clustered."""
-    schedule, extractor = BIG.schedule(), EXTRACTORS["dinov2-pca"]
+    schedule, extractor = BIG.schedule(), NETWORKS["dinov2"](TEXT)
     one = Search(BIG, raw(), schedule, GUIDED, TEXT)
     assert (round(tera(one, "transformer"), 1), round(tera(one, "decode"), 2)) == (115.2, 9.85)
     assert one.parts["features"] == one.parts["reward"] == 0
-    search = Search(BIG, tts_var(1), schedule, GUIDED, TEXT, extractor, REWARDS["image-reward"](TEXT), whole=True)
+    search = Search(BIG, tts_var(1), schedule, GUIDED, TEXT, extractor, NETWORKS["blip"](TEXT), whole=True)
     assert (round(tera(search, "transformer"), 1), round(tera(search, "decode"))) == (148.7, 207)
     assert search.total.decodes == 21 and search.total.token_forwards == 14656
-    assert search.parts["features"] == 14 * extractor.each and search.parts["reward"] == 7 * REWARDS["image-reward"](TEXT).each
+    assert search.parts["features"] == 14 * extractor.each and search.parts["reward"] == 7 * NETWORKS["blip"](TEXT).each
     small = replace(search, whole=False)
     assert [scale.cells for scale in small.scales if scale.pictures] == [(side, side) for side in (16, 16, 16, 32, 64)]
     assert small.total.flops / one.total.flops <= 1.45 < search.total.flops / one.total.flops
@@ -213,7 +213,7 @@ def test_guidance_that_ends_before_the_last_three_scales():
     one = Search(BIG, raw(), BIG.schedule(), GUIDED, TEXT)
     assert BIG.sampling.guided_until(9, 13).branches(13) == PARTLY and BIG.sampling.branches(13) == GUIDED
     assert round(tera(replace(one, branches=PARTLY), "transformer"), 1) == 68.1
-    looks = EXTRACTORS["dinov2-pca"], REWARDS["image-reward"](TEXT)
+    looks = NETWORKS["dinov2"](TEXT), NETWORKS["blip"](TEXT)
     search = Search(BIG, tts_var(1), BIG.schedule(), PARTLY, TEXT, *looks)
     assert search.total.flops / one.total.flops <= 1.05
 
@@ -382,8 +382,8 @@ def test_command_knows_the_bundled_model_and_plans_in_files(tmp_path, capsys):
     ("words", "said"),
     [
         ("--guidance-until 13", "the last scale is 12"),
-        ("--reward beauty", "No figures for the reward 'beauty'"),
-        ("--extractor beauty", "No figures for the extractor 'beauty'"),
+        ("--reward beauty", "no figures for 'beauty'; write one of scenes"),
+        ("--extractor beauty", "no figures for 'beauty'; write one of latent-pool"),
         ("--plan beauty", "no plan 'beauty'"),
     ],
 )

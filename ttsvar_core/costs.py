@@ -131,23 +131,17 @@ def _aesthetic(text_tokens: int) -> Look:
     return Look(_tower(384, 14, width, hidden, 27, extra=0) + pool + _stack(width, 1024, 128, 64, 16, 1))
 
 
-# By their names on a command line. The scene verifier and pooling are arithmetic on few pixels: nothing beside a forward pass.
-REWARDS: dict[str, Callable[[int], Look]] = {
-    "scenes": lambda text_tokens: NOTHING,
-    "image-reward": _image_reward,
-    "image-reward-package": _image_reward,
-    "hps": _vit_h,
-    "pick": _vit_h,
-    "clip": _vit_l,
-    "aesthetic": _aesthetic,
-}
 _DINOV2 = Look(_tower(224, 14, 1024, 4096, 24, extra=5))  # ViT-L/14 with a class token and 4 registers: 261 tokens
-EXTRACTORS: dict[str, Look] = {
-    "latent-pool": Look(looks_at="features"),
-    "dinov2-pca": _DINOV2,
-    "dinov2-pca-shared": _DINOV2,
-    "dinov2-pool": _DINOV2,
-    "inception": Look(2 * 5_710_000_000),  # multiply-adds as torchvision lists them for inception_v3
+_INCEPTION = Look(2 * 5_710_000_000)  # multiply-adds as torchvision lists them for inception_v3
+# By the networks that the registry names, for a prompt of so many tokens. What has none is arithmetic on few numbers.
+NETWORKS: dict[str, Callable[[int], Look]] = {
+    "": lambda text_tokens: NOTHING,
+    "blip": _image_reward,
+    "vit-h": _vit_h,
+    "vit-l": _vit_l,
+    "siglip": _aesthetic,
+    "dinov2": lambda text_tokens: _DINOV2,
+    "inception": lambda text_tokens: _INCEPTION,
 }
 
 

@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     """A reward or extractor: its key on the command line, its title in the nodes, its files in the order they are given.
 
     loader: "module:function", called with a path for each file and ``options``. number: the option that stands in a file's
-    place, where there is no file.
+    place, where there is no file. network: the one in `costs.NETWORKS` that it runs (none: arithmetic on few numbers).
     """
 
     key: str
@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     files: tuple[WeightFile, ...] = ()
     options: Mapping[str, Any] = {}
     number: str = ""
+    network: str = ""
 
     def load(self, *paths: str, **options: Any) -> Any:
         """The reward or extractor. Raises MissingFile or UnusableFile, with the page, as its loader does."""
@@ -103,20 +104,26 @@ def _by_key(*entries: Entry) -> dict[str, Entry]:
 
 REWARDS = _by_key(
     Entry("scenes", "scene verifier (bundled)", "rewards.scenes:SceneReward"),
-    Entry("image-reward", "ImageReward", "rewards.image_reward:load_image_reward", (_IMAGE_REWARD,)),
-    Entry("image-reward-package", "ImageReward (package)", "rewards.package:load_packaged_image_reward", (_IMAGE_REWARD,)),
-    Entry("hps", "HPS v2.1", "rewards.clip:load_hps", (_HPS,)),
-    Entry("aesthetic", "Aesthetic v2.5", "rewards.aesthetic:load_aesthetic", (_SIGLIP, _AESTHETIC_HEAD)),
-    Entry("pick", "PickScore", "rewards.clip:load_pick_score", (_PICK,)),
-    Entry("clip", "CLIPScore", "rewards.clip:load_clip_score", (_CLIP,)),
+    Entry("image-reward", "ImageReward", "rewards.image_reward:load_image_reward", (_IMAGE_REWARD,), network="blip"),
+    Entry(
+        "image-reward-package", "ImageReward (package)", "rewards.package:load_packaged_image_reward", (_IMAGE_REWARD,),
+        network="blip",
+    ),
+    Entry("hps", "HPS v2.1", "rewards.clip:load_hps", (_HPS,), network="vit-h"),
+    Entry("aesthetic", "Aesthetic v2.5", "rewards.aesthetic:load_aesthetic", (_SIGLIP, _AESTHETIC_HEAD), network="siglip"),
+    Entry("pick", "PickScore", "rewards.clip:load_pick_score", (_PICK,), network="vit-h"),
+    Entry("clip", "CLIPScore", "rewards.clip:load_clip_score", (_CLIP,), network="vit-l"),
 )
 EXTRACTORS = _by_key(
     Entry("latent-pool", "latent pool (no model)", "extractors.latent_pool:LatentPool", number="grid"),
     *(
-        Entry(f"dinov2-{reducer}", f"DINOv2 {reducer}", "extractors.dinov2:load_dinov2", (_DINOV2,), {"reducer": reducer})
+        Entry(
+            f"dinov2-{reducer}", f"DINOv2 {reducer}", "extractors.dinov2:load_dinov2", (_DINOV2,), {"reducer": reducer},
+            network="dinov2",
+        )
         for reducer in REDUCERS
     ),
-    Entry("inception", "Inception", "extractors.inception:load_inception", (_INCEPTION,)),
+    Entry("inception", "Inception", "extractors.inception:load_inception", (_INCEPTION,), network="inception"),
 )
 
 

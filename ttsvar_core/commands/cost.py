@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .. import registry
 from ..config import PRESETS, ModelConfig
-from ..costs import EXTRACTORS, REWARDS, Look, Search, decoding_bytes
+from ..costs import NETWORKS, Look, Search, decoding_bytes
 from ..scales import PIXEL_BUDGETS
 from . import numbers
 from .choices import BUNDLED
@@ -24,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", default="tts-var", help="a plan's name, or a JSON file (default: %(default)s)")
     parser.add_argument("--n", type=numbers.COUNT, default=1, help="samples left at the end (default: %(default)s)")
     parser.add_argument(
-        "--reward", action="append", metavar="NAME", help=f"{', '.join(REWARDS)}; repeat to blend (default: scenes, the bundled "
-        "model's; image-reward with others)",
+        "--reward", action="append", metavar="NAME", help=f"{', '.join(registry.REWARDS)}; repeat to blend "
+        "(default: scenes, the bundled model's; image-reward with others)",
     )
     parser.add_argument(
-        "--extractor", default="latent-pool", metavar="NAME", help=f"{', '.join(EXTRACTORS)} (default: %(default)s)"
+        "--extractor", default="latent-pool", metavar="NAME", help=f"{', '.join(registry.EXTRACTORS)} (default: %(default)s)"
     )
     parser.add_argument(
         "--guidance-until", type=numbers.SCALE, metavar="SCALE", help="the last scale that is guided (default: all)"
@@ -51,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     schedule = config.schedule(1.0, args.pixels)
     plan = named_plan(args.plan, args.n, len(schedule))
     rewards = args.reward or ["scenes" if args.model == BUNDLED else "image-reward"]
-    reward, extractor = _reward(rewards, args.text_tokens), _known(EXTRACTORS, args.extractor, "extractor")
+    reward, extractor = _reward(rewards, args.text_tokens), _known(registry.EXTRACTORS, args.extractor, args.text_tokens)
     size, scales, guided = ITEMSIZE[args.dtype], len(schedule), config.sampling
     drawn = guided if args.guidance_until is None else guided.guided_until(args.guidance_until, scales)
     whole = args.sketches == "whole"
@@ -129,13 +130,13 @@ def _config(name: str) -> ModelConfig:
 
 def _reward(names: list[str], text_tokens: int) -> Look:
     """All named rewards together. Raises ValueError for an unknown one."""
-    looks = [_known(REWARDS, name, "reward")(text_tokens) for name in names]
+    looks = [_known(registry.REWARDS, name, text_tokens) for name in names]
     return Look(sum(look.each for look in looks), sum(look.prompt for look in looks))
 
 
-def _known(table: dict[str, Any], name: str, kind: str) -> Any:
-    """What a name stands for; a file that follows it, as `generate` takes it, does not matter here."""
-    found = table.get(name.partition("=")[0].lower())
-    if found is None:
-        raise ValueError(f"No figures for the {kind} {name!r}; write one of {', '.join(table)}.")
-    return found
+def _known(entries: dict[str, registry.Entry], name: str, text_tokens: int) -> Look:
+    """What a name costs; a file that follows it, as `generate` takes it, does not matter here."""
+    entry = registry.find(entries, name.partition("=")[0])
+    if entry is None:
+        raise ValueError(f"no figures for {name!r}; write one of {', '.join(entries)}")
+    return NETWORKS[entry.network](text_tokens)
