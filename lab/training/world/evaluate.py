@@ -49,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def load_folder(folder: Path):
     """Model and text encoder of a training or bundled folder."""
-    from ttsvar_core.checkpoint import load_model
     from ttsvar_core.infinity.text import load_text_encoder
+    from ttsvar_core.weights import load_model
 
     paths = (str(folder / f"{NAME}.{part}.safetensors") for part in ("transformer", "vae"))
     return load_model(*paths), load_text_encoder(folder / f"{NAME}.t5")
