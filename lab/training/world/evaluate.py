@@ -60,7 +60,7 @@ def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling:
     """Raw pictures of a prompt and the verifier's word on them."""
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.sampling import decode, sample
-    from ttsvar_core.search.state import start
+    from ttsvar_core.state import start
 
     state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
     images = decode(sample(state, len(model.schedule()) - 1, sampling))
