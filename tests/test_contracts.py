@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import reward_files
 import torch
+import vision_language
 from safetensors.torch import save_file
 
 from ttsvar_core import testing
@@ -18,6 +19,7 @@ from ttsvar_core.rewards.aesthetic import load_aesthetic
 from ttsvar_core.rewards.clip import load_clip_score, load_hps, load_pick_score
 from ttsvar_core.rewards.image_reward import load_image_reward
 from ttsvar_core.rewards.scenes import SceneReward
+from ttsvar_core.rewards.yes_no import load_yes_no
 
 
 @functools.cache
@@ -32,6 +34,8 @@ def tiny(name):
             save_file(reward_files.siglip(), file)
             save_file(reward_files.aesthetic_head(), head)
             return load_aesthetic(file, head)
+        if name == "yes-no":
+            return load_yes_no(vision_language.save("llava", Path(folder)))
         if name.startswith("DINOv2"):
             torch.save(reward_files.dinov2(), file)
             return load_dinov2(file, name.removeprefix("DINOv2 "))
@@ -68,6 +72,11 @@ class TestPickScore(TestImageReward):
 class TestHps(TestImageReward):
     def reward(self):
         return tiny("hps")
+
+
+class TestYesNo(testing.RewardTests):
+    def reward(self):
+        return tiny("yes-no")
 
 
 class TestRankBlend(testing.RewardTests):

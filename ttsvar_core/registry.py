@@ -87,6 +87,10 @@ _PICK = WeightFile("PickScore", ("PickScore_v1", "PickScore_v1.safetensors"), f"
 _CLIP = WeightFile(
     "CLIP", ("clip-vit-large-patch14", "clip-vit-large-patch14.safetensors"), f"{_HUB}openai/clip-vit-large-patch14"
 )
+_JUDGE = WeightFile(
+    "a vision-language model", ("Qwen3-VL-4B-Instruct", "Qwen3-VL-8B-Instruct", "Qwen2.5-VL-7B-Instruct", "SmolVLM2-2.2B-Instruct"),
+    f"{_HUB}Qwen/Qwen3-VL-4B-Instruct",
+)
 _DINOV2 = WeightFile(
     "DINOv2 with registers", ("dinov2_vitl14_reg4_pretrain.pth", "dinov2-with-registers-large"),
     "https://github.com/facebookresearch/dinov2", billions=0.304,
@@ -108,6 +112,9 @@ REWARDS = _by_key(
     Entry("aesthetic", "Aesthetic v2.5", "rewards.aesthetic:load_aesthetic", (_SIGLIP, _AESTHETIC_HEAD)),
     Entry("pick", "PickScore", "rewards.clip:load_pick_score", (_PICK,)),
     Entry("clip", "CLIPScore", "rewards.clip:load_clip_score", (_CLIP,)),
+    Entry("yes-no", "yes or no (GenEval 2)", "rewards.yes_no:load_yes_no", (_JUDGE,)),
+    Entry("yes-no-vqascore", "yes or no (VQAScore)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"template": "vqascore"}),
+    Entry("yes-no-parts", "yes or no of each part (Soft-TIFA)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"parts": True}),
 )
 EXTRACTORS = _by_key(
     Entry("latent-pool", "latent pool (no model)", "extractors.latent_pool:LatentPool", number="grid"),
