@@ -138,6 +138,7 @@ def test_the_registry_loads_all_three(folders):
         registry.load(registry.REWARDS, f"{key}={folders['llava']}", "cpu") for key in ("yes-no", "YES-NO-VQAScore", "yes-no-parts")
     )
     assert (whole.parts, parts.parts) == (False, True) and "figure" in figure.asked("x")[0] and whole.name == "yes-no (llava)"
+    assert len({whole.name, figure.name, parts.name}) == 3
 
 
 @pytest.mark.parametrize(

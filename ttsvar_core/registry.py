@@ -141,13 +141,16 @@ def titled(entries: Mapping[str, Entry], title: str) -> Entry:
     return next(entry for entry in entries.values() if entry.title == title)
 
 
-def load(entries: Mapping[str, Entry], spec: str, device: str) -> Any:
-    """What `spec` names in the manner of `usages`, on a device. Raises ValueError for a name or number of files that is none."""
+def load(entries: Mapping[str, Entry], spec: str, device: str, **options: Any) -> Any:
+    """What `spec` names in the manner of `usages`, on a device; ``options`` are for what is loaded from files, such as a dtype.
+
+    Raises ValueError for a name or number of files that is none.
+    """
     key, _, given = spec.partition("=")
     entry, paths = find(entries, key), tuple(given.split(",")) if given else ()
     if entry and entry.number and given.isdigit() and int(given) > 0:
         return entry.load(**{entry.number: int(given)})
     if entry is None or len(paths) != len(entry.files) or not all(paths):
         raise ValueError(f"cannot load {spec!r}; write one of {usages(entries)}")
-    loaded = entry.load(*paths)
+    loaded = entry.load(*paths, **(options if paths else {}))
     return loaded.to(device) if paths else loaded

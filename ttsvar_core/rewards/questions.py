@@ -15,8 +15,6 @@ TEMPLATES = {
 """What a whole prompt is asked with; {} stands for the prompt."""
 PART = "{} Answer in one word."
 """What a question about a part of the prompt is asked with."""
-MEANS = ("geometric", "arithmetic")
-"""Of a picture's answers: geometric where all must hold, arithmetic for how much of the prompt is there."""
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _COLOURS = "red|orange|yellow|green|blue|purple|pink|brown|black|white|gr[ae]y"

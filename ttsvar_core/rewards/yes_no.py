@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..names import MEANS
 from ..reading import UnusableFile
 from ..registry import REWARDS
 from ..vision.network import NetworkBacked, check_images, in_chunks, placement
-from .questions import MEANS, PART, TEMPLATES, questions_of
+from .questions import PART, TEMPLATES, questions_of
 
 (PUBLISHED,) = REWARDS["yes-no"].files
 CHUNK = 8
@@ -72,7 +73,10 @@ class YesNo(NetworkBacked):
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        values = self.explain(images, prompt).values
+        return self.combine(self.explain(images, prompt).values)
+
+    def combine(self, values: Tensor) -> Tensor:
+        """(B,) of every picture's answers (B, Q)."""
         return values.mean(dim=1) if self.mean == "arithmetic" else values.log().mean(dim=1).exp()
 
     @torch.no_grad()
@@ -157,6 +161,7 @@ def load_yes_no(path: str | Path, template: str = "geneval2", parts: bool = Fals
     from ..vision.language import load_vision_language
 
     model, processor = load_vision_language(path, PUBLISHED, dtype)
-    reward = YesNo(model, processor, f"yes-no ({Path(path).resolve().name})", TEMPLATES[template], parts=parts)
+    kind = "yes-no" + ("-parts" if parts else "-vqascore" if template == "vqascore" else "")
+    reward = YesNo(model, processor, f"{kind} ({Path(path).resolve().name})", TEMPLATES[template], parts=parts)
     reward._words()
     return reward
