@@ -112,6 +112,7 @@ REWARDS = _by_key(
     Entry("aesthetic", "Aesthetic v2.5", "rewards.aesthetic:load_aesthetic", (_SIGLIP, _AESTHETIC_HEAD)),
     Entry("pick", "PickScore", "rewards.clip:load_pick_score", (_PICK,)),
     Entry("clip", "CLIPScore", "rewards.clip:load_clip_score", (_CLIP,)),
+    Entry("ocr", "text in the picture (OCR)", "rewards.words:load_words"),
     Entry("yes-no", "yes or no (GenEval 2)", "rewards.yes_no:load_yes_no", (_JUDGE,)),
     Entry("yes-no-vqascore", "yes or no (VQAScore)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"template": "vqascore"}),
     Entry("yes-no-parts", "yes or no of each part (Soft-TIFA)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"parts": True}),
