@@ -14,7 +14,7 @@ from ttsvar_core import registry
 from ttsvar_core.reading import MissingFile, UnusableFile
 from ttsvar_core.rewards.questions import TEMPLATES, questions_of
 from ttsvar_core.rewards.yes_no import load_yes_no
-from ttsvar_core.testing import pictures
+from ttsvar_core.testing import SIZES, pictures
 
 PROMPT, SCENE = "a red circle", "a photo of two red circles above a dog"
 FAMILIES = vision_language.available()
@@ -75,6 +75,12 @@ def test_a_score_depends_on_neither_batch_nor_the_other_questions(rewards, name)
     for column, question in enumerate(questions_of(SCENE)):
         single = replace(reward, questions=(question,)).score(images, SCENE)
         assert (answers.values[:, column] - single).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_takes_every_size(rewards, name):
+    for size in SIZES:
+        assert rewards[name].score(pictures(2, *size), PROMPT).isfinite().all()
 
 
 def counted(reward, images, prompt):

@@ -128,6 +128,36 @@ def qwen2_5_vl(tokens, ids):
     return transformers.Qwen2_5_VLForConditionalGeneration(config), transformers.Qwen2_5_VLProcessor(*parts), "<vs><image><ve>"
 
 
+def qwen3_vl(tokens, ids):
+    settings = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 16 * 16, "max_pixels": 64 * 64}
+    parts = image_processor("Qwen2VLImageProcessor", **settings), tokens, transformers.Qwen3VLVideoProcessor()
+    vision = {
+        "depth": 2, "hidden_size": WIDTH, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": WIDTH, "patch_size": PATCH,
+        "temporal_patch_size": 2, "spatial_merge_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+    }  # fmt: skip
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0, "mrope_interleaved": True}
+    marks = {"image": "<image>", "video": "<video>", "vision_start": "<vs>", "vision_end": "<ve>"}
+    text = TEXT | {"vocab_size": ids["size"], "rope_parameters": rope, "hidden_act": "silu"}
+    numbers = {f"{key}_token_id": ids[mark] for key, mark in marks.items()}
+    config = transformers.Qwen3VLConfig(vision_config=vision, text_config=text, **numbers)
+    return transformers.Qwen3VLForConditionalGeneration(config), transformers.Qwen3VLProcessor(*parts), "<vs><image><ve>"
+
+
+def llava_onevision(tokens, ids):
+    size = {"height": SIDE, "width": SIDE}
+    grids = [[SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+    processor = transformers.LlavaOnevisionProcessor(
+        image_processor("LlavaOnevisionImageProcessor", size=size, image_grid_pinpoints=grids), tokens,
+        transformers.LlavaOnevisionVideoProcessor(), num_image_tokens=16, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    vision = VISION | {"model_type": "siglip_vision_model", "image_size": SIDE, "patch_size": PATCH, "vision_use_head": False}
+    config = transformers.LlavaOnevisionConfig(
+        vision_config=vision, text_config=TEXT | {"model_type": "qwen2", "vocab_size": ids["size"]}, image_token_id=ids["<image>"],
+        video_token_id=ids["<video>"], image_grid_pinpoints=grids, vision_feature_layer=-1,
+    )  # fmt: skip
+    return transformers.LlavaOnevisionForConditionalGeneration(config), processor, "<image>"
+
+
 def internvl(tokens, ids):
     processor = transformers.InternVLProcessor(
         image_processor("GotOcr2ImageProcessor", size={"height": SIDE, "width": SIDE}, crop_to_patches=False), tokens,
@@ -140,13 +170,17 @@ def internvl(tokens, ids):
     return transformers.InternVLForConditionalGeneration(config), processor, "<ctx>"
 
 
-FAMILIES = {make.__name__: make for make in (idefics3, llava, gemma3, paligemma, qwen2_5_vl, internvl)}
+FAMILIES = {
+    make.__name__: make for make in (idefics3, llava, gemma3, paligemma, qwen2_5_vl, qwen3_vl, llava_onevision, internvl)
+}
+NEED_TORCHVISION = {"qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl"}
+LATER = {"qwen3_vl", "llava_onevision", "internvl"}
+"""Families that the lowest transformers declared does not have, or keeps in other classes."""
 
 
 def available() -> list[str]:
     """Families that the installed transformers has, and whose processors load here."""
-    recent = hasattr(transformers, "InternVLVideoProcessor")
-    left_out = set() if recent and is_torchvision_available() else {"internvl", "qwen2_5_vl"} if recent else {"internvl"}
+    left_out = LATER if not RECENT else set() if is_torchvision_available() else NEED_TORCHVISION
     return [name for name in FAMILIES if name not in left_out]
 
 
