@@ -18,6 +18,8 @@ class Colourfulness:
 
     def score(self, images, prompt):
         """One float32 number per picture, higher is better; images (B, height, width, 3) in [0, 1], prompt a string."""
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"{self.name} scores images of shape (B, height, width, 3), got {tuple(images.shape)}")
         grey = images.mean(dim=-1, keepdim=True)
         return self.strength * (images - grey).abs().mean(dim=(1, 2, 3)).float()
 

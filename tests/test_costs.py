@@ -174,7 +174,7 @@ def test_whatever_the_registry_offers_has_a_price():
 
     entries = {**registry.REWARDS, **registry.EXTRACTORS}
     assert {key for key, entry in entries.items() if not entry.network} == {"scenes", "latent-pool"}
-    assert {entry.network for entry in entries.values()} == set(NETWORKS)
+    assert {entry.network for entry in entries.values()} == {*NETWORKS, registry.BROUGHT}
 
 
 def test_a_network_of_a_users_own_is_counted_while_it_runs():

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 # Each is used by one loader, command or test that can do without.
-OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray", "playwright"}
+OPTIONAL = {"ImageReward", "torchvision", "matplotlib", "ray", "playwright", "rapidocr_onnxruntime"}
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 OWN = {"ttsvar_core", "nodes", "lab", "tests", "attacks", "quickstart"}
 
@@ -84,6 +84,13 @@ def test_requirements_are_lower_bounds_and_the_same_in_both_places():
     lines = requirements("requirements.txt")
     assert all(re.fullmatch(r"[a-z-]+>=[\d.]+", line) for line in lines), lines
     assert project()["project"]["dependencies"] == lines
+
+
+def test_optional_extras_are_named_in_the_readme():
+    extras = project()["project"]["optional-dependencies"]
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {"image-reward", "ocr", "ray", "plots", "yes-no"} == set(extras)
+    assert all(f"| `{name}` | `{' '.join(lines)}` |" in page for name, lines in extras.items())
 
 
 def test_tested_versions_are_exact_and_meet_the_bounds():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from ttsvar_core.names import BLENDS
 from ttsvar_core.rewards import Blend
 from ttsvar_core.rewards.base import check_prompt
 from ttsvar_core.rewards.scenes import SceneReward
@@ -44,6 +45,12 @@ def test_z_score_and_weights():
 
 def test_rank_shares_ties():
     assert blended("rank") == pytest.approx([(0 + 1) / 2, (0.5 + 0.25) / 2, (1 + 0.25) / 2])
+
+
+def test_any_number_of_rewards_and_the_rank_ensemble_is_offered_first():
+    rewards = [Fixed((float(i), 1.0, -float(i)), str(i)) for i in range(1, 10)]
+    assert Blend(rewards, BLENDS[0]).score(IMAGES, "x").tolist() == pytest.approx([(0.75 + 8) / 9, (0.75 + 8 * 0.5) / 9, 0.0])
+    assert BLENDS[0] == "rank"
 
 
 def test_weighted_sum_of_raw_scores():

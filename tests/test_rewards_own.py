@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ttsvar_core.rewards import Blend, Reward
+from ttsvar_core.testing import RewardTests
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +45,12 @@ def test_example_is_a_reward_that_needs_nothing_of_ours(example):
     assert "ttsvar" not in re.sub(r'"""(.|\n)*?"""', "", (ROOT / "docs" / "own_reward.py").read_text()).replace("TTSVAR", "")
 
 
+class TestExample(RewardTests):
+    @pytest.fixture(autouse=True)
+    def _loaded(self, example):
+        self.reward = lambda: example.Colourfulness(1.0)
+
+
 def test_example_scores_a_search(example, tiny_model, conditioning):
     from ttsvar_core.sampling import sample
     from ttsvar_core.search.score import Score, best
@@ -56,14 +63,27 @@ def test_example_scores_a_search(example, tiny_model, conditioning):
     assert kept.samples == 1 and kept.scores[0, 4] == state.scores[:, 4].max()
 
 
-def test_network_example_of_the_documentation_runs():
+def documented(mark):
+    """The Python block of the documentation that holds a mark, run."""
     text = (ROOT / "docs" / "own-reward.md").read_text(encoding="utf-8")
-    code = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[1]
-    module = ModuleType("documented")
-    sys.modules["documented"] = module
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if mark in block)
+    module = sys.modules["documented"] = ModuleType("documented")
     exec(compile(code, "own-reward.md", "exec"), module.__dict__)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(1))
-    network(torch.zeros(1, 3, 224, 224))
-    reward = module.MyNetworkReward(network)
-    assert reward.to("cpu").score(torch.rand(3, 20, 30, 3), "x").shape == (3,)
-    del sys.modules["documented"]
+    return module
+
+
+class TestNetworkOfTheDocumentation(RewardTests):
+    in_range = False
+
+    def reward(self):
+        network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 1)).eval()
+        torch.nn.init.ones_(network[2].weight)
+        torch.nn.init.zeros_(network[2].bias)
+        return documented("class MyNetworkReward").MyNetworkReward(network)
+
+
+def test_tests_of_the_documentation_test():
+    tests = documented("RewardTests").TestMyReward()
+    tests.reward = lambda: SimpleNamespace(name="", range=(0, 1), score=lambda images, prompt: images[:, 0, 0, 0])
+    with pytest.raises(AssertionError, match="name"):
+        tests.test_it_has_a_name_and_a_range()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("demo", "generate", "cost", "verify", "convert")
+COMMANDS = ("demo", "generate", "score", "cost", "verify", "convert")
 NO_TORCH = (
     "This Python has no torch. After `python quickstart.py` use the Python of its environment in place of `python`: "
     ".venv/bin/python (Windows: .venv\\Scripts\\python). Without it: pip install -r requirements.txt"

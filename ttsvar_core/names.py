@@ -6,7 +6,9 @@ Nothing is imported, so that the command line answers at once.
 PLANS = ("raw", "best-of-n", "importance-sampling", "tts-var")
 POTENTIALS = ("value", "diff", "max", "sum")
 SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
-BLENDS = ("softmax", "z-score", "rank", "weighted")
+BLENDS = ("rank", "softmax", "z-score", "weighted")
+MEANS = ("geometric", "arithmetic")
+"""Of a picture's answers: geometric where all must hold, arithmetic for how much of the prompt is there."""
 REDUCERS = ("PCA", "PCA-shared", "Pool")
 CACHE_POLICIES = ("keep", "float8", "cpu", "drop")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .names import REDUCERS
 
 _HUB = "https://huggingface.co/"
+BROUGHT = "brought"  # a network of the user's own, whose operations nobody here can tell
 
 
 class WeightFile(NamedTuple):
@@ -89,6 +90,10 @@ _PICK = WeightFile("PickScore", ("PickScore_v1", "PickScore_v1.safetensors"), f"
 _CLIP = WeightFile(
     "CLIP", ("clip-vit-large-patch14", "clip-vit-large-patch14.safetensors"), f"{_HUB}openai/clip-vit-large-patch14"
 )
+_JUDGE = WeightFile(
+    "a vision-language model", ("Qwen3-VL-4B-Instruct", "Qwen3-VL-8B-Instruct", "Qwen2.5-VL-7B-Instruct", "SmolVLM2-2.2B-Instruct"),
+    f"{_HUB}Qwen/Qwen3-VL-4B-Instruct",
+)
 _DINOV2 = WeightFile(
     "DINOv2 with registers", ("dinov2_vitl14_reg4_pretrain.pth", "dinov2-with-registers-large"),
     "https://github.com/facebookresearch/dinov2", billions=0.304,
@@ -113,6 +118,10 @@ REWARDS = _by_key(
     Entry("aesthetic", "Aesthetic v2.5", "rewards.aesthetic:load_aesthetic", (_SIGLIP, _AESTHETIC_HEAD), network="siglip"),
     Entry("pick", "PickScore", "rewards.clip:load_pick_score", (_PICK,), network="vit-h"),
     Entry("clip", "CLIPScore", "rewards.clip:load_clip_score", (_CLIP,), network="vit-l"),
+    Entry("ocr", "text in the picture (OCR)", "rewards.words:load_words", network=BROUGHT),
+    Entry("yes-no", "yes or no (GenEval 2)", "rewards.yes_no:load_yes_no", (_JUDGE,), network=BROUGHT),
+    Entry("yes-no-vqascore", "yes or no (VQAScore)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"template": "vqascore"}, network=BROUGHT),
+    Entry("yes-no-parts", "yes or no of each part (Soft-TIFA)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"parts": True}, network=BROUGHT),
 )
 EXTRACTORS = _by_key(
     Entry("latent-pool", "latent pool (no model)", "extractors.latent_pool:LatentPool", number="grid"),
@@ -142,13 +151,16 @@ def titled(entries: Mapping[str, Entry], title: str) -> Entry:
     return next(entry for entry in entries.values() if entry.title == title)
 
 
-def load(entries: Mapping[str, Entry], spec: str, device: str) -> Any:
-    """What `spec` names in the manner of `usages`, on a device. Raises ValueError for a name or number of files that is none."""
+def load(entries: Mapping[str, Entry], spec: str, device: str, **options: Any) -> Any:
+    """What `spec` names in the manner of `usages`, on a device; ``options`` are for what is loaded from files, such as a dtype.
+
+    Raises ValueError for a name or number of files that is none.
+    """
     key, _, given = spec.partition("=")
     entry, paths = find(entries, key), tuple(given.split(",")) if given else ()
     if entry and entry.number and given.isdigit() and int(given) > 0:
         return entry.load(**{entry.number: int(given)})
     if entry is None or len(paths) != len(entry.files) or not all(paths):
         raise ValueError(f"cannot load {spec!r}; write one of {usages(entries)}")
-    loaded = entry.load(*paths)
+    loaded = entry.load(*paths, **(options if paths else {}))
     return loaded.to(device) if paths else loaded

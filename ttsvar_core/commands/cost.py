@@ -137,6 +137,7 @@ def _reward(names: list[str], text_tokens: int) -> Look:
 def _known(entries: dict[str, registry.Entry], name: str, text_tokens: int) -> Look:
     """What a name costs; a file that follows it, as `generate` takes it, does not matter here."""
     entry = registry.find(entries, name.partition("=")[0])
-    if entry is None:
-        raise ValueError(f"no figures for {name!r}; write one of {', '.join(entries)}")
+    if entry is None or entry.network not in NETWORKS:
+        known = [key for key, entry in entries.items() if entry.network in NETWORKS]
+        raise ValueError(f"no figures for {name!r}; write one of {', '.join(known)}")
     return NETWORKS[entry.network](text_tokens)

@@ -1,7 +1,7 @@
 """Several rewards as one.
 
-Source: TTS-VAR averages the softmax of each reward over the batch for "HPS+IR"; the others are the usual ways to bring
-scores of different units together.
+Sources: TTS-VAR averages the softmax of each reward over the batch for "HPS+IR"; the search over tokens of SoTo (arXiv 2604.15453)
+finds the rank ensemble best on average; the others are the usual ways to bring scores of different units together.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.
 class Blend(NetworkBacked):
     """A weighted average of rewards after bringing them to one unit, or their plain weighted sum.
 
-    how: "softmax" (the paper's), "z-score" and "rank" compare the images of one batch with each other, so such a score
-    means nothing outside its batch; "weighted" adds weight times raw score. weights: one per reward, None for all 1.
+    how: "rank" (best on average of ten verifiers in SoTo), "softmax" (the paper's) and "z-score" compare the images of one batch
+    with each other, so such a score means nothing outside its batch; "weighted" adds weight times raw score. weights: one per
+    reward, None for all 1.
     Raises ValueError for no rewards, an unknown `how`, or weights that do not fit.
     """
 
@@ -65,7 +66,10 @@ class Blend(NetworkBacked):
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 of images (B, H, W, 3) in [0, 1]. Raises ValueError for a part that is not finite: no unit mends it."""
-        scores = torch.stack([reward.score(images, prompt).float().to(images.device) for reward in self.rewards])
+        return self.combine(torch.stack([reward.score(images, prompt).float().to(images.device) for reward in self.rewards]))
+
+    def combine(self, scores: Tensor) -> Tensor:
+        """(B,) float32 of the rewards' scores (R, B) of one batch. Raises ValueError as `score` does."""
         for reward, of_reward in zip(self.rewards, scores, strict=True):
             check_finite(of_reward, reward.name)
         weights = torch.tensor(self._weights, dtype=torch.float32, device=scores.device)

@@ -58,8 +58,9 @@ def load_folder(folder: Path):
 
 def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
     """Raw pictures of a prompt and the verifier's word on them."""
+    from ttsvar_core.decoding import decode
     from ttsvar_core.infinity.text import encode_prompt
-    from ttsvar_core.sampling import decode, sample
+    from ttsvar_core.sampling import sample
     from ttsvar_core.state import start
 
     state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
