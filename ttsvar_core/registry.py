@@ -120,8 +120,14 @@ REWARDS = _by_key(
     Entry("clip", "CLIPScore", "rewards.clip:load_clip_score", (_CLIP,), network="vit-l"),
     Entry("ocr", "text in the picture (OCR)", "rewards.words:load_words", network=BROUGHT),
     Entry("yes-no", "yes or no (GenEval 2)", "rewards.yes_no:load_yes_no", (_JUDGE,), network=BROUGHT),
-    Entry("yes-no-vqascore", "yes or no (VQAScore)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"template": "vqascore"}, network=BROUGHT),
-    Entry("yes-no-parts", "yes or no of each part (Soft-TIFA)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"parts": True}, network=BROUGHT),
+    Entry(
+        "yes-no-vqascore", "yes or no (VQAScore)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"template": "vqascore"},
+        network=BROUGHT,
+    ),
+    Entry(
+        "yes-no-parts", "yes or no of each part (Soft-TIFA)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"parts": True},
+        network=BROUGHT,
+    ),
 )
 EXTRACTORS = _by_key(
     Entry("latent-pool", "latent pool (no model)", "extractors.latent_pool:LatentPool", number="grid"),

@@ -11,8 +11,7 @@ from torch import nn
 
 from ..reading import MAX_TEXT_BYTES, MissingFile, UnusableFile, open_regular, read_json, refusing
 from ..registry import WeightFile
-from ..weights.finite import finite_floats
-from ..weights.published import fill_published
+from ..weights.published import load_published
 from ..weights.stated import MAX_BLOCKS
 from ..weights.tensors import read_tensors
 
@@ -35,9 +34,7 @@ def load_vision_language(path: str | Path, published: WeightFile, dtype: torch.d
 
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
         processor = AutoProcessor.from_pretrained(folder, **_LOCAL)
-        tensors = finite_floats(read_tensors(folder, published), str(folder))
-        model, _ = fill_published(model_class, config, tensors, str(folder), published.advice, torch_dtype=dtype)
-    return model.eval().requires_grad_(False), processor
+        return load_published(model_class, config, read_tensors(folder, published), dtype), processor
 
 
 def _model_class(folder: Path, published: WeightFile) -> Any:
