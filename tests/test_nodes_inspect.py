@@ -101,3 +101,19 @@ def test_a_preview_shows_the_first_samples_within_its_size(state):
     assert picture.resize(expected.size, 0).tobytes() == expected.tobytes()
     large = torch.zeros(1, state.features.shape[1], 400, 300)
     assert max(preview(model, large).size) <= 512
+
+
+def test_a_preview_that_does_not_fit_is_decoded_in_less_memory(state, monkeypatch):
+    """A run does not end because its preview ran out of memory: pictures are decoded one at a time then."""
+    tokenizer, sides = type(state.model.tokenizer), []
+    whole = tokenizer.decode
+
+    def short(self, features):
+        sides.append(tuple(features.shape))
+        if len(sides) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self, features)
+
+    expected = preview(state.model, state.features, 2).tobytes()
+    monkeypatch.setattr(tokenizer, "decode", short)
+    assert preview(state.model, state.features, 2).tobytes() == expected and len(sides) == 3

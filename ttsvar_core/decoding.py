@@ -30,7 +30,7 @@ def sketch(state: SearchState, tile: int = 0) -> Tensor:
     `decode`.
     """
     cells = state.model.config.sketch_cells(state.schedule, state.last_scale)
-    return _decoded(state.model, average(state.features, cells), tile)
+    return decode_fitting(state.model, average(state.features, cells), tile)
 
 
 def decode(state: SearchState, tile: int = 0) -> Tensor:
@@ -40,10 +40,11 @@ def decode(state: SearchState, tile: int = 0) -> Tensor:
     Where memory runs out, less of it is used, in the end the processor's, and a UserWarning says so. Raises ValueError for a tile
     that does not fit the model.
     """
-    return _decoded(state.model, state.features, tile)
+    return decode_fitting(state.model, state.features, tile)
 
 
-def _decoded(model: ImageModel, features: Tensor, tile: int) -> Tensor:
+def decode_fitting(model: ImageModel, features: Tensor, tile: int = 0) -> Tensor:
+    """`decode_features` or, with ``tile``, `decode_tiled`, within the memory there is; see `decode`."""
     cells = tile_cells(model, tile) if tile else None
     return first_that_fits(list(_ways(model, features, cells)))
 

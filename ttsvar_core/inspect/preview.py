@@ -25,7 +25,7 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     from PIL import Image
 
     from ..bsq.bits import average
-    from ..decoding import decode_features
+    from ..decoding import decode_fitting
 
     shown = features[:samples]
     columns = _columns(len(shown))
@@ -34,7 +34,7 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
     if longest > cells:
         size = tuple(max(1, round(side * cells / longest)) for side in shown.shape[-2:])
         shown = average(shown, size)
-    pictures = to_pictures(decode_features(model, shown))
+    pictures = to_pictures(decode_fitting(model, shown))
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), BACKGROUND)
