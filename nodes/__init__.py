@@ -32,7 +32,7 @@ def _with_plain_errors(node):
         try:
             return execute(cls, *args, **inputs)
         except Exception as error:
-            kind = next(one for one in type(error).__mro__ if one.__module__ == "builtins")
+            kind = next(base for base in type(error).__mro__ if base.__module__ == "builtins")
             if kind is type(error) or not type(error).__module__.startswith(__package__.rpartition(".")[0]):
                 raise
             raise kind(str(error)) from error

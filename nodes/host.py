@@ -110,7 +110,7 @@ def saved_state(name: str) -> str:
     """
     if not name:
         root = folder_paths.get_output_directory()
-        found = [os.path.join(root, one) for one in _states_in(root)]
+        found = [os.path.join(root, name) for name in _states_in(root)]
         if not found:
             raise FileNotFoundError(f"There is no saved state in {root}. Run Save State first.")
         return max(found, key=os.path.getmtime)

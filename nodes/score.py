@@ -93,7 +93,7 @@ def numbers(value) -> list[float]:
     if hasattr(value, "tolist"):
         return numbers(value.tolist())
     if isinstance(value, list | tuple):
-        return [number for one in value for number in numbers(one)]
+        return [number for part in value for number in numbers(part)]
     raise ValueError(f"Scores are numbers, text or tensors; got a {type(value).__name__}.")
 
 

@@ -107,8 +107,8 @@ class Sampling:
             value = getattr(self, name)
             if isinstance(value, Sequence):
                 object.__setattr__(self, name, tuple(float(v) for v in value))
-            for one in _values(getattr(self, name)):
-                _check(name, one)
+            for setting in _values(getattr(self, name)):
+                _check(name, setting)
         object.__setattr__(self, "guidance_layers", tuple(int(layer) for layer in self.guidance_layers))
         if any(layer > 0 for layer in self.guidance_layers):
             raise ValueError(f"Guidance layers are 0 (the logits) or negative (inner layers); got {self.guidance_layers}.")

@@ -319,15 +319,15 @@ class Search:
     def parts(self) -> dict[str, int]:
         """Operations by what computes; "text" is the prompt projected for all layers."""
         names = ("transformer", "decode", "features", "reward")
-        parts = {name: sum(getattr(one, name) for one in self.scales) for name in names}
-        parts["reward"] += self.reward.prompt if any(one.scored for one in self.scales) else 0
+        parts = {name: sum(getattr(scale, name) for scale in self.scales) for name in names}
+        parts["reward"] += self.reward.prompt if any(scale.scored for scale in self.scales) else 0
         return {"text": text_flops(self.config.transformer, self.text_tokens), **parts}
 
     @property
     def total(self) -> Cost:
         """All in all."""
-        forwards = sum(one.samples * tokens for one, tokens in zip(self.scales, self.schedule.tokens, strict=True))
-        sums = [sum(getattr(one, name) for one in self.scales) for name in ("pictures", "scored", "described")]
+        forwards = sum(scale.samples * tokens for scale, tokens in zip(self.scales, self.schedule.tokens, strict=True))
+        sums = [sum(getattr(scale, name) for scale in self.scales) for name in ("pictures", "scored", "described")]
         return Cost(sum(self.parts.values()), forwards, *sums)
 
     def _scale(self, scale: int) -> ScaleCost:

@@ -56,7 +56,7 @@ def _ways(model: ImageModel, features: Tensor, cells: tuple[int, int] | None) ->
         yield partial(decode_tiled, model, features, *cells)
     else:
         yield partial(decode_features, model, features)
-        yield lambda: torch.cat([decode_features(model, one).cpu() for one in features.split(1)])
+        yield lambda: torch.cat([decode_features(model, sample).cpu() for sample in features.split(1)])
     side = cells[0] if cells else max(features.shape[-2:])
     for tile in (side // 2, side // 4):
         if tile >= SMALLEST_TILE:
@@ -83,13 +83,13 @@ def decode_features(model: ImageModel, features: Tensor) -> Tensor:
 def _decode_on_cpu(model: ImageModel, features: Tensor) -> Tensor:
     """`decode_features` by the processor, the tokenizer staying where and how it is."""
     weights = {name: weight.cpu() for name, weight in model.tokenizer.named_parameters() if name.startswith("decoder.")}
-    return _pictures(lambda one: torch.func.functional_call(model.tokenizer, weights, (one.cpu(),)), features)
+    return _pictures(lambda sample: torch.func.functional_call(model.tokenizer, weights, (sample.cpu(),)), features)
 
 
 def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     """What ``decoder`` makes of each sample, (1, 3, H, W) in [-1, 1], as images (P, H, W, 3) in [0, 1]."""
     with torch.inference_mode():
-        images = torch.cat([((decoder(one) + 1) / 2).permute(0, 2, 3, 1).contiguous() for one in features.split(1)])
+        images = torch.cat([((decoder(sample) + 1) / 2).permute(0, 2, 3, 1).contiguous() for sample in features.split(1)])
         if not bool(torch.isfinite(images).all()):
             raise FloatingPointError("The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
     return images
@@ -127,7 +127,7 @@ def decode_tiled(model: ImageModel, features: Tensor, tile: int, overlap: int = 
     height, width = features.shape[-2:]
     if height <= tile and width <= tile:
         return decode_features(model, features)
-    return torch.cat([_decode_one(model, one, tile, overlap) for one in features.split(1)])
+    return torch.cat([_decode_one(model, sample, tile, overlap) for sample in features.split(1)])
 
 
 def _decode_one(model: ImageModel, features: Tensor, tile: int, overlap: int) -> Tensor:

@@ -106,9 +106,9 @@ class _Contract:
         if hasattr(subject, "to"):
             subject.to("cpu")
 
-    def _near(self, one: Tensor, other: Tensor, what: str, least: float = 0.0) -> None:
-        bound = max(self.tolerance, least) * max(1.0, float(one.abs().max()))
-        apart = float((one - other).abs().max())
+    def _near(self, given: Tensor, other: Tensor, what: str, least: float = 0.0) -> None:
+        bound = max(self.tolerance, least) * max(1.0, float(given.abs().max()))
+        apart = float((given - other).abs().max())
         _require(apart <= bound, f"{what}: they differ by {apart:.3g}, allowed {bound:.3g}")
 
 

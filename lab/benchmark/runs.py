@@ -111,7 +111,7 @@ def report(
     search, alone_search = (
         costs.Search(model.config, planned, schedule, branches, tokens_of_text, *looks) for planned in (plan, raw())
     )
-    by_scale, flops = [one.transformer for one in search.scales], search.parts
+    by_scale, flops = [scale.transformer for scale in search.scales], search.parts
     traffic = costs.traffic_bytes(config, schedule, running, branches[-1], size)
     each = costs.token_bytes(config, branches[-1], size)
     formula = [tokens * each for tokens in costs.shared_cache_tokens(schedule, running, result.state.lineage)]

@@ -89,7 +89,7 @@ def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     }
     arms = [clustering, resampling, adaptive, both, *blind]
     pairs = [_pair(arm, base, published.get(arm.name), _BEST.get(n)) for arm in arms]
-    pairs += [Pair(both.name, adaptive.name), *(Pair(both.name, one.name) for one in blind)]
+    pairs += [Pair(both.name, adaptive.name), *(Pair(both.name, arm.name) for arm in blind)]
     note = (
         "Adaptive resampling starts with 8N samples and cuts by potential only; with the extractor `chance` the clustering "
         "keeps samples at random, so the last rows show what clustering adds."

@@ -79,8 +79,9 @@ def _panels(count: int, height: float = 3.4) -> tuple[Figure, list[Any]]:
 
 
 def _band(panel: Any, where: list[float], values: list[Interval], colour: str, label: str) -> None:
-    panel.plot(where, [one.mean for one in values], "o-", color=colour, label=label, markersize=3.5, linewidth=1.4)
-    panel.fill_between(where, [one.low for one in values], [one.high for one in values], color=colour, alpha=0.13, linewidth=0)
+    panel.plot(where, [interval.mean for interval in values], "o-", color=colour, label=label, markersize=3.5, linewidth=1.4)
+    low, high = ([getattr(interval, end) for interval in values] for end in ("low", "high"))
+    panel.fill_between(where, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
 def _dress(panel: Any, x: str, y: str, log: bool) -> None:

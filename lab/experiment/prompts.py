@@ -45,7 +45,7 @@ def scene_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:
     turns = [orders[c][i] for i in range(longest) for c in CATEGORIES if i < len(orders[c])]
     if count > len(turns):
         raise ValueError(f"the scene world has {len(turns)} prompts in its split {split!r}; asked for {count}")
-    return tuple(Prompt(one.text, one.category) for one in turns[:count])
+    return tuple(Prompt(prompt.text, prompt.category) for prompt in turns[:count])
 
 
 def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ...]:
@@ -60,8 +60,8 @@ def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ..
     with refusing(path, "Give one prompt per line."):
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.strip():
-                one = read(line, f"line {number}")
-                prompts.setdefault(one.text, one)
+                prompt = read(line, f"line {number}")
+                prompts.setdefault(prompt.text, prompt)
         if not prompts:
             raise ValueError("no prompts")
     return tuple(prompts.values())[:count]

@@ -53,7 +53,7 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
 
 def _preamble(results: dict[str, Any]) -> Section:
     world, units = results["world"], results["units"]
-    prompts, numbers = {one["prompt"] for one in units}, {one["number"] for one in units}
+    prompts, numbers = {unit["prompt"] for unit in units}, {unit["number"] for unit in units}
     drawn = "" if plots.available() else " Install matplotlib and write the report again for the plots."
     return Section(
         "",
@@ -132,19 +132,18 @@ def _consistency(results: dict[str, Any], arm: str) -> Section:
     return Section(f"Consistency of intermediate and final best, {arm} (Figures 5b, 6)", text, (header, *body), figure)
 
 
-def _interval(one: Interval) -> str:
-    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}"
 
 
-def _comparison(one: Comparison) -> list[str]:
-    found = one.difference
-    return [
-        f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]", f"{one.wins}/{one.ties}/{one.losses}", f"{one.p:.3f}"
-    ]
+def _comparison(comparison: Comparison) -> list[str]:
+    found = comparison.difference
+    counts = f"{comparison.wins}/{comparison.ties}/{comparison.losses}"
+    return [f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]", counts, f"{comparison.p:.3f}"]
 
 
 def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:

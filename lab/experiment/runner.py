@@ -147,7 +147,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    worlds = [one.get("world", {}) for one in (found, wanted)]
+    worlds = [identity.get("world", {}) for identity in (found, wanted)]
     texts = [world.get("text") for world in worlds]
     if alike(*texts):
         worlds[0]["text"] = texts[1]

@@ -36,7 +36,7 @@ class PairRow(NamedTuple):
 
 def metric_values(results: dict[str, Any], arm: str, metric: str) -> Values:
     """What each prompt and seed's answer got."""
-    return {_unit(one): one["arms"][arm]["answer"][metric] for one in results["units"]}
+    return {_unit(unit): unit["arms"][arm]["answer"][metric] for unit in results["units"]}
 
 
 def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
@@ -48,9 +48,9 @@ def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
 
 def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
     """The row of one arm."""
-    costs = [one["arms"][arm]["cost"] for one in results["units"]]
+    costs = [unit["arms"][arm]["cost"] for unit in results["units"]]
     whole = sum(height * width for height, width in results["world"]["schedule"])
-    survivors = {_unit(one): _mean(one["arms"][arm]["scores"]) for one in results["units"]}
+    survivors = {_unit(unit): _mean(unit["arms"][arm]["scores"]) for unit in results["units"]}
     return ArmRow(
         arm,
         {metric: mean_interval(metric_values(results, arm, metric)) for metric in shown_metrics(results)},
@@ -84,10 +84,10 @@ def agreement(found: Comparison, published: float | None) -> str:
 
 def category_rows(results: dict[str, Any], arms: Iterable[str], metric: str) -> dict[str, dict[str, Interval]]:
     """Per category, the metric of every arm; empty if prompts have no categories."""
-    categories = sorted({one["category"] for one in results["units"]} - {""})
+    categories = sorted({unit["category"] for unit in results["units"]} - {""})
     rows = {}
     for category in categories:
-        part = {**results, "units": [one for one in results["units"] if one["category"] == category]}
+        part = {**results, "units": [unit for unit in results["units"] if unit["category"] == category]}
         rows[category] = {arm: mean_interval(metric_values(part, arm, metric)) for arm in arms}
     return rows
 
@@ -107,8 +107,8 @@ def consistency(results: dict[str, Any], arm: str) -> Consistency:
     hits: dict[str, dict[int, dict]] = {kind: {} for kind in POTENTIAL_KINDS}
     gain: dict[int, dict] = {}
     chance, most = {}, {}
-    for one in results["units"]:
-        unit, history = _unit(one), one["arms"][arm]["history"]
+    for record in results["units"]:
+        unit, history = _unit(record), record["arms"][arm]["history"]
         final = [row[-1] for row in history]
         top, blind = _top(final), _mean(final)
         chance[unit], most[unit] = len(top) / len(final), max(final) - blind

@@ -49,8 +49,8 @@ class World(NamedTuple):
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
             "networks": {
-                f"{kind} {name}": _fingerprints(one)
-                for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, one in named.items()
+                f"{kind} {name}": _fingerprints(network)
+                for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, network in named.items()
             },
             "schedule": [list(grid) for grid in self.schedule.grids],
             "sampling": [list(self.sampling.at(scale)) for scale in range(len(self.schedule))],

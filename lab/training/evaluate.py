@@ -79,7 +79,7 @@ def parse_settings(text: str) -> list[Sampling | None]:
     """Sampling settings from text such as "3:0.7:0.97,2:1:1"; None stands for the model's own."""
     if not text:
         return [None]
-    return [Sampling(*(float(part) for part in one.split(":"))) for one in text.split(",")]
+    return [Sampling(*(float(part) for part in setting.split(":"))) for setting in text.split(",")]
 
 
 def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:

@@ -66,7 +66,7 @@ def summary(rows: list[dict]) -> dict:
     for index, what in enumerate(("verdict", "grade")):
         values = {name: numpy.array([row[name][index] for row in rows], float) for name in
                   ("raw", "best-of-2", "tts-var-1", "tts-var-2")}
-        told[what] = {name: interval(one) for name, one in values.items()}
+        told[what] = {name: interval(rows) for name, rows in values.items()}
         told[f"{what} gained"] = {f"{new} over {old}": interval(values[new] - values[old]) for old, new in PAIRS}
     return told
 

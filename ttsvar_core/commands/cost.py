@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
 
 def figures(search: Search, picture: Search, names: dict[str, Any]) -> dict[str, Any]:
     """The costs of a search beside those of one picture guided throughout, as plain JSON values: operations and bytes."""
-    total, one = search.total, picture.total
+    total, single = search.total, picture.total
     return {
         "model": search.config.name,
         "plan": search.plan.name,
@@ -77,10 +77,10 @@ def figures(search: Search, picture: Search, names: dict[str, Any]) -> dict[str,
         "schedule": str(search.schedule),
         "flops": total.flops,
         "parts": search.parts,
-        "raw": {"flops": one.flops, "parts": picture.parts},
-        "ratio_to_raw": total.flops / one.flops,
+        "raw": {"flops": single.flops, "parts": picture.parts},
+        "ratio_to_raw": total.flops / single.flops,
         "ratio_to_raw_transformer": search.parts["transformer"] / picture.parts["transformer"],
-        "ratio_to_raw_tokens": total.token_forwards / one.token_forwards,
+        "ratio_to_raw_tokens": total.token_forwards / single.token_forwards,
         "decodes": total.decodes,
         "peak_cache_bytes": max(scale.cache_bytes for scale in search.scales),
         "peak_sampling_bytes": max(scale.cache_bytes + scale.activation_bytes for scale in search.scales),
@@ -93,7 +93,7 @@ def table(found: dict[str, Any]) -> str:
     """The figures as lines for people."""
     unit, flops = ("TFLOP", 1e12) if found["raw"]["flops"] > 1e12 else ("GFLOP", 1e9)
     memory, size = ("GiB", 2**30) if found["decoding_bytes"] > 2**29 else ("MiB", 2**20)
-    parts, raw = ({**one["parts"], "together": one["flops"]} for one in (found, found["raw"]))
+    parts, raw = ({**figures["parts"], "together": figures["flops"]} for figures in (found, found["raw"]))
     held, needed, decoding = (found[f"{name}_bytes"] / size for name in ("peak_cache", "peak_sampling", "decoding"))
     return "\n".join((
         f"{found['model']}, plan {found['plan']}, reward {' and '.join(found['rewards'])}, extractor {found['extractor']}, "

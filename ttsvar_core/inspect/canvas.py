@@ -34,7 +34,7 @@ def to_pictures(images: Tensor) -> list[Image.Image]:
     from PIL import Image
 
     pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return [Image.fromarray(one, "RGB") for one in pixels]
+    return [Image.fromarray(picture, "RGB") for picture in pixels]
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

@@ -74,7 +74,7 @@ def _best_font(text: str, size: int) -> Font:
     letters = font(size)
     if not _lacking(text, letters):
         return letters
-    return min((letters, *_system_fonts(size)), key=lambda one: len(_lacking(text, one)))
+    return min((letters, *_system_fonts(size)), key=lambda font: len(_lacking(text, font)))
 
 
 @lru_cache(maxsize=16)

@@ -60,9 +60,9 @@ def feature_maps(
     rows = [to_pictures(principal_colours(features))]
     if images is not None:
         rows.insert(0, to_pictures(images))
-    rows = [[fitted(one, cell) for one in row] for row in rows]
-    width = max(one.width for row in rows for one in row)
-    heights = [max(one.height for one in row) for row in rows]
+    rows = [[fitted(picture, cell) for picture in row] for row in rows]
+    width = max(picture.width for row in rows for picture in row)
+    heights = [max(picture.height for picture in row) for row in rows]
     count = len(rows[0])
     size = (MARGIN + count * (width + MARGIN), _HEADER + sum(heights) + MARGIN * len(rows) + 10)
     sheet = Image.new("RGB", (max(420, size[0]), size[1]), BACKGROUND)

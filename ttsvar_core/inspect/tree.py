@@ -89,7 +89,7 @@ def _leaves(
     last: Generation,
     images: Tensor | None,
 ) -> None:
-    small = [fitted(one, frame.spacing - 4) for one in to_pictures(images)] if images is not None else []
+    small = [fitted(picture, frame.spacing - 4) for picture in to_pictures(images)] if images is not None else []
     scores = latest_scores(state)
     count = len(last.founders)
     x = frame.x(max(state.next_scale, last.since))

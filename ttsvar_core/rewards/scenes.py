@@ -32,7 +32,7 @@ class SceneReward:
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 grades of images (B, H, W, 3) in [0, 1]."""
         judged = judge_images(images, parse_prompt(prompt))
-        return torch.tensor([one.score for one in judged], dtype=torch.float32)
+        return torch.tensor([judgement.score for judgement in judged], dtype=torch.float32)
 
     def __repr__(self) -> str:
         return "SceneReward()"

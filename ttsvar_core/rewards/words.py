@@ -45,7 +45,7 @@ class WordsReward:
         wanted = quoted(prompt)
         pictures = (images.clamp(0, 1) * 255).round().byte().flip(-1).cpu().numpy()
         found = ["".join(map(_letters, self.read(picture))) for picture in pictures]
-        nearness = [[1 - _apart(text, one) / len(text) for text in wanted] for one in found]
+        nearness = [[1 - _apart(text, word) / len(text) for text in wanted] for word in found]
         return torch.tensor(nearness, dtype=torch.float32).mean(dim=1)
 
 

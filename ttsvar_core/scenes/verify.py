@@ -175,7 +175,7 @@ def _clear_shape(cover: numpy.ndarray) -> str:
     crisp = _steepened(cover)
     templates = _templates(*_extent(crisp))
     blurred = (ndimage.gaussian_filter(templates, (0, blur, blur)) if blur else templates for blur in BLURS)
-    overlaps = max((_overlaps(crisp, _steepened(one)) for one in blurred), key=max)
+    overlaps = max((_overlaps(crisp, _steepened(version)) for version in blurred), key=max)
     second, best = numpy.sort(overlaps)[-2:]
     return SHAPES[overlaps.argmax()] if best >= CLEAR_FIT and best - second >= CLEAR_MARGIN else ""
 

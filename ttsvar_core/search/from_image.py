@@ -36,7 +36,7 @@ def state_from_image(
     sampling = model.config.sampling
     return state._replace(
         next_scale=through + 1,
-        bits=tuple(one.expand(samples, -1, -1).contiguous() for one in bits),
+        bits=tuple(scale.expand(samples, -1, -1).contiguous() for scale in bits),
         features=features.expand(samples, -1, -1, -1).contiguous(),
         steps=tuple(sampling.at(scale) for scale in range(through + 1)),
     )

@@ -73,7 +73,9 @@ def _told(selections: tuple[Selection, ...]) -> dict:
     for following in selections[1:]:
         rows = rows[following.ancestors]
     return {
-        "ancestors": rows.tolist(), "ess": selections[-1].ess, "reason": "; then ".join(one.reason for one in selections)
+        "ancestors": rows.tolist(),
+        "ess": selections[-1].ess,
+        "reason": "; then ".join(selection.reason for selection in selections),
     }
 
 
@@ -87,10 +89,10 @@ def report(meter: Meter, state: SearchState, row: int, plan: Plan, names: dict[s
         "plan": to_json(plan),
         **names,
         "sampling": [{**step._asdict(), "guidance_layers": list(step.guidance_layers)} for step in state.steps],
-        "token_forwards": sum(one["token_forwards"] for one in meter.scales),
-        "decodes": sum(one["decodes"] for one in meter.scales),
-        "peak_cache_bytes": max(one["cache_bytes"] for one in meter.scales),
-        "seconds": sum(sum(one["seconds"].values()) for one in meter.scales),
+        "token_forwards": sum(scale["token_forwards"] for scale in meter.scales),
+        "decodes": sum(scale["decodes"] for scale in meter.scales),
+        "peak_cache_bytes": max(scale["cache_bytes"] for scale in meter.scales),
+        "seconds": sum(sum(scale["seconds"].values()) for scale in meter.scales),
         "scales": meter.scales,
         "answer": answer(state, row),
     }

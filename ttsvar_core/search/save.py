@@ -174,8 +174,8 @@ def alike(saved: list[float] | None, given: list[float] | None) -> bool:
         return saved == given
     if len(saved) != len(given) or saved[-1] != given[-1]:
         return False
-    one, two = np.asarray(saved[:-1]), np.asarray(given[:-1])
-    return bool(np.abs(one - two).max() <= _SKETCH_TOLERANCE * np.abs(one).max())
+    before, two = np.asarray(saved[:-1]), np.asarray(given[:-1])
+    return bool(np.abs(before - two).max() <= _SKETCH_TOLERANCE * np.abs(before).max())
 
 
 def _packed(bits: Tensor) -> Tensor:

@@ -107,9 +107,9 @@ def _saved(file: BinaryIO, size: int) -> Saved:
 def _entries(header: dict[str, Any], start: int, size: int) -> dict[str, Entry]:
     """The tensors, which must lie one after another and fill the file."""
     entries, at = {}, start
-    for name, one in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        entry = Entry(_TYPES[one["dtype"]], tuple(whole(side, 0, size) for side in one["shape"]), at)
-        if one["data_offsets"] != [at - start, at - start + entry.nbytes]:
+    for name, stored in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        entry = Entry(_TYPES[stored["dtype"]], tuple(whole(side, 0, size) for side in stored["shape"]), at)
+        if stored["data_offsets"] != [at - start, at - start + entry.nbytes]:
             raise ValueError(f"not a whole safetensors file: {name} is not where it should be")
         entries[name], at = entry, at + entry.nbytes
     if at != size:

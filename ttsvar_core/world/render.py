@@ -100,7 +100,7 @@ def _painted(prompt: ScenePrompt, generator: numpy.random.Generator) -> list[Nou
 def _sized(objects: list[Noun], generator: numpy.random.Generator) -> numpy.ndarray:
     """A radius for every object, of the size asked for or of either."""
     large = generator.random(len(objects)) < LARGE_SHARE[len(objects)]
-    names = [noun.size or SIZES[int(one)] for noun, one in zip(objects, large, strict=True)]
+    names = [noun.size or SIZES[int(size)] for noun, size in zip(objects, large, strict=True)]
     return numpy.array([generator.uniform(*RADII[name]) for name in names])
 
 

@@ -112,7 +112,7 @@ def detect(image: numpy.ndarray) -> list[Detection]:
         for part, inner in enumerate(ndimage.find_objects(parts), start=1):
             mask = parts[inner] == part
             if mask.sum() >= SPECK_AREA:
-                top, left = (outer.start + one.start for outer, one in zip(window, inner, strict=True))
+                top, left = (outer.start + part.start for outer, part in zip(window, inner, strict=True))
                 found.append(_describe(image, contrast, mask, top, left))
     return sorted(found, key=lambda d: -d.area * d.presence)[:MOST_SEEN]
 

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     @property
     def right(self) -> float:
         """Share of the images that are right."""
-        return sum(one.correct for one in self.judged) / len(self.judged)
+        return sum(verdict.correct for verdict in self.judged) / len(self.judged)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,13 +76,13 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
         of_category = [o.right for o in outcomes if o.prompt.category == category]
         if of_category:
             shares[category] = sum(of_category) / len(of_category)
-    judged = [one for outcome in outcomes for one in outcome.judged]
+    judged = [verdict for outcome in outcomes for verdict in outcome.judged]
     shares["overall"] = sum(o.right for o in outcomes) / len(outcomes)
     shares["never"] = sum(o.right == 0 for o in outcomes) / len(outcomes)
-    shares["grade"] = sum(one.score for one in judged) / len(judged)
-    shares["atoms"] = sum(sum(v > 0.5 for v in one.atoms.values()) / len(one.atoms) for one in judged) / len(judged)
+    shares["grade"] = sum(verdict.score for verdict in judged) / len(judged)
+    shares["atoms"] = sum(sum(v > 0.5 for v in verdict.atoms.values()) / len(verdict.atoms) for verdict in judged) / len(judged)
     if len(outcomes[0].judged) > 1:
-        within = torch.stack([torch.tensor([one.score for one in o.judged]).std() for o in outcomes])
+        within = torch.stack([torch.tensor([verdict.score for verdict in o.judged]).std() for o in outcomes])
         shares["spread"] = float(within.median())
     return {name: round(value, 4) for name, value in shares.items()}
 

@@ -71,7 +71,7 @@ def tokenised(prompts: list[ScenePrompt], texts: list[str]) -> tuple[Tensor, Ten
     for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
         found = tokenizer(text)["input_ids"]
         ids[row, : len(found)] = torch.tensor(found, dtype=torch.int16)
-        nouns = [at for at, one in enumerate(found) if names[one] in NOUN_WORDS]
+        nouns = [at for at, token in enumerate(found) if names[token] in NOUN_WORDS]
         for order, at in enumerate(nouns):
             facts[row, at] = torch.tensor(noun_facts(prompt, order), dtype=torch.int8)
     return ids, facts
