@@ -35,6 +35,8 @@ def load_vision_language(path: str | Path, published: WeightFile, dtype: torch.d
 
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
         processor = AutoProcessor.from_pretrained(folder, **_LOCAL)
+        if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
+            raise UnusableFile(f"{folder} lacks its processor (processor_config.json or the like). {published.advice}")
         tensors = finite_floats(read_tensors(folder, published), str(folder))
         model, _ = fill_published(model_class, config, tensors, str(folder), published.advice, torch_dtype=dtype)
     return model.eval().requires_grad_(False), processor
