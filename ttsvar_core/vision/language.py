@@ -75,5 +75,5 @@ def _layers(config: Mapping[str, Any]) -> Iterator[int]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _layers(value)
-        elif isinstance(value, int) and key.endswith(("layers", "depth", "num_experts")):
+        elif isinstance(value, int) and key.endswith(("layers", "depth")):
             yield value
