@@ -200,6 +200,32 @@ def test_a_folder_of_another_model_says_what_it_is(folders, tmp_path, changes, w
     assert not (tmp_path / "ran").exists()
 
 
+def test_code_beside_a_known_model_is_never_run(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    own = {"AutoConfig": "code.Own", "AutoModelForImageTextToText": "code.Own", "AutoTokenizer": ["code.Own", None],
+           "AutoProcessor": "code.Own", "AutoImageProcessor": "code.Own"}  # fmt: skip
+    folder = edited(folders["llava"], tmp_path / "own", auto_map=own)
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for file in (*folder.glob("*processor_config.json"), folder / "tokenizer_config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": own}))
+    assert load_yes_no(folder).score(pictures(1), PROMPT).isfinite().all()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_without_its_processor_and_a_broken_chat_template(folders, tmp_path):
+    bare = edited(folders["llava"], tmp_path / "bare")
+    for file in bare.glob("*processor_config.json"):
+        file.unlink()
+    with pytest.raises(UnusableFile, match=r"processor.*Qwen3-VL"):
+        load_yes_no(bare)
+    odd = edited(folders["llava"], tmp_path / "odd")
+    (template,) = odd.glob("chat_template.*")
+    text = "{% for message in %}"
+    template.write_text(text if template.suffix == ".jinja" else json.dumps({"chat_template": text}))
+    with pytest.raises(UnusableFile, match=r"odd.*Qwen3-VL"):
+        load_yes_no(odd)
+
+
 def test_files_missing_cut_and_strange(folders, tmp_path):
     with pytest.raises(MissingFile, match=r"does not exist.*Qwen3-VL"):
         load_yes_no(tmp_path / "gone")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..names import MEANS
-from ..reading import UnusableFile
+from ..reading import UnusableFile, refusing
 from ..registry import REWARDS
 from ..vision.network import NetworkBacked, check_images, in_chunks, placement
 from .questions import PART, TEMPLATES, questions_of
@@ -163,5 +163,7 @@ def load_yes_no(path: str | Path, template: str = "geneval2", parts: bool = Fals
     model, processor = load_vision_language(path, PUBLISHED, dtype)
     kind = "yes-no" + ("-parts" if parts else "-vqascore" if template == "vqascore" else "")
     reward = YesNo(model, processor, f"{kind} ({Path(path).resolve().name})", TEMPLATES[template], parts=parts)
-    reward._words()
+    with refusing(str(path), PUBLISHED.advice):
+        reward._words()
+        reward._chat("")
     return reward

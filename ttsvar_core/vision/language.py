@@ -34,6 +34,8 @@ def load_vision_language(path: str | Path, published: WeightFile, dtype: torch.d
 
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
         processor = AutoProcessor.from_pretrained(folder, **_LOCAL)
+        if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
+            raise UnusableFile(f"{folder} lacks its processor (processor_config.json or the like). {published.advice}")
         return load_published(model_class, config, read_tensors(folder, published), dtype), processor
 
 
@@ -70,5 +72,5 @@ def _layers(config: Mapping[str, Any]) -> Iterator[int]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _layers(value)
-        elif isinstance(value, int) and key.endswith(("layers", "depth", "num_experts")):
+        elif isinstance(value, int) and key.endswith(("layers", "depth")):
             yield value
