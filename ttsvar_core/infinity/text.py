@@ -141,7 +141,12 @@ def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
     weights = tensors.alike({name: held for name, held in tensors.items() if not name.startswith(("decoder.", "lm_head."))})
     if "shared.weight" not in weights and "encoder.embed_tokens.weight" in weights:
         weights["shared.weight"] = weights["encoder.embed_tokens.weight"]
-    return load_published(T5EncoderModel, _config_of(weights, config), weights, dtype)
+    model = load_published(T5EncoderModel, _config_of(weights, config), weights, dtype)
+    if dtype == torch.float16:
+        for name, parameter in model.named_parameters():
+            if name.endswith(".wo.weight") and name in weights:  # as the published code has it: float16 runs over there
+                parameter.data = weights[name].float()  # transformers 4.50 leaves them in float16
+    return model
 
 
 def _config_of(weights: Tensors, config: Mapping[str, Any]) -> Any:
