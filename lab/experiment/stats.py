@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap, permutation_test
 
 RESAMPLES = 2000  # enough for two digits of a 95% interval (Efron and Tibshirani 1993, section 13.3)
 CONFIDENCE = 0.95
@@ -69,18 +70,13 @@ def compare(values: Values, baseline: Values) -> Comparison:
 def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p of the hypothesis that each of (n,) paired differences is as likely to have the other sign.
 
-    All 2^n sign patterns for up to 12 differences, otherwise as many random ones as the bootstrap draws.
+    All 2^n sign patterns where these are no more than the bootstrap draws, otherwise as many random ones as that.
     """
-    count = len(differences)
-    if count <= 12:
-        signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-        extra = 0
-    else:
-        signs = 1 - 2 * np.random.default_rng([_KEY, 1]).integers(0, 2, (RESAMPLES, count))
-        extra = 1  # the pattern that was observed
-    observed = abs(differences.sum())
-    reached = np.abs(signs @ differences) >= observed - 1e-12 * max(1.0, observed)
-    return float((reached.sum() + extra) / (len(signs) + extra))
+    if len(differences) == 1:
+        return 1.0  # of two patterns, both are as far from zero
+    generator = np.random.default_rng([_KEY, 1])
+    found = permutation_test((differences,), np.sum, permutation_type="samples", n_resamples=RESAMPLES, rng=generator)
+    return float(found.pvalue)
 
 
 def _per_prompt(values: Values) -> np.ndarray:
@@ -95,7 +91,11 @@ def _per_prompt(values: Values) -> np.ndarray:
 
 def _interval(means: np.ndarray) -> Interval:
     """The percentile interval of the mean of (n,) values; of a single value nothing is known but itself."""
-    rows = np.random.default_rng([_KEY, 0]).integers(0, len(means), (RESAMPLES, len(means)))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means[rows].mean(axis=1), [tail, 1 - tail])
-    return Interval(float(means.mean()), float(low), float(high), len(means))
+    mean = float(means.mean())
+    if np.ptp(means) == 0:
+        return Interval(mean, mean, mean, len(means))
+    found = bootstrap(
+        (means,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
+        rng=np.random.default_rng([_KEY, 0]),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high), len(means))
