@@ -132,6 +132,14 @@ def test_results_do_not_depend_on_workers_even_when_one_is_killed(straight, tmp_
     assert parallel.read_bytes() == straight.read_bytes()
 
 
+def test_seeds_from_any_number_on_are_those_of_a_longer_run(straight, tmp_path):
+    late = json.loads(run_experiment("consistency", TinyFiles(), prompts(3), range(1, 2), tmp_path / "late", n=[2]).read_text())
+    whole = json.loads(straight.read_text())
+    assert late["units"] == [unit for unit in whole["units"] if unit["number"] == 1] and len(late["units"]) == 3
+    with pytest.raises(ValueError, match="0 seeds leave nothing to run"):
+        run_experiment("consistency", TinyFiles(), prompts(3), range(2, 2), tmp_path / "none", n=[2])
+
+
 def test_an_interrupted_run_is_continued_to_the_same_results(straight, tmp_path):
     def stop_at_two(done: int, total: int) -> None:
         if done == 2:

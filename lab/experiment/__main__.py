@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"the first K (default: {SCENE_PROMPTS} of the scene world, or the whole file)",
     )
     parser.add_argument("--seeds", type=numbers.COUNT, default=1, help="seeds per prompt (default 1)")
+    parser.add_argument("--first-seed", type=numbers.FROM_ZERO, default=0, metavar="S", help="seeds S, S+1, ... (default 0)")
     parser.add_argument("--workers", type=numbers.COUNT, default=1, help="processes, one thread each; results do not depend on it")
     parser.add_argument("--n", type=numbers.COUNT, nargs="+", help="values of N in place of the experiment's own")
     parser.add_argument("--prompts-file", type=Path, help="JSONL (GenEval's list) or text, one prompt per line")
@@ -58,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from .report import write_report
     from .runner import Where, run_experiment
 
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     where = Where(args.workers, args.engine, args.ray_address, args.images or "")
     try:
         with _bar(args.name) as progress:
-            path = run_experiment(args.name, _files(args), _prompts(args), args.seeds, args.out, where, args.n, progress)
+            path = run_experiment(args.name, _files(args), _prompts(args), seeds, args.out, where, args.n, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
     print(f"{path}\n{write_report(path)}")

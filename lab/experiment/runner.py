@@ -46,7 +46,7 @@ def run_experiment(
     name: str,
     factory: Callable[[], World],
     prompts: Sequence[Prompt],
-    seeds: int,
+    seeds: int | range,
     out: str | Path,
     where: Where | None = None,
     n: Sequence[int] | None = None,
@@ -54,14 +54,17 @@ def run_experiment(
 ) -> Path:
     """Run what is not yet in ``out`` and write ``results.json``; returns its path.
 
+    seeds: how many numbers of seeds per prompt, from 0, or the range of them.
+
     ``factory`` must be hashable and travel between processes (`world.WorldFiles`). ``progress(done, total)`` is called after
     every unit. Raises OtherExperiment if ``out`` holds the results of other models, plans or settings, UnusableFile if what it
     holds is damaged; both before anything runs.
     """
-    if seeds < 1 or not prompts:
-        raise ValueError(f"{len(prompts)} prompts and {seeds} seeds leave nothing to run; give at least one of each")
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    if not seeds or not prompts:
+        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds leave nothing to run; give at least one of each")
     out, where = Path(out), where or Where()
-    units = [Unit(prompt, number, place) for place, prompt in enumerate(prompts) for number in range(seeds)]
+    units = [Unit(prompt, number, place) for place, prompt in enumerate(prompts) for number in seeds]
     if len({unit.key for unit in units}) < len(units):
         raise ValueError("the list of prompts names a prompt twice; each counts once")
     layout = Layout(str((out / "images").resolve()), where.images) if where.images else None

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--extractor", default="latent-pool", metavar="NAME", help=f"{', '.join(registry.EXTRACTORS)} (default: %(default)s)"
     )
     parser.add_argument(
-        "--guidance-until", type=numbers.SCALE, metavar="SCALE", help="the last scale that is guided (default: all)"
+        "--guidance-until", type=numbers.FROM_ZERO, metavar="SCALE", help="the last scale that is guided (default: all)"
     )
     parser.add_argument(
         "--sketches", choices=("small", "whole"), default="small",

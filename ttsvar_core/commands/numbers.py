@@ -40,7 +40,7 @@ class Number(NamedTuple):
 
 
 COUNT = Number(int, 1, 2**16)
-SCALE = Number(int, 0, 2**16)
+FROM_ZERO = Number(int, 0, 2**16)
 SEED = Number(int, 0, 2**64 - 1)
 FINITE = Number()
 NOT_NEGATIVE = Number(least=0)
