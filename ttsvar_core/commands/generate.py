@@ -63,7 +63,7 @@ def _add_sampling_arguments(group: Any) -> None:
     ):
         said = f"{what}, for all scales or for each (default: the model's)"
         group.add_argument(f"--{name}", type=number.one_or_list, metavar="X[,X...]", help=said)
-    group.add_argument("--guidance-until", type=numbers.FROM_ZERO, metavar="SCALE", help="the last scale that is guided (default: all)")
+    group.add_argument("--guidance-until", type=numbers.FROM_ZERO, metavar="SCALE", help="the last guided scale (default: all)")
     group.add_argument("--pixel-budget", choices=names.PIXEL_BUDGETS, default="1M", help="of the picture (default: %(default)s)")
     group.add_argument("--aspect-ratio", type=numbers.POSITIVE, default=1.0, help="height / width (default: %(default)s)")
     group.add_argument("--whole-sketches", action="store_true", help="decode unfinished samples at full size, too")
