@@ -160,6 +160,8 @@ def test_an_interrupted_run_is_continued_to_the_same_results(straight, tmp_path)
 def test_a_killed_run_leaves_whole_files_and_no_orphans(straight, tmp_path):
     """SIGKILL to the whole command, two workers at work: what is there is whole, and a second run completes it."""
     code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start without it
         "from experiment_world import TinyFiles, prompts\n"
         "from lab.experiment.runner import Where, run_experiment\n"
         "if __name__ == '__main__':\n"
@@ -402,6 +404,8 @@ def test_a_damaged_folder_is_refused_before_anything_runs(damage, straight, tmp_
 def test_ctrl_c_ends_within_two_seconds_with_one_line(workers, tmp_path):
     """As from a terminal, where the workers are interrupted too; each would be busy for a minute."""
     code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start without it
         "from experiment_world import TinyFiles, prompts\n"
         "from lab.experiment import __main__ as experiment\n"
         "from ttsvar_core import cli\n"
