@@ -98,7 +98,7 @@ def test_the_transformer_learns_and_its_folder_draws(trained_transformer, tmp_pa
     model, encoder = evaluate.load_folder(trained_transformer)
     outcome = evaluate.draw(model, encoder, parse_prompt("a red circle"), 2, 0, None)
     assert outcome.images.shape == (2, 48, 48, 3) and 0 <= outcome.right <= 1
-    drawing = ["--prompts", "10", "--samples", "2", "--settings", "2:1:1", "--sheet", str(tmp_path / "s.png")]
+    drawing = ["--prompts", "10", "--samples", "2", "--settings", "2:1x3+0.5x2:1", "--sheet", str(tmp_path / "s.png")]
     assert evaluate.main(["--model", str(trained_transformer), *drawing]) == 0
     assert (tmp_path / "s.png").stat().st_size > 0
 

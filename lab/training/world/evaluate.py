@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lab.training.evaluate import parse_settings
 from lab.training.world.tokenizer import NAME
 from ttsvar_core.config import Sampling
 from ttsvar_core.world.grammar import CATEGORIES, ScenePrompt, benchmark_prompts
@@ -40,7 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", type=int, default=60)
     parser.add_argument("--samples", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--settings", default="", help="guidance:tau:top_p, several separated by commas; the model's own if empty")
+    parser.add_argument(
+        "--settings", default="",
+        help="guidance:tau:top_p, several separated by commas, each a number or per scale, as 1x7+0.5x6; the model's own if empty",
+    )
     parser.add_argument("--sheet", type=Path, default=None, help="write a picture with one row of samples per category")
     parser.add_argument("--columns", type=int, default=10, help="pictures in a row of the sheet")
     parser.add_argument("--threads", type=int, default=1)
@@ -85,6 +87,19 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
         within = torch.stack([torch.tensor([verdict.score for verdict in o.judged]).std() for o in outcomes])
         shares["spread"] = float(within.median())
     return {name: round(value, 4) for name, value in shares.items()}
+
+
+def per_scale(text: str) -> float | tuple[float, ...]:
+    """A number, or one for every scale: "1x7+0.5x6" is seven times 1 and six times 0.5."""
+    if "x" not in text:
+        return float(text)
+    runs = (part.split("x") for part in text.split("+"))
+    return tuple(float(value) for value, times in runs for _ in range(int(times)))
+
+
+def parse_settings(text: str) -> list[Sampling | None]:
+    """Sampling settings from text such as "3:0.7:0.97,2:1x7+0.5x6:1"; None stands for the model's own."""
+    return [Sampling(*(per_scale(part) for part in one.split(":"))) for one in text.split(",")] if text else [None]
 
 
 def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:
