@@ -27,11 +27,17 @@ def vocabulary() -> dict[str, int]:
 
 def build_tokenizer() -> Any:
     """A fast tokenizer that splits at spaces and ends every prompt with </s>."""
+    return word_tokenizer(vocabulary())
+
+
+def word_tokenizer(words: dict[str, int], normalizer: Any = None) -> Any:
+    """A fast tokenizer for these words (with `SPECIAL` among them) that ends every prompt with </s>."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = vocabulary()
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    if normalizer is not None:
+        core.normalizer = normalizer
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", words["</s>"])]
@@ -41,12 +47,12 @@ def build_tokenizer() -> Any:
     )
 
 
-def build_encoder(layers: int = 2, channels: int = TEXT_CHANNELS) -> Any:
-    """A T5 encoder of random weights, without dropout: the prompts it will ever see are all in the grammar."""
+def build_encoder(words: int | None = None, layers: int = 2, channels: int = TEXT_CHANNELS) -> Any:
+    """A T5 encoder of random weights for so many words, by default the grammar's; without dropout: it will see no others."""
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
-        vocab_size=len(vocabulary()), d_model=channels, d_kv=32, d_ff=2 * channels, num_layers=layers, num_heads=4,
+        vocab_size=words or len(vocabulary()), d_model=channels, d_kv=32, d_ff=2 * channels, num_layers=layers, num_heads=4,
         dropout_rate=0.0, feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, pad_token_id=0,
         eos_token_id=1,
     )

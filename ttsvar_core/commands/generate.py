@@ -84,8 +84,9 @@ def main(args: argparse.Namespace) -> int:
     from ..search.save import load_state
     from ..state import start
 
-    _check_reward(args, _plan(args))
-    reward = judge(load_reward(_reward_names(args), args.blend, args.device), _plan(args), args.prompt)
+    plan = _plan(args)
+    _check_reward(args, plan)
+    reward = judge(load_reward(_reward_names(args), args.blend, args.device), plan, args.prompt)
     extractor = load_extractor(args.extractor, args.device)
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)

@@ -19,7 +19,6 @@ from .resample import Resample
 from .score import Score
 
 if TYPE_CHECKING:
-    from ..extractors.base import FeatureExtractor
     from ..selection import Selection
     from .view import View
 
@@ -91,11 +90,6 @@ class Plan:
         """All that is looked at after `scale` of `scales`, in the words of `Stage.sees`; after the last, scores."""
         seen = {stage.sees(samples) for stage, samples in self.met() if stage.scale == scale}
         return seen | ({"scores"} if scale == scales - 1 else set())
-
-    def decodes(self, scale: int, scales: int, extractor: FeatureExtractor | None) -> bool:
-        """Whether the samples are decoded after `scale` of `scales` for what is looked at there."""
-        pictures = {"images", "scores"} | ({"vectors"} if getattr(extractor, "looks_at", "") == "images" else set())
-        return bool(pictures & self.sees(scale, scales))
 
     @property
     def needs_reward(self) -> bool:

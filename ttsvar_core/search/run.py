@@ -123,16 +123,17 @@ def run(
     on_step: Callable[[Step], None] | None = None,
 ) -> Result:
     """`search` to its end, with a report; the answer is the finished sample of the highest reward."""
-    reward = judge(reward, plan, state.conditioning.prompt)
     meter = Meter(plan, state.schedule, sampler.on_scale)
     step = None
     for step in search(state, plan, reward, extractor, replace(sampler, on_scale=meter.sampled), decode):
         meter.acted(step)
         if on_step:
             on_step(step)
-    scores = step.state.scores[:, -1] if reward is not None else None
-    row = 0 if scores is None else int(best(step.state).ancestors[0])
-    names = {"reward": getattr(reward, "name", None), "extractor": getattr(extractor, "name", None)}
+    scores = step.state.scores[:, -1]
+    scored = not bool(scores.isnan().any())  # without a reward, or with one that `search` left out, nothing is
+    row = int(best(step.state).ancestors[0]) if scored else 0
+    names = {"reward": reward.name if scored else None, "extractor": getattr(extractor, "name", None)}
+    scores = scores if scored else None
     return Result(step.state, step.images, scores, row, report(meter, step.state, row, plan, names))
 
 

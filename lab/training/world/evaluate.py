@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,24 +50,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_folder(folder: Path):
-    """Model and text encoder of a training or bundled folder."""
+def load_folder(folder: Path, name: str = NAME):
+    """Model and text encoder of a training or bundled folder, by the name its files begin with."""
     from ttsvar_core.infinity.text import load_text_encoder
     from ttsvar_core.weights import load_model
 
-    paths = (str(folder / f"{NAME}.{part}.safetensors") for part in ("transformer", "vae"))
-    return load_model(*paths), load_text_encoder(folder / f"{NAME}.t5")
+    paths = (str(folder / f"{name}.{part}.safetensors") for part in ("transformer", "vae"))
+    return load_model(*paths), load_text_encoder(folder / f"{name}.t5")
 
 
-def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
-    """Raw pictures of a prompt and the verifier's word on them."""
+def pictures(model, encoder, text: str, samples: int, seed: int, sampling: Sampling | None) -> Tensor:
+    """Raw pictures (P, H, W, 3) of a prompt."""
     from ttsvar_core.decoding import decode
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.sampling import sample
     from ttsvar_core.state import start
 
-    state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
-    images = decode(sample(state, len(model.schedule()) - 1, sampling))
+    state = start(model, encode_prompt(encoder, text), samples, seed)
+    return decode(sample(state, len(model.schedule()) - 1, sampling))
+
+
+def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
+    """Raw pictures of a prompt and the verifier's word on them."""
+    images = pictures(model, encoder, prompt.text, samples, seed, sampling)
     return Outcome(prompt, images, [judge_image(image, prompt) for image in images.float().numpy()])
 
 
@@ -102,25 +108,22 @@ def parse_settings(text: str) -> list[Sampling | None]:
     return [Sampling(*(per_scale(part) for part in one.split(":"))) for one in text.split(",")] if text else [None]
 
 
-def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:
+def write_sheet(outcomes: list, categories: Sequence[str], columns: int, path: Path) -> None:
     """One row of pictures per category."""
     from PIL import Image
 
     rows = []
-    for category in CATEGORIES:
-        pictures = [image for o in outcomes if o.prompt.category == category for image in o.images][:columns]
-        rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in pictures], 1))
+    for category in categories:
+        found = [image for o in outcomes if o.prompt.category == category for image in o.images][:columns]
+        rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in found], 1))
     sheet = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path, optimize=True, quality=88)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print one line of json per setting."""
-    args = build_parser().parse_args(argv)
-    torch.set_num_threads(args.threads)
-    model, encoder = load_folder(args.model)
-    prompts = benchmark_prompts(args.split, args.prompts, args.seed)
+def measure(args: argparse.Namespace, models: tuple, prompts: Sequence, draw: Callable, summary: Callable) -> Iterator[list]:
+    """The outcomes of every setting; prints a line of json for each."""
+    model, encoder = models
     for sampling in parse_settings(args.settings):
         begun = time.monotonic()
         outcomes = [
@@ -132,8 +135,17 @@ def main(argv: list[str] | None = None) -> int:
         seconds = round((time.monotonic() - begun) / (len(prompts) * args.samples), 3)
         sys.stdout.write(json.dumps(setting | summary(outcomes) | {"seconds_each": seconds}) + "\n")
         sys.stdout.flush()
+        yield outcomes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print one line of json per setting."""
+    args = build_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    prompts = benchmark_prompts(args.split, args.prompts, args.seed)
+    for outcomes in measure(args, load_folder(args.model), prompts, draw, summary):
         if args.sheet:
-            write_sheet(outcomes, args.columns, args.sheet)
+            write_sheet(outcomes, CATEGORIES, args.columns, args.sheet)
     return 0
 
 

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.training.words import SPECIAL, UNSAID, point_heads
+from lab.training import words
+from lab.training.words import SPECIAL, TEXT_CHANNELS, TEXT_MAXLEN, UNSAID, word_tokenizer
 from ttsvar_core.world.grammar import COLOURS, NUMBERS, RELATIONS, SHAPES, SIZES, ScenePrompt, plural
 
-TEXT_CHANNELS = 128
-TEXT_MAXLEN = 32
 FACTS = {
     "colour": 1 + len(COLOURS), "shape": len(SHAPES), "size": 1 + len(SIZES), "count": 1 + len(NUMBERS),
     "place": 1 + len(RELATIONS), "second place": 1 + len(RELATIONS), "order": 3,
@@ -24,42 +23,23 @@ NOUN_WORDS = {name: shape for shape in SHAPES for name in (shape, plural(shape))
 
 def vocabulary() -> dict[str, int]:
     """Every word of the grammar, special tokens first."""
-    words = [*SPECIAL, ",", ".", "and", "a", "an", "one", "photo", "of", "to", "the"]
-    words += [word for relation in RELATIONS for word in relation.split()]
-    words += [*NUMBERS, *SIZES, *COLOURS, *NOUN_WORDS]
-    return {word: index for index, word in enumerate(dict.fromkeys(words))}
+    known = [*SPECIAL, ",", ".", "and", "a", "an", "one", "photo", "of", "to", "the"]
+    known += [word for relation in RELATIONS for word in relation.split()]
+    known += [*NUMBERS, *SIZES, *COLOURS, *NOUN_WORDS]
+    return {word: index for index, word in enumerate(dict.fromkeys(known))}
 
 
 @lru_cache(maxsize=1)
 def build_tokenizer() -> Any:
     """A fast tokenizer that splits at spaces and marks and ends every prompt with </s>."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import normalizers
 
-    words = vocabulary()
-    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    core.normalizer = normalizers.Lowercase()
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", words["</s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=TEXT_MAXLEN
-    )
+    return word_tokenizer(vocabulary(), normalizers.Lowercase())
 
 
-def build_encoder(layers: int = 2, channels: int = TEXT_CHANNELS) -> Any:
-    """A T5 encoder of random weights, without dropout: the words it will ever see are all in the grammar."""
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(
-        vocab_size=len(vocabulary()), d_model=channels, d_kv=32, d_ff=2 * channels, num_layers=layers, num_heads=4,
-        dropout_rate=0.0, feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, pad_token_id=0,
-        eos_token_id=1,
-    )
-    encoder = T5EncoderModel(config)
-    point_heads(encoder)
-    return encoder
+def build_encoder() -> Any:
+    """A T5 encoder of random weights for the grammar's words."""
+    return words.build_encoder(len(vocabulary()))
 
 
 def tokenised(prompts: list[ScenePrompt], texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -89,13 +69,6 @@ def noun_facts(prompt: ScenePrompt, order: int) -> list[int]:
     colour = COLOURS.index(noun.colour) + 1 if noun.colour else 0
     size = SIZES.index(noun.size) + 1 if noun.size else 0
     return [colour, SHAPES.index(noun.shape), size, noun.count - 1, *places, order]
-
-
-def text_states(encoder: Any, ids: Tensor) -> list[Tensor]:
-    """Text features (T, Ct) of every row of ids (B, T), without padding."""
-    lengths = (ids != 0).sum(1).tolist()
-    states = padded_states(encoder, ids)
-    return [state[:length] for state, length in zip(states, lengths, strict=True)]
 
 
 def padded_states(encoder: Any, ids: Tensor) -> Tensor:
