@@ -101,6 +101,11 @@ def teach_words(modules: nn.ModuleDict, args: argparse.Namespace) -> None:
         optimiser.step()
 
 
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether products are faster in bfloat16: on cards, and on processors that have instructions for them."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def losses(modules: nn.ModuleDict, batch: dict[str, Tensor], used: ScaleSchedule) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch of `inputs`, `targets` and what the pool tells of every row, and its parts for the log.
 
@@ -112,7 +117,7 @@ def losses(modules: nn.ModuleDict, batch: dict[str, Tensor], used: ScaleSchedule
     texts = [text[:length] if told else model.unconditional(length) for text, length, told in rows]
     kept: list[Tensor] = []
     watch = model.head_nm.register_forward_hook(lambda _module, _inputs, output: kept.append(output.float()))
-    with torch.autocast(ids.device.type, torch.bfloat16), TrainingAttention(used.tokens):
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=fast_bfloat16(ids.device)), TrainingAttention(used.tokens):
         logits = model.forward_sequence(batch["inputs"], used, model.project_text(texts))
     watch.remove()
     wanted = torch.cat(batch["targets"], dim=1).to(logits.dtype)
