@@ -69,10 +69,12 @@ class SharedSampler(Sampler):
 
     memory: Memory = field(default_factory=lambda: Memory(0))
 
-    def together(self, state: SearchState, through: int) -> SearchState:
-        """As `Sampler.together`; scores, weights and lineage are the given state's own."""
+    def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
+        """As `Sampler.together`; scores, weights and lineage are the given state's own. Scales that branch are not shared."""
         own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage")}
         while state.next_scale <= through:
+            if candidates > 1 and state.next_scale == through:
+                return super().together(state, through, candidates)
             one_scale = partial(Sampler.together, self, state, state.next_scale)
             state = self.memory.get(past(state), one_scale)._replace(**own)
         return state

@@ -117,7 +117,8 @@ class Progress:
     def __init__(self, plan: Plan, schedule: ScaleSchedule, path: Path):
         from tqdm import tqdm
 
-        total = sum(plan.running(scale) * tokens for scale, tokens in enumerate(schedule.tokens))
+        drawn = (plan.running(scale) * plan.candidates(scale) for scale in range(len(schedule)))
+        total = sum(samples * tokens for samples, tokens in zip(drawn, schedule.tokens, strict=True))
         self._bar = tqdm(total=total, unit="tok", desc=plan.name, disable=None)
         self._plan, self._path, self._state = plan, path, None
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from .. import names
+from .branch import Branch
 from .cluster import Cluster
 from .resample import Resample
 from .score import Score
@@ -52,7 +53,7 @@ class Stage(Protocol):
         ...
 
 
-STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (Cluster, Resample, Score)}
+STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (Branch, Cluster, Resample, Score)}
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,18 @@ class Plan:
 
     def running(self, scale: int) -> int:
         """How many samples run `scale`."""
-        left = [stage.keep for stage in self.stages if stage.scale < scale and stage.keep is not None]
+        left = [_left(stage, samples) for stage, samples in self.met() if stage.scale < scale]
         return left[-1] if left else self.samples
+
+    def candidates(self, scale: int) -> int:
+        """How many of each of them are drawn there from one forward pass."""
+        return next((stage.candidates for stage in self.at(scale) if isinstance(stage, Branch)), 1)
+
+    def selects(self, scale: int) -> list[int]:
+        """After which scales samples are selected or branch before `scale` is sampled, as their lineage tells it."""
+        before = [stage for stage in self.stages if stage.scale < scale]
+        branched = [stage.scale - 1 for stage in before if isinstance(stage, Branch)]
+        return sorted([stage.scale for stage in before if stage.keep is not None] + branched)
 
     def stops(self, scales: int) -> list[int]:
         """The scales after which something happens; the last of `scales` is always one."""
@@ -84,7 +95,7 @@ class Plan:
         samples = self.samples
         for stage in self.stages:
             yield stage, samples
-            samples = samples if stage.keep is None else stage.keep
+            samples = _left(stage, samples)
 
     def sees(self, scale: int, scales: int) -> set[str]:
         """All that is looked at after `scale` of `scales`, in the words of `Stage.sees`; after the last, scores."""
@@ -101,18 +112,26 @@ class Plan:
         """Raise ValueError, naming the stage and the remedy, unless the plan can run on a schedule of `scales` scales."""
         if self.samples < 1:
             raise ValueError(f"plan {self.name} starts with {self.samples} samples; start with at least 1")
-        scored, before = False, 0
+        scored, before = False, -1
         for stage, samples in self.met():
             what = f"plan {self.name}, {stage.kind} at scale {stage.scale}"
             if not 0 <= stage.scale < scales:
                 raise ValueError(f"{what}: the last scale is {scales - 1}; move it to 0..{scales - 1}")
-            if stage.scale < before:
-                raise ValueError(f"{what}: it stands after a stage at scale {before}; list the stages in rising order")
+            if stage.scale < before + isinstance(stage, Branch):
+                order = "a branch stands first at its scale" if stage.scale == before else "list the stages in rising order"
+                raise ValueError(f"{what}: it stands after a stage at scale {before}; {order}")
             try:
                 stage.check(samples, scored)
             except ValueError as error:
                 raise ValueError(f"{what}: {error}") from error
             scored, before = scored or stage.sees(samples) == "scores", stage.scale
+
+
+def _left(stage: Stage, samples: int) -> int:
+    """How many of `samples` samples there are once a stage has acted."""
+    if isinstance(stage, Branch):
+        return samples * stage.candidates
+    return samples if stage.keep is None else stage.keep
 
 
 def raw() -> Plan:
@@ -156,9 +175,9 @@ def with_potential(plan: Plan, **settings) -> Plan:
 
 
 def scored_at(plan: Plan, scales) -> Plan:
-    """`plan` that also scores its samples after these scales, before anything else happens there."""
+    """`plan` that also scores its samples after these scales, before anything else is decided there."""
     more = tuple(Score(scale) for scale in sorted(set(scales)))
-    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: stage.scale)))
+    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: (stage.scale, not isinstance(stage, Branch)))))
 
 
 def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
@@ -168,7 +187,7 @@ def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
     """
     stages, left = [], survivors[0]
     for scale, keep in enumerate(survivors):
-        here = plan.at(scale)
+        here, left = plan.at(scale), left * plan.candidates(scale)
         if keep != left and not any(stage.keep is not None for stage in here):
             raise ValueError(
                 f"the survivors change from {left} to {keep} at scale {scale}, where nothing selects; add a stage at scale "
