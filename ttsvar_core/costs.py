@@ -362,7 +362,7 @@ class Search:
         """How many pictures are decoded, described and scored after a scale: decoded and scored once, by the first that asks."""
         seen = [(stage.sees(samples), samples) for stage, samples in self.plan.met() if stage.scale == scale]
         if scale == len(self.schedule) - 1:
-            seen.insert(0, ("scores", self.plan.running(scale)))
+            seen.insert(0, ("scores", self.plan.running(scale) * self.plan.candidates(scale)))
         pictures = {"images", "scores"} | ({"vectors"} if self.extractor.looks_at == "images" else set())
         decoded, scored = (next((n for what, n in seen if what in kinds), 0) for kinds in (pictures, {"scores"}))
         return decoded, sum(n for what, n in seen if what == "vectors"), scored

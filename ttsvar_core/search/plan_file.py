@@ -56,7 +56,9 @@ def _of_the_first_version(data: dict[str, Any]) -> Plan:
             raise ValueError(f"the plan cuts {left} samples to {keep} at scale {scale}, where nothing selects")
         if entry is not None:
             kind = entry.get("kind")
-            stages.append(_stage({**entry, "kind": _FIRST_VERSION.get(kind, kind), "scale": scale, "keep": keep}))
+            if kind not in _FIRST_VERSION:
+                raise ValueError(f"unknown kind of stage {kind!r}; a selector is one of {' or '.join(_FIRST_VERSION)}")
+            stages.append(_stage({**entry, "kind": _FIRST_VERSION[kind], "scale": scale, "keep": keep}))
         left = keep
     if selectors:
         raise ValueError(f"the plan has a selector at scale {min(selectors)} and survivors for {len(survivors)} scales")
