@@ -135,7 +135,8 @@ def test_candidates_share_keys_and_values_and_replay_to_them(before, candidates,
         for layer in range(model.config.transformer.depth):
             for ours, theirs in zip(again.layer(layer), kept.layer(layer), strict=True):
                 assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
-        ahead = [sample(s, SCALES - 1, sampling) for s in (grown, sample(state, through, sampling, cache_policy=policy, candidates=candidates))]
+        kept = sample(state, through, sampling, cache_policy=policy, candidates=candidates)
+        ahead = [sample(one, SCALES - 1, sampling) for one in (grown, kept)]
         assert sum(int((a != b).sum()) for a, b in zip(ahead[0].bits, ahead[1].bits, strict=True)) <= 1
 
 

@@ -21,7 +21,10 @@ BIG = PRESETS["2b"]
 DRAWS = 40_000
 
 
-def spending(config=BIG, reward=NETWORKS["blip"](32), budget="1M", until=None):
+IMAGE_REWARD = NETWORKS["blip"](32)
+
+
+def spending(config=BIG, reward=IMAGE_REWARD, budget="1M", until=None):
     schedule = config.schedule(1.0, budget)
     sampling = config.sampling if until is None else config.sampling.guided_until(until, len(schedule))
     return Search(config, raw(), schedule, sampling.branches(len(schedule)), 32, reward=reward)
@@ -42,7 +45,10 @@ def simulated(starts, finish, rho):
 
 @pytest.mark.parametrize(
     ("starts", "finish", "rho"),
-    [(1, 1, 0.5), (8, 8, 0.3), (21, 1, 0.4), (23, 3, 0.3), (10, 2, 0.5), (9, 8, 0.2), (64, 5, 0.7), (6, 5, 0.9), (30, 2, 0.95), (5, 2, 0)],
+    [
+        (1, 1, 0.5), (8, 8, 0.3), (21, 1, 0.4), (23, 3, 0.3), (10, 2, 0.5), (9, 8, 0.2), (64, 5, 0.7), (6, 5, 0.9), (30, 2, 0.95),
+        (5, 2, 0.0),
+    ],
 )
 def test_expected_best_is_what_drawing_and_sorting_gives(starts, finish, rho):
     drawn = simulated(starts, finish, rho)
@@ -51,7 +57,10 @@ def test_expected_best_is_what_drawing_and_sorting_gives(starts, finish, rho):
 
 @pytest.mark.parametrize(
     ("pictures", "finish", "rho", "gain"),
-    [(2, 1, 0.3, 0.0), (2, 1, 0.4, 0.19), (2, 1, 0.5, 0.37), (4, 3, 0.2, 0.12), (4, 3, 0.3, 0.26), (4, 3, 0.5, 0.50), (8, 5, 0.5, 0.53)],
+    [
+        (2, 1, 0.3, 0.0), (2, 1, 0.4, 0.19), (2, 1, 0.5, 0.37), (4, 3, 0.2, 0.12), (4, 3, 0.3, 0.26), (4, 3, 0.5, 0.50),
+        (8, 5, 0.5, 0.53),
+    ],
 )
 def test_an_early_cut_at_equal_cost_gains_what_was_simulated_before(pictures, finish, rho, gain):
     """Cut after scale 6, by whose end 5% of a picture at 1M pixels are drawn; figures of a simulation to about .01."""
@@ -72,7 +81,8 @@ def test_expected_best_rises_with_starts_finishers_and_correlation(starts, finis
 
 SPENDINGS = {
     "2b": spending(), "2b at 0.06M": spending(budget="0.06M"), "8b, half guided": spending(PRESETS["8b"], until=9),
-    "tiny": spending(make_tiny_model(schedule="1 2 2 3 3 4 6").config, Look(10**5, 10**4)), "dear looks": spending(reward=Look(10**14)),
+    "tiny": spending(make_tiny_model(schedule="1 2 2 3 3 4 6").config, Look(10**5, 10**4)),
+    "dear looks": spending(reward=Look(10**14)),
 }
 
 
@@ -129,8 +139,8 @@ def test_what_was_chosen_and_why_is_told():
     assert why.startswith("budget of 4 pictures: 28 samples start and the best 3 after scale 6 finish, at the cost of 3.97; ")
     assert "should be 0.30 standard deviations above Best-of-4's, as scores there correlate by 0.31 with the end (measured)" in why
     assert plan_for(1, spending()).why == (
-        "budget of 1 picture: Best-of-1; no early cut should gain more (how scores foretell the end is not measured here: a low "
-        "guess, that of scenes64)"
+        "budget of 1 picture: Best-of-1; no early cut should gain more, by how scores foretell the end (not measured here: a low "
+        "guess, from scenes64)"
     )
     with pytest.raises(ValueError, match=r"a budget of 0\.5 pictures; it takes at least 1"):
         plan_for(0.5, spending())
@@ -139,7 +149,8 @@ def test_what_was_chosen_and_why_is_told():
 def test_correlations_of_another_schedule_move_with_the_share_of_the_way():
     assert [DEFAULT.rho(scale, 13) for scale in (0, 3)] == [0, 0]
     assert DEFAULT.rho(5, 13) == DEFAULT.rho(8, 13) == DEFAULT.rho(3, 7) == pytest.approx(2 * np.sin(np.pi / 6 * 0.17))
-    assert Measured("m", "r", {2: 1.0}, {2: 0.25}).rho(2, 13) == 0.5 and Measured("m", "r", {1: 1.0}, {2: 0.25}).rho(3, 13) == pytest.approx(1)
+    assert Measured("m", "r", {2: 1.0}, {2: 0.25}).rho(2, 13) == 0.5
+    assert Measured("m", "r", {1: 1.0}, {2: 0.25}).rho(3, 13) == pytest.approx(1)
 
 
 def test_a_choice_takes_no_time():

@@ -98,7 +98,7 @@ class Trees(RuleBasedStateMachine):
             self.grow(grown)
 
     def branches_as_it_should(self, state, grown, plain, candidates):
-        """Candidates share all but the last scale, the first of each is what is drawn without branching, nothing is stored twice."""
+        """Candidates share all but the last scale, the first of each is drawn as without them, nothing is stored twice."""
         count = state.samples
         assert grown.samples == candidates * count and equal(grown.select(range(count)).bits, plain.bits)
         rows = list(range(count)) * candidates

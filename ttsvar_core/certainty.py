@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DIVERSE_AR = (0.60, 0.60, 0.65, 0.70, 0.75, 0.80)
-"""The source's targets at scales 0 to 5."""
 MOST_TAU = 8.0  # the source searches [1, 8]
 _HALVINGS = 24  # of an interval of 7: to the last bit of a float32
 

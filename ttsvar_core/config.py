@@ -89,6 +89,8 @@ class StepSampling(NamedTuple):
 
 
 PerScale = float | tuple[float, ...]
+DIVERSE_AR = (0.60, 0.60, 0.65, 0.70, 0.75, 0.80)
+"""How certain the bits of scales 0 to 5 may be in the mean, for samples that differ (DiverseAR, arXiv 2512.02931)."""
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
-from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once
+from ..costs import Search, reward_look
+from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from ..costs import Search
+    from ..config import Sampling
+    from ..image_model import ImageModel
+    from ..infinity.text import Conditioning
+    from ..rewards.base import Reward
+    from ..scales import ScaleSchedule
 
 MOST_STARTS = 64
 """Samples that a budget starts at most: the paper's largest search starts as many."""
@@ -43,7 +49,7 @@ class Measured(NamedTuple):
     model: str
     reward: str
     correlation: Mapping[int, float]
-    fixed: Mapping[int, float] = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
+    fixed: Mapping[int, float] = {}
     scales: int = OFFICIAL_SCALES
 
     def rho(self, scale: int, scales: int) -> float:
@@ -89,8 +95,30 @@ def plan_for(pictures: float, spend: Search, measured: Measured | None = None, m
     best = int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
     plan, rho = options[best]
     spent, gain = 1 + (flops(spend, plan) - one) / (two - one), float(expected[best] - expected[0])
-    source = "measured" if measured else f"not measured here: a low guess, that of {DEFAULT.model}"
+    source = "measured" if measured else f"not measured here: a low guess, from {DEFAULT.model}"
     return Chosen(replace(plan, name="budget"), float(expected[best]), gain, spent, _why(pictures, plan, rho, source, gain, spent))
+
+
+def plan_within(
+    pictures: float, model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, sampling: Sampling, reward: Reward,
+    measured: Measured | None = None, whole: bool = False,
+) -> Chosen:
+    """`plan_for` what is loaded; what the reward takes is counted on a grey picture.
+
+    whole: sketches are decoded at full size. Raises ValueError where the measurement is of another model or reward.
+    """
+    if measured and (measured.model, measured.reward) != (model.name, reward.name):
+        raise ValueError(
+            f"what foretells the end was measured for {measured.model} and {measured.reward}, this is {model.name} and "
+            f"{reward.name}; measure these, or leave the measurement out"
+        )
+    if measured is None and (model.name, reward.name) == (DEFAULT.model, DEFAULT.reward):
+        measured = DEFAULT
+    height, width = (side * model.config.pixels_per_token for side in schedule.final)
+    look = reward_look(reward, torch.full((1, height, width, 3), 0.5), conditioning.prompt)
+    branches = sampling.branches(len(schedule))
+    text_tokens = max(1, len(conditioning.text))
+    return plan_for(pictures, Search(model.config, raw(), schedule, branches, text_tokens, reward=look, whole=whole), measured)
 
 
 def flops(spend: Search, plan: Plan) -> int:
@@ -142,15 +170,13 @@ def _unit_nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spent: float) -> str:
-    told = f"budget of {pictures:g} picture{'s' * (pictures != 1)}: "
+    told = f"budget of {pictures:g} picture{'s' * (pictures != 1)}"
     if not plan.stages:
-        return f"{told}Best-of-{plan.samples}; no early cut should gain more (how scores foretell the end is {source})"
+        return f"{told}: Best-of-{plan.samples}; no early cut should gain more, by how scores foretell the end ({source})"
     cut = plan.stages[0]
-    return (
-        f"{told}{plan.samples} samples start and the best {cut.keep} after scale {cut.scale} finish, at the cost of {spent:.2f}; the answer "
-        f"should be {gain:.2f} standard deviations above Best-of-{int(pictures)}'s, as scores there correlate by {rho:.2f} with the end "
-        f"({source})"
-    )
+    done = f"{plan.samples} samples start and the best {cut.keep} after scale {cut.scale} finish, at the cost of {spent:.2f}"
+    gained = f"{gain:.2f} standard deviations above Best-of-{int(pictures)}'s"
+    return f"{told}: {done}; the answer should be {gained}, as scores there correlate by {rho:.2f} with the end ({source})"
 
 
 def load_measured(path: str | Path) -> Measured:
