@@ -95,8 +95,8 @@ class ScaleStepSampler(io.ComfyNode):
                 guidance_until(),
                 io.Int.Input(
                     "candidates", default=1, min=1, max=MOST_SAMPLES, optional=True, advanced=True,
-                    tooltip="How often each sample goes on: so many candidates of the last scale that this node runs are drawn from "
-                    "one pass of the model, which costs next to nothing. Put a selector behind it. 1 does not branch.",
+                    tooltip="How often each sample goes on: so many candidates of the last scale that this node runs are drawn "
+                    "from one pass of the model, which costs next to nothing. Put a selector behind it. 1 does not branch.",
                 ),
                 diverse(),
             ],

@@ -72,7 +72,7 @@ def diverse():
     return io.Boolean.Input(
         "diverse", default=False, optional=True, advanced=True,
         tooltip="Draws the first six scales with more variety: a tau of 1 to 8, found for every sample, keeps its bits from being "
-        "more certain than published targets (60 to 80%). Samples then differ more in what they show, at no cost; meant for searches.",
+        "more certain than published targets (60 to 80%). Samples then differ more, at no cost; meant for searches.",
     )
 
 
