@@ -142,13 +142,17 @@ def _inputs() -> list:
         Reward.Input("reward", optional=True, tooltip="From Reward Loader; the bundled model's scene verifier otherwise."),
         Extractor.Input("extractor", optional=True, tooltip="From Extractor Loader; the latent pool otherwise."),
         guidance_until(),
-        io.Float.Input(
-            "budget", display_name="budget (pictures)", default=0.0, min=0.0, max=64.0, step=0.5, optional=True,
-            tooltip="What the search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing "
-            "four, and the report says which and why. 0 goes by method and N.",
-        ),
+        _budget(),
         diverse(),
     ]
+
+
+def _budget():
+    return io.Float.Input(
+        "budget", display_name="budget (pictures)", default=0.0, min=0.0, max=64.0, step=0.5, optional=True,
+        tooltip="What the search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing "
+        "four, and the report says which and why. 0 goes by method and N.",
+    )
 
 
 def _judge(reward, plan, method: str, prompt: str):

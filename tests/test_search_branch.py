@@ -13,6 +13,7 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
 from ttsvar_core.costs import Search, cache_bytes, shared_cache_tokens, token_bytes
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.inspect.tree import family_tree
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.branch import Branch
@@ -161,6 +162,20 @@ def test_a_graph_may_say_the_candidates_where_the_scales_are_run(tiny_model, con
     each = cache_bytes(tiny_model, tiny_model.schedule(), SCALES - 1)
     two = Sampler(max_cache_bytes=each).advance(start(tiny_model, conditioning, 2, 5), 3, candidates=2)
     assert all(torch.equal(a, b) for a, b in zip(one.bits, two.bits, strict=True)) and repr(one.lineage) == repr(two.lineage)
+
+
+def test_plans_that_share_their_past_branch_as_they_do_alone(tiny_model, conditioning):
+    from lab.experiment.arms import Arm
+    from lab.experiment.walk import walk
+    from lab.experiment.world import World
+
+    world = World(tiny_model, None, {"brightness": Brightness()}, {"pool": LatentPool()}, tiny_model.schedule(), tiny_model.config.sampling)
+    plans = {"beam": beam(1, SCALES), "wide": beam(1, SCALES, 4, (4, 5)), "n": best_of_n(4), "growing": GROWING, "last": PLANS[4]}
+    finished = walk(world, conditioning, 5, [Arm(name, plan) for name, plan in plans.items()])
+    for name, plan in plans.items():
+        alone = go(tiny_model, plan).state
+        assert repr(finished[name].state.lineage) == repr(alone.lineage), name
+        assert all(torch.equal(a, b) for a, b in zip(finished[name].state.bits, alone.bits, strict=True)), name
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ a batch of their own, so only a bit whose probability lies within rounding of it
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def _pooled(arms: list[Arm]) -> dict[str, str]:
     """For every Best-of-N arm that is not the largest of its kind, the arm whose first rows it is."""
     found: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        if all(stage.keep is None for stage in arm.plan.stages):
+        if not arm.plan.selects(math.inf):
             found.setdefault((arm.reward, arm.plan.stages), []).append(arm)
     largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}

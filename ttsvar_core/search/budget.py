@@ -5,10 +5,8 @@ the best of these is the answer. At the cost of B pictures that is
 
     M = (B - K (1 - c)) / c
 
-Score z and final reward r are taken as jointly normal within a prompt, of correlation rho: r = rho z + sqrt(1 - rho^2) e. Given the
-(K+1)th largest score t, the kept are independent draws of z above t, and the upper tail of t is Beta(K + 1, M - K) distributed
-(David and Nagaraja, Order Statistics, 2003, section 2.5). So the expected best of them is two integrals over fixed nodes, and the
-plan of the largest one is taken. Early cuts to several win even by weak scores, late ones and cuts to one rarely do.
+What such a plan's answer should be, expected.py tells; the plan of the best one is taken. Early cuts to several win even by weak
+scores, late ones and cuts to one rarely do.
 """
 
 from __future__ import annotations
@@ -23,11 +21,10 @@ import numpy as np
 import torch
 
 from ..costs import Search, reward_look
+from .expected import expected_best
 from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from ..config import Sampling
     from ..image_model import ImageModel
     from ..infinity.text import Conditioning
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
 MOST_STARTS = 64
 """Samples that a budget starts at most: the paper's largest search starts as many."""
 FINISHERS = (*range(1, 17), 20, 24, 32, 48, 64)
-_TAILS, _SCORES, _REWARDS = 10, 12, np.linspace(-6.0, 8.0, 71)  # nodes of t and of z above it, and the grid of r: exact to .002
-_MOST_RHO = 0.99  # that so few nodes can tell
 
 
 class Measured(NamedTuple):
@@ -142,31 +137,6 @@ def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) ->
             starts = min(most, 2 + (budget - least - (keep - 1) * finish) // start)
             if keep <= whole and starts > keep:
                 yield cut_once(starts, scale, keep), rho
-
-
-def expected_best(starts: ArrayLike, finish: ArrayLike, rho: ArrayLike) -> np.ndarray:
-    """The expected final reward, in standard deviations, of the best of the `finish` best-scored of `starts` samples.
-
-    rho: the correlation of scores with final rewards, 0 to 1. All three are numbers, or as many of each as there are answers.
-    """
-    from scipy.special import betaincinv, ndtr, ndtri
-
-    starts, finish, rho = np.broadcast_arrays(*(np.asarray(values, float) for values in (starts, finish, rho)))
-    cut, (quantiles, weights), (roots, within) = starts > finish, _unit_nodes(_TAILS), _unit_nodes(_SCORES)
-    shares, within = roots**2, 2 * roots * within  # more nodes where scores are high
-    rho = np.where(cut, np.clip(rho, 0, _MOST_RHO), 0)[..., None, None, None]
-    beyond = betaincinv(finish[..., None] + 1, np.maximum(starts - finish, 1)[..., None], quantiles)
-    scores = -ndtri(beyond[..., None] * shares)[..., None]
-    below = np.einsum("s,...sr->...r", within, ndtr((_REWARDS - rho * scores) / np.sqrt(1 - rho**2)))
-    below = below ** finish[..., None, None]
-    missed = (below[..., 1:] + below[..., :-1]).sum(-1) / 2 * (_REWARDS[1] - _REWARDS[0])
-    return _REWARDS[-1] - missed @ weights
-
-
-def _unit_nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Legendre nodes and weights on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return (nodes + 1) / 2, weights / 2
 
 
 def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spent: float) -> str:

@@ -84,7 +84,7 @@ class Plan:
         """How many of each of them are drawn there from one forward pass."""
         return next((stage.candidates for stage in self.at(scale) if isinstance(stage, Branch)), 1)
 
-    def selects(self, scale: int) -> list[int]:
+    def selects(self, scale: float) -> list[int]:
         """After which scales samples are selected or branch before `scale` is sampled, as their lineage tells it."""
         before = [stage for stage in self.stages if stage.scale < scale]
         branched = [stage.scale - 1 for stage in before if isinstance(stage, Branch)]
