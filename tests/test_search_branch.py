@@ -169,7 +169,8 @@ def test_plans_that_share_their_past_branch_as_they_do_alone(tiny_model, conditi
     from lab.experiment.walk import walk
     from lab.experiment.world import World
 
-    world = World(tiny_model, None, {"brightness": Brightness()}, {"pool": LatentPool()}, tiny_model.schedule(), tiny_model.config.sampling)
+    networks = {"brightness": Brightness()}, {"pool": LatentPool()}
+    world = World(tiny_model, None, *networks, tiny_model.schedule(), tiny_model.config.sampling)
     plans = {"beam": beam(1, SCALES), "wide": beam(1, SCALES, 4, (4, 5)), "n": best_of_n(4), "growing": GROWING, "last": PLANS[4]}
     finished = walk(world, conditioning, 5, [Arm(name, plan) for name, plan in plans.items()])
     for name, plan in plans.items():

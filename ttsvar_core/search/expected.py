@@ -2,8 +2,8 @@
 
 Score z and final reward r are taken as jointly normal within a prompt, of correlation rho: r = rho z + sqrt(1 - rho^2) e. M samples
 are scored, the K best go on, the best of these by r is the answer. Given the (K+1)th largest score t, those kept are independent
-draws of z above t, and the share of all scores beyond t is Beta(K + 1, M - K) distributed (David and Nagaraja, Order Statistics, 2003,
-section 2.5). So the answer is two integrals over fixed nodes, and one of 1 - F(r)^K over r.
+draws of z above t, and the share of all scores beyond t is Beta(K + 1, M - K) distributed (David and Nagaraja, Order
+Statistics, 2003, section 2.5). So the answer is two integrals over fixed nodes, and one of 1 - F(r)^K over r.
 """
 
 from __future__ import annotations
