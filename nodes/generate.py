@@ -9,11 +9,27 @@ from . import host
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
-from .types import ASPECT_RATIOS, CATEGORY, Extractor, Model, Reward, State, TextEncoder, canvas, guidance_until, sampling, seed
+from .types import (
+    ASPECT_RATIOS,
+    CATEGORY,
+    Extractor,
+    Model,
+    Reward,
+    State,
+    TextEncoder,
+    canvas,
+    diverse,
+    guidance_until,
+    sampling,
+    seed,
+)
 
 OWN_PLAN = "own plan"
 BUNDLED_MODEL = "scenes64"
-METHODS = {"TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw"}
+METHODS = {
+    "TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw", "Funnel": "funnel",
+    "Beam": "beam",
+}
 _PLAN_EXAMPLE = """{
   "name": "mine", "samples": 8,
   "stages": [
@@ -52,25 +68,29 @@ class Generate(io.ComfyNode):
     def execute(
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
-        guidance_until=LAST,
+        guidance_until=LAST, budget=0.0, diverse=False,
     ) -> io.NodeOutput:
+        from ..ttsvar_core.search.budget import plan_within
         from ..ttsvar_core.state import start
 
         if reward is None and (model is None or model.name == BUNDLED_MODEL):
             reward = load_reward()
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
-        chosen = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
+        method = "Funnel" if budget else method  # which needs what a budget's plan needs
+        chosen, why = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme}), {}
         reward = _judge(reward, chosen, method, prompt)
         conditioning = encode(text_encoder, prompt, negative)
-        drawn = sampling_of(model, guidance, tau, top_p, guidance_until, len(schedule))
+        drawn = sampling_of(model, guidance, tau, top_p, guidance_until, len(schedule), diverse)
+        if budget:
+            found = plan_within(budget, model, conditioning, schedule, drawn, host.InTurn(reward))
+            chosen, why = found.plan, {"budget": found.why}
         host.load_transformer(model)
         result = _search(start(model, conditioning, chosen.samples, seed, schedule), chosen, reward, extractor, drawn, preview)
         order = _best_first(result)
         images = host.to_image(result.images)
-        return io.NodeOutput(
-            images[[result.best]], images[order], result.state.without_cache(), json.dumps(result.report, indent=1, allow_nan=False)
-        )
+        report = json.dumps(result.report | why, indent=1, allow_nan=False)
+        return io.NodeOutput(images[[result.best]], images[order], result.state.without_cache(), report)
 
 
 def _inputs() -> list:
@@ -87,7 +107,8 @@ def _inputs() -> list:
         io.Combo.Input(
             "method", options=[*METHODS, OWN_PLAN], default="TTS-VAR",
             tooltip="TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full pictures, the best one. Importance "
-            "Sampling: N pictures resampled by score. raw: one picture, no search. own plan: the JSON below.",
+            "Sampling: N pictures resampled by score. raw: one picture, no search. Funnel: 8N sketches, the best N finish. Beam: "
+            "N sketches that branch at scales 4 to 6. own plan: the JSON below.",
         ),
         io.Int.Input(
             "n", display_name="N", default=1, min=1, max=8,
@@ -121,7 +142,17 @@ def _inputs() -> list:
         Reward.Input("reward", optional=True, tooltip="From Reward Loader; the bundled model's scene verifier otherwise."),
         Extractor.Input("extractor", optional=True, tooltip="From Extractor Loader; the latent pool otherwise."),
         guidance_until(),
+        _budget(),
+        diverse(),
     ]
+
+
+def _budget():
+    return io.Float.Input(
+        "budget", display_name="budget (pictures)", default=0.0, min=0.0, max=64.0, step=0.5, optional=True,
+        tooltip="What the search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing "
+        "four, and the report says which and why. 0 goes by method and N.",
+    )
 
 
 def _judge(reward, plan, method: str, prompt: str):

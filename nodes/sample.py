@@ -6,7 +6,19 @@ from comfy_api.latest import io
 
 from ..ttsvar_core.names import CACHE_POLICIES
 from . import host
-from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, guidance_until, sampling, seed
+from .types import (
+    ASPECT_RATIOS,
+    CATEGORY,
+    MOST_SAMPLES,
+    Conditioning,
+    Model,
+    State,
+    canvas,
+    diverse,
+    guidance_until,
+    sampling,
+    seed,
+)
 
 POLICIES = ["offload" if policy == "cpu" else policy for policy in CACHE_POLICIES]  # the host says where to
 PREVIEWS = ["all samples", "first sample", "off"]
@@ -81,30 +93,40 @@ class ScaleStepSampler(io.ComfyNode):
                     tooltip=PREVIEW_TOOLTIP,
                 ),
                 guidance_until(),
+                io.Int.Input(
+                    "candidates", default=1, min=1, max=MOST_SAMPLES, optional=True, advanced=True,
+                    tooltip="How often each sample goes on: so many candidates of the last scale that this node runs are drawn "
+                    "from one pass of the model, which costs next to nothing. Put a selector behind it. 1 does not branch.",
+                ),
+                diverse(),
             ],
             outputs=[State.Output("state", tooltip="The state after the named scale.")],
         )
 
     @classmethod
     def execute(
-        cls, state, through_scale, guidance, tau, top_p, cache_policy, preview, guidance_until=LAST
+        cls, state, through_scale, guidance, tau, top_p, cache_policy, preview, guidance_until=LAST, candidates=1, diverse=False
     ) -> io.NodeOutput:
         from ..ttsvar_core.search.memory import Sampler
 
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
-        drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1)
+        drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1, diverse)
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn), _wanted(preview))
         watch = previewer(state.model, through + 1 - state.next_scale, preview)
-        state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
+        state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through, candidates)
         return io.NodeOutput(host.put_cache(state, cache_policy))
 
 
-def sampling_of(model: host.HostedModel, guidance: float, tau: float, top_p: float, until: int, scales: int):
+def sampling_of(
+    model: host.HostedModel, guidance: float, tau: float, top_p: float, until: int, scales: int, diverse: bool = False
+):
     """The sampling settings of the widgets for a schedule of ``scales``; 0 stands for the model's own value."""
     from dataclasses import replace
 
-    given = {"guidance": guidance, "tau": tau, "top_p": top_p}
+    from ..ttsvar_core.config import DIVERSE_AR
+
+    given = {"guidance": guidance, "tau": tau, "top_p": top_p, "certainty": DIVERSE_AR if diverse else ()}
     drawn = replace(model.config.sampling, **{name: value for name, value in given.items() if value})
     return drawn if until == LAST else drawn.guided_until(until, scales)
 

@@ -78,7 +78,7 @@ class PotentialResampler(io.ComfyNode):
                 io.Combo.Input(
                     "scheme", options=list(SCHEMES), default="multinomial",
                     tooltip="How survivors are drawn: multinomial is the paper's, systematic and residual are less noisy, "
-                    "top-k just takes the best.",
+                    "top-k just takes the best, without-replacement draws nobody twice.",
                 ),
                 io.Float.Input(
                     "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,

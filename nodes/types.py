@@ -67,6 +67,15 @@ def sampling():
     ]
 
 
+def diverse():
+    """The widget that varies the first scales; behind those of earlier versions, like the next one."""
+    return io.Boolean.Input(
+        "diverse", default=False, optional=True, advanced=True,
+        tooltip="Draws the first six scales with more variety: a tau of 1 to 8, found for every sample, keeps its bits from being "
+        "more certain than published targets (60 to 80%). Samples then differ more, at no cost; meant for searches.",
+    )
+
+
 def guidance_until():
     """The widget that says where guidance ends; the last of a node, so that graphs saved before it was there stay what they are."""
     return io.Int.Input(

@@ -155,6 +155,39 @@ def test_zero_takes_the_models_own_sampling(pack, parts, sketch):
     assert (mixed.guidance, mixed.tau, mixed.top_p) == (1.5, own.tau, 0.9)
 
 
+def test_candidates_and_variety_are_drawn_as_the_widgets_say(pack, parts):
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=2, seed=3)
+    (one,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4)
+    (three,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4, candidates=3)
+    assert three.samples == 6 and three.cache.nbytes == one.cache.nbytes
+    assert all(torch.equal(a[:2], b) for a, b in zip(three.bits, one.bits, strict=True))
+    (diverse,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=6, diverse=True)
+    assert [step.certainty for step in diverse.steps] == [0.6, 0.6, 0.65, 0.7, 0.75, 0.8, None]
+
+
+def test_a_beam_wired_by_hand_is_the_plan(pack, parts):
+    plan = pack.core("search.plan").beam(1)
+    (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=4, seed=0)
+    for scale, candidates in ((4, 1), (5, 4), (6, 4)):
+        (state,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=scale, candidates=candidates)
+        state, *_ = pack.run("TTSVAR_RewardScorer", state=state, reward=parts["reward"])
+        state, _ = pack.run("TTSVAR_SelectBest", state=state, keep=1)
+    (state,) = pack.run("TTSVAR_ScaleStepSampler", state=state)
+    (image,) = pack.run("TTSVAR_DecodeState", state=state)
+    assert torch.equal(image, searched(pack, parts, plan).images)
+    generated, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="Beam", scheme="multinomial")
+    assert torch.equal(generated, image)
+
+
+def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
+    _, finalists, state, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", budget=2)
+    told = json.loads(report)
+    assert told["budget"].startswith("budget of 2 pictures: ") and told["plan"]["name"] == "budget"
+    assert len(finalists) == state.samples >= 1 and "budget" not in json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT)[3])
+    with pytest.raises(ValueError, match="needs a reward"):
+        pack.run("TTSVAR_Generate", prompt="a castle", model=named(parts["model"], "infinity_2b_reg"), budget=2)
+
+
 def test_guidance_ends_where_the_widget_says(pack, parts):
     (state,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=parts["conditioning"], samples=2, seed=3)
     (part,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4, guidance_until=3)

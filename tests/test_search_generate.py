@@ -86,6 +86,38 @@ def test_options_reach_plan_and_sampling(tiny, brightness, tmp_path):
     assert report["peak_cache_bytes"] <= 0.2 * 2**20
 
 
+def test_a_budget_chooses_the_plan_by_what_was_measured_and_says_so(tiny, brightness, tmp_path, capsys):
+    table = {"model": "tiny", "reward": "brightness", "correlation": {"3": 0.6}, "scales": 7}
+    (tmp_path / "measured.json").write_text(json.dumps(table))
+    assert go(tmp_path / "out", "--budget", "3", "--measured", str(tmp_path / "measured.json"), "--diverse") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (cut,) = report["plan"]["stages"]
+    assert cut["kind"] == "best" and cut["scale"] == 3 and 1 <= cut["keep"] < 3 < report["plan"]["samples"]
+    assert report["budget"] in capsys.readouterr().out and "finish, at the cost of" in report["budget"]
+    assert len(set(report["scales"][3]["ancestors"])) == cut["keep"]
+    assert [step["certainty"] for step in report["sampling"]] == [0.6, 0.6, 0.65, 0.7, 0.75, 0.8, None]
+    assert go(tmp_path / "plain", "--budget", "3") == 0
+    assert json.loads((tmp_path / "plain" / "report.json").read_text())["budget"].startswith("budget of 3 pictures: ")
+
+
+@pytest.mark.parametrize("name", ["funnel", "beam"])
+def test_funnel_and_beam_run_and_go_on_where_they_were_stopped(tiny, brightness, tmp_path, monkeypatch, name):
+    assert go(tmp_path / "whole", "--plan", name, "--n", "2") == 0
+    forward, calls = tiny.transformer.forward_scale, []
+
+    def stops(*given):
+        calls.append(given[1])
+        if given[1] == 5:
+            raise KeyboardInterrupt
+        return forward(*given)
+
+    monkeypatch.setattr(tiny.transformer, "forward_scale", stops)
+    assert go(tmp_path / "part", "--plan", name, "--n", "2") == 130 and calls[-1] == 5
+    monkeypatch.setattr(tiny.transformer, "forward_scale", forward)
+    assert go(tmp_path / "part", "--plan", name, "--n", "2", "--resume", str(tmp_path / "part" / "state.safetensors")) == 0
+    assert (tmp_path / "part" / "answer.png").read_bytes() == (tmp_path / "whole" / "answer.png").read_bytes()
+
+
 @pytest.mark.parametrize("scale", [3, 5])
 def test_ctrl_c_leaves_a_state_to_go_on_from(tiny, brightness, tmp_path, monkeypatch, capsys, scale):
     assert go(tmp_path / "whole", "--seed", "3") == 0
@@ -153,6 +185,9 @@ def test_a_prompt_the_verifier_cannot_judge_is_refused_before_anything_loads(mon
         (["--schedule", "8,8,9,6,6,4,2,2,2,1,1,1,1"], "change from 9 to 6 at scale 3, where nothing selects"),
         (["--schedule", "8,7,6,6,6,4,2,2,2,1,1,1,1"], "change from 8 to 7 at scale 1, where nothing selects"),
         ([], "no reward was given; name one with --reward"),
+        (["--budget", "2", "--schedule", "8,8"], "--budget finds the survivors of every scale itself"),
+        (["--measured", "nowhere.json"], "--measured tells a budget how scores foretell the end"),
+        (["--budget", "2", "--measured", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_what_the_options_alone_can_tell_is_refused_before_anything_loads(monkeypatch, tmp_path, capsys, options, message):

@@ -1,5 +1,7 @@
 """Resampling: unbiased, ordered in variance, right at the edges of what weights can be."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from ttsvar_core.rng import selection_generator
 from ttsvar_core.search.resample import SCHEMES, draw_without_replacement, resample
 from ttsvar_core.selection import choose, effective_sample_size, normalised_weights
 
-UNBIASED = [scheme for scheme in SCHEMES if scheme != "top-k"]
+UNBIASED = [scheme for scheme in SCHEMES if scheme not in ("top-k", "without-replacement")]
 WEIGHTS = np.array([0.05, 0.4, 0.25, 0.0, 0.17, 0.13])
 RUNS = 3000
 
@@ -133,6 +135,25 @@ def test_draws_without_replacement_follow_the_weights_one_after_another():
     share = pairs.count((0, 1)) / RUNS
     expected = 0.5 * 0.3 / 0.5 + 0.3 * 0.5 / 0.7
     assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / RUNS)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 4])
+def test_drawing_without_replacement_includes_each_as_often_as_draws_one_after_another_would(keep):
+    weights = np.array([0.45, 0.25, 0.2, 0.1])
+    expected = np.zeros(4)
+    for order in permutations(range(4), keep):
+        left, chance = 1.0, 1.0
+        for row in order:
+            chance, left = chance * weights[row] / left, left - weights[row]
+        expected[list(order)] += chance
+    drawn = counts("without-replacement", weights, keep)
+    assert drawn.max() == 1 and (drawn.sum(axis=1) == keep).all()
+    assert (np.abs(drawn.mean(axis=0) - expected) <= 5 * np.sqrt(expected * (1 - expected) / RUNS) + 1e-12).all()
+
+
+def test_nobody_without_weight_is_drawn_to_fill_a_place():
+    with pytest.raises(ValueError, match=r"cannot draw 3 samples without replacement: only 2 have a positive weight"):
+        resample([0.0, -np.inf, 1.0], 3, "without-replacement", np.random.default_rng(0))
 
 
 def test_effective_sample_size():

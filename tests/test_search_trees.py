@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tiny_models import make_conditioning, make_tiny_model
 
+from ttsvar_core.costs import cache_bytes
 from ttsvar_core.decoding import decode
 from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.cluster import Cluster
+from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.resample import Resample
 from ttsvar_core.search.save import load_state, save_state
 from ttsvar_core.search.score import Score, best
@@ -65,8 +67,8 @@ class Trees(RuleBasedStateMachine):
 
     def gives_what_it_gave(self, index):
         if self.gave[index] is not None:
-            through, expected = self.gave[index]
-            assert equal(content(sample(self.nodes[index], through)), expected)
+            through, candidates, expected = self.gave[index]
+            assert equal(content(sample(self.nodes[index], through, candidates=candidates)), expected)
 
     def grow(self, state):
         self.nodes.append(state)
@@ -88,10 +90,40 @@ class Trees(RuleBasedStateMachine):
         index = self.pick(data, lambda state: not state.finished)
         if index is not None:
             through = data.draw(st.integers(self.nodes[index].next_scale, LAST))
-            grown = sample(self.nodes[index], through, cache_policy=policy)
+            state, candidates = self.nodes[index], data.draw(st.sampled_from([1, 1, 2, 3]))
+            grown = sample(state, through, cache_policy=policy, candidates=candidates)
             if policy == "keep":
-                self.gave[index] = (through, content(grown))
+                self.gave[index] = (through, candidates, content(grown))
+            self.branches_as_it_should(state, grown, sample(state, through), candidates)
             self.grow(grown)
+
+    def branches_as_it_should(self, state, grown, plain, candidates):
+        """Candidates share all but the last scale, the first of each is drawn as without them, nothing is stored twice."""
+        count = state.samples
+        assert grown.samples == candidates * count and equal(grown.select(range(count)).bits, plain.bits)
+        rows = list(range(count)) * candidates
+        assert equal(tuple(bits[rows] for bits in plain.bits[:-1]), grown.bits[:-1])
+        assert torch.equal(grown.log_weights, state.log_weights[rows])
+        assert torch.equal(grown.scores.nan_to_num(-7.0), state.scores[rows].nan_to_num(-7.0))
+        if grown.cache is not None:
+            assert grown.cache.nbytes == sample(state, grown.last_scale, cache_policy="keep").cache.nbytes
+
+    @precondition(lambda self: self.nodes)
+    @rule(data=st.data(), candidates=st.sampled_from([1, 2, 3]), size=st.integers(1, 3))
+    def sample_in_turns(self, data, candidates, size):
+        """Groups one after another, each with its own cache: the same draws, so the same bits but where rounding decides."""
+        index = self.pick(data, lambda state: not state.finished)
+        if index is None:
+            return
+        state = self.nodes[index]
+        through = data.draw(st.integers(state.next_scale, LAST))
+        sampler = Sampler(max_cache_bytes=size * cache_bytes(MODEL, state.schedule, LAST))
+        grown, whole = sampler.in_turns(state, through, candidates), sample(state, through, candidates=candidates)
+        assert grown.lineage == whole.lineage or repr(grown.lineage) == repr(whole.lineage)
+        assert grown.cache is None and grown.samples == whole.samples and grown.steps == whole.steps
+        flipped = sum(int((a != b).sum()) for a, b in zip(grown.bits, whole.bits, strict=True))
+        assert flipped <= 1e-3 * sum(bits.numel() for bits in whole.bits) + 1
+        self.grow(grown)
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data())

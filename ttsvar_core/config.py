@@ -78,29 +78,37 @@ class TokenizerConfig:
 
 
 class StepSampling(NamedTuple):
-    """Settings of one scale: guidance strength, temperature tau, nucleus top_p, and where guidance is applied."""
+    """Settings of one scale: guidance strength, temperature tau, nucleus top_p, where guidance is applied, and how certain the
+    bits may be at most (None: as tau leaves them)."""
 
     guidance: float
     tau: float
     top_p: float
     guidance_layers: tuple[int, ...]
+    certainty: float | None = None
 
 
 PerScale = float | tuple[float, ...]
+DIVERSE_AR = (0.60, 0.60, 0.65, 0.70, 0.75, 0.80)
+"""How certain the bits of scales 0 to 5 may be in the mean, for samples that differ (DiverseAR, arXiv 2512.02931)."""
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How bits are drawn. ``guidance``, ``tau`` and ``top_p`` are one value, or one value per scale.
 
-    ``guidance_layers``: 0 guides the logits; -k guides the output of the k-th layer from the end.
-    Raises ValueError for tau <= 0, top_p outside (0, 1], a guidance that is not finite, or guidance that applies nowhere.
+    ``guidance_layers``: 0 guides the logits; -k guides the output of the k-th layer from the end. ``certainty``: of the first
+    scales, how probable a bit's likelier value may be in the mean; there a tau of 1 or more is found for every sample, in the
+    given one's place (see certainty.py).
+    Raises ValueError for tau <= 0, top_p outside (0, 1], a guidance that is not finite, guidance that applies nowhere, or a
+    certainty outside (.5, 1].
     """
 
     guidance: PerScale = 3.0
     tau: PerScale = 0.5
     top_p: PerScale = 0.97
     guidance_layers: tuple[int, ...] = (0,)
+    certainty: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("guidance", "tau", "top_p"):
@@ -110,6 +118,10 @@ class Sampling:
             for setting in _values(getattr(self, name)):
                 _check(name, setting)
         object.__setattr__(self, "guidance_layers", tuple(int(layer) for layer in self.guidance_layers))
+        object.__setattr__(self, "certainty", tuple(float(target) for target in self.certainty))
+        for target in self.certainty:
+            if not 0.5 < target <= 1:
+                raise ValueError(f"certainty is {target:g}; the likelier of two values has more than .5, and at most 1.")
         if any(layer > 0 for layer in self.guidance_layers):
             raise ValueError(f"Guidance layers are 0 (the logits) or negative (inner layers); got {self.guidance_layers}.")
         if self.guides() and not self.guidance_layers:
@@ -117,9 +129,10 @@ class Sampling:
 
     def at(self, scale: int) -> StepSampling:
         """The settings of one scale; raises ValueError if a per-scale list is too short."""
+        certainty = self.certainty[scale] if scale < len(self.certainty) else None
         return StepSampling(
-            _pick("guidance", self.guidance, scale), _pick("tau", self.tau, scale), _pick("top_p", self.top_p, scale),
-            self.guidance_layers,
+            _pick("guidance", self.guidance, scale), 1.0 if certainty else _pick("tau", self.tau, scale),
+            _pick("top_p", self.top_p, scale), self.guidance_layers, certainty,
         )
 
     def check(self, depth: int, scales: range) -> None:

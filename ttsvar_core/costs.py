@@ -187,17 +187,32 @@ def cache_bytes(model: ImageModel, schedule: ScaleSchedule, through: int, branch
 def shared_cache_tokens(schedule: ScaleSchedule, running: Sequence[int], lineage: Sequence[LineageStep]) -> list[int]:
     """Tokens whose keys and values a search holds after each scale but the last, told from its lineage alone.
 
-    Of every scale so far one copy for each sample that a living one descends from. running: samples that run each scale.
+    Of every scale so far one copy for each sample that a living one descends from; the candidates of a scale share one. running:
+    samples that run each scale.
     """
-    steps, totals = {step.scale: step.ancestors for step in lineage}, []
+    totals = []
     for last in range(len(schedule) - 1):
         living, tokens = set(range(running[last])), 0
         for scale in range(last, -1, -1):
             tokens += schedule.tokens[scale] * len(living)
-            if scale and scale - 1 in steps:
-                living = {steps[scale - 1][row] for row in living}
+            steps = _selected(lineage, scale - 1, running[scale]) + _branched(lineage, scale - 1, running)
+            for ancestors in steps:
+                living = {ancestors[row] for row in living}
         totals.append(tokens)
     return totals
+
+
+def _selected(lineage: Sequence[LineageStep], scale: int, running: int) -> list[tuple[int, ...]]:
+    """Who descends from whom by the selections after a scale, the latest first, to the ``running`` samples that run the next one:
+    what leaves another number is their branching."""
+    steps = [step.ancestors for step in lineage if step.scale == scale]
+    return (steps[:-1] if steps and len(steps[-1]) != running else steps)[::-1]
+
+
+def _branched(lineage: Sequence[LineageStep], scale: int, running: Sequence[int]) -> list[tuple[int, ...]]:
+    """Which sample that ran a scale each candidate drawn there comes from."""
+    steps = [step.ancestors for step in lineage if step.scale == scale - 1]
+    return [steps[-1]] if scale >= 0 and steps and len(steps[-1]) != running[scale] else []
 
 
 def traffic_bytes(
@@ -347,7 +362,7 @@ class Search:
         """How many pictures are decoded, described and scored after a scale: decoded and scored once, by the first that asks."""
         seen = [(stage.sees(samples), samples) for stage, samples in self.plan.met() if stage.scale == scale]
         if scale == len(self.schedule) - 1:
-            seen.insert(0, ("scores", self.plan.running(scale)))
+            seen.insert(0, ("scores", self.plan.running(scale) * self.plan.candidates(scale)))
         pictures = {"images", "scores"} | ({"vectors"} if self.extractor.looks_at == "images" else set())
         decoded, scored = (next((n for what, n in seen if what in kinds), 0) for kinds in (pictures, {"scores"}))
         return decoded, sum(n for what, n in seen if what == "vectors"), scored

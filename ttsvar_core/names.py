@@ -3,9 +3,9 @@
 Nothing is imported, so that the command line answers at once.
 """
 
-PLANS = ("raw", "best-of-n", "importance-sampling", "tts-var")
+PLANS = ("raw", "best-of-n", "importance-sampling", "tts-var", "funnel", "beam")
 POTENTIALS = ("value", "diff", "max", "sum")
-SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k")
+SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k", "without-replacement")
 BLENDS = ("rank", "softmax", "z-score", "weighted")
 MEANS = ("geometric", "arithmetic")
 """Of a picture's answers: geometric where all must hold, arithmetic for how much of the prompt is there."""

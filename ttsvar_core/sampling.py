@@ -8,20 +8,34 @@ draw can differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .bsq.bits import empty_features, fuse
+from .certainty import solve_tau
 from .config import Sampling, StepSampling
 from .infinity.cache import Chunk, KVCache, merge
 from .names import CACHE_POLICIES
 from .quantize import check_float8
 from .rng import uniforms
+from .selection import branching
 from .state import SearchState
 from .threads import threads_for
 
 _REMEDY = "Are the transformer's weights sound?", "Take another precision than float16, whose range may be too small here."
+
+
+class Part(NamedTuple):
+    """Which ``rows`` of a state of ``samples`` the samples of a smaller one are: they draw what these would."""
+
+    rows: Sequence[int]
+    samples: int
+
+    def slots(self, candidates: int) -> list[int]:
+        """The rows of their candidates in the larger state, once all of it has branched; see `selection.branching`."""
+        return [copy * self.samples + row for copy in range(candidates) for row in self.rows]
 
 
 def draw_bits(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
@@ -44,19 +58,27 @@ def sample(
     cache_policy: str = "keep",
     group_size: int | None = None,
     on_scale: Callable[[SearchState], None] | None = None,
-    slots: Sequence[int] | None = None,
+    part: Part | None = None,
+    candidates: int = 1,
 ) -> SearchState:
     """Sample scales ``state.next_scale`` .. ``through`` (0-based, inclusive) and return the new state.
 
     ``sampling`` defaults to the model's; ``cache_policy`` says what the new state keeps of its keys and values: all where they
     are, all in one byte per number, all moved to the CPU, or none. ``group_size`` runs the samples in groups of that size, with
-    the same draws; ``slots`` are the rows whose draws the samples use (their own rows by default; needed where a part of a
-    larger state runs alone). ``on_scale`` is called with the state after every scale and may raise to stop.
-    Raises ValueError for a scale that is already sampled or does not exist, and for float8 where the device has none.
+    the same draws; ``part`` says whose draws the samples use where a part of a larger state runs alone. ``on_scale`` is called
+    with the state after every scale and may raise to stop.
+
+    ``candidates`` of each sample are drawn at scale ``through``, from the logits and with the keys and values of one forward
+    pass: what a scale computes depends on the bits before it, not on its own. The first of each is what is drawn without
+    branching; their order is that of `selection.branching`. Source: LSRS, arXiv 2512.03796.
+
+    Raises ValueError for a scale that is already sampled or does not exist, for fewer than one candidate, and for float8 where
+    the device has none.
     """
     sampling = sampling or state.model.config.sampling
     _check_through(state, through)
     _check_policy(cache_policy)
+    check_candidates(candidates)
     if cache_policy == "float8":
         check_float8(state.model.transformer.device)
     sampling.check(state.model.config.transformer.depth, range(state.next_scale, through + 1))
@@ -65,7 +87,8 @@ def sample(
         while state.next_scale <= through:
             branches = branches_needed(state, sampling)
             state = with_cache(state, branches, group_size, float8)
-            state = _sample_scale(state, sampling.at(state.next_scale), branches, group_size, slots, float8)
+            drawn = candidates if state.next_scale == through else 1
+            state = _sample_scale(state, sampling.at(state.next_scale), branches, group_size, part, float8, drawn)
             if on_scale:
                 on_scale(state)
     return _apply_policy(state, cache_policy)
@@ -123,13 +146,21 @@ def _sample_scale(
     step: StepSampling,
     branches: int,
     group_size: int | None,
-    slots: Sequence[int] | None,
+    part: Part | None,
     float8: bool,
+    candidates: int,
 ) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
-    draws = uniforms(state.seed, scale, slots or range(state.samples), tuple(logits.shape[1:-1]))  # while a card computes
+    slots = (part or Part(range(state.samples), state.samples)).slots(candidates)
+    draws = uniforms(state.seed, scale, slots, tuple(logits.shape[1:-1]))  # while a card computes
     _check_finite(logits, f"The logits of scale {scale} are not finite. {_REMEDY[state.model.transformer.dtype == torch.float16]}")
+    if step.certainty is not None:
+        logits = logits / solve_tau(logits, step.certainty)[:, None, None, None]
+    if candidates > 1:
+        copies = branching(state.samples, candidates)
+        rows = copies.ancestors.to(logits.device)
+        state, logits, chunk = state.select(copies), logits[rows], chunk.select(rows)
     bits = draw_bits(logits, draws, step.top_p)
     last = scale == len(schedule) - 1
     return state._replace(
@@ -178,6 +209,12 @@ def _check_through(state: SearchState, through: int) -> None:
         why = f"{last} is the last" if through > last else f"scale {through} is sampled already"
         ahead = f"{last}" if state.next_scale == last else f"{state.next_scale} to {last}"
         raise ValueError(f"Cannot sample through scale {through}: {why}. Name {ahead} instead.")
+
+
+def check_candidates(candidates: int) -> None:
+    """Raise ValueError for fewer than one."""
+    if candidates < 1:
+        raise ValueError(f"{candidates} candidates of each sample; draw at least 1 (1: no branching).")
 
 
 def _check_policy(policy: str) -> None:

@@ -46,6 +46,13 @@ def choose(ancestors, samples: int, reason: str = "chosen by hand") -> Selection
     return unweighted(rows, samples, reason)
 
 
+def branching(samples: int, candidates: int) -> Selection:
+    """Every sample `candidates` times: all of them once, then all once more. Copy c of row i is row c * samples + i, so the first
+    `samples` rows stay what they are."""
+    rows = np.tile(np.arange(samples), candidates)
+    return unweighted(rows, samples, f"{candidates} candidates of each from one forward pass")
+
+
 def check_rows(rows: list[int], samples: int) -> None:
     """Raise ValueError for no rows, or for some that `samples` samples do not have."""
     wrong = [row for row in rows if not 0 <= row < samples]

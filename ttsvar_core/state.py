@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 class LineageStep(NamedTuple):
     """One selection in a state's past: after ``scale``, survivor i descends from row ``ancestors[i]`` of the samples before.
+    Candidates of one scale part after the scale before it.
 
     ``scores`` are those of all samples before the selection at that scale (NaN where nothing scored them)."""
 

@@ -68,13 +68,13 @@ class TimedSampler(Sampler):
 
     stages: Stages | None = None
 
-    def together(self, state: SearchState, through: int) -> SearchState:
+    def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
         """As `Sampler.together`."""
-        return self.stages.timed("sampling", super().together)(state, through)
+        return self.stages.timed("sampling", super().together)(state, through, candidates)
 
-    def in_turns(self, state: SearchState, through: int) -> SearchState:
+    def in_turns(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
         """As `Sampler.in_turns`."""
-        return self.stages.timed("sampling", super().in_turns)(state, through)
+        return self.stages.timed("sampling", super().in_turns)(state, through, candidates)
 
 
 def timed_run(

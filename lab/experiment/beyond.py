@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ttsvar_core.search.plan import stretched, tts_var, with_potential
-from ttsvar_core.search.resample import SCHEMES, Resample
+from ttsvar_core.search.resample import Resample
 
 from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, unique
 
+SCHEMES = ("systematic", "stratified", "residual", "top-k")
 LATER = (8, 11)
 TARGETS = (0.25, 0.5, 0.75)
 THRESHOLDS = (0.5,)
@@ -35,7 +36,7 @@ def _variants(setting: Setting, base: Arm) -> list[tuple[str, list[Arm]]]:
     def variant(name: str, **settings) -> Arm:
         return Arm(f"{base.name}-{name}", with_potential(base.plan, **settings))
 
-    schemes = [variant(scheme, scheme=scheme) for scheme in SCHEMES if scheme != "multinomial"]
+    schemes = [variant(scheme, scheme=scheme) for scheme in SCHEMES]
     adaptive = [variant(f"ess-{share:g}", target_ess=share) for share in TARGETS]
     adaptive += [variant(f"ess-below-{share:g}", ess_threshold=share) for share in THRESHOLDS]
     stronger = [variant(f"lambda-{lam:g}", lam=lam) for lam in STRONGER]

@@ -126,7 +126,7 @@ def consistency(results: dict[str, Any], arm: str) -> Consistency:
 
 def watched_arms(experiment: Experiment) -> list[str]:
     """The arms that recorded scores at every scale."""
-    return [arm.name for arm in experiment.arms if arm.watched and all(stage.keep is None for stage in arm.plan.stages)]
+    return [arm.name for arm in experiment.arms if arm.watched and not arm.plan.selects(math.inf)]
 
 
 def _exponents(kind: str, history: list[list[float]]) -> dict[int, list[float]]:

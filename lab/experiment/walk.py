@@ -10,6 +10,7 @@ a batch of their own, so only a bit whose probability lies within rounding of it
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -69,10 +70,12 @@ class SharedSampler(Sampler):
 
     memory: Memory = field(default_factory=lambda: Memory(0))
 
-    def together(self, state: SearchState, through: int) -> SearchState:
-        """As `Sampler.together`; scores, weights and lineage are the given state's own."""
+    def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
+        """As `Sampler.together`; scores, weights and lineage are the given state's own. Scales that branch are not shared."""
         own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage")}
         while state.next_scale <= through:
+            if candidates > 1 and state.next_scale == through:
+                return super().together(state, through, candidates)
             one_scale = partial(Sampler.together, self, state, state.next_scale)
             state = self.memory.get(past(state), one_scale)._replace(**own)
         return state
@@ -118,7 +121,7 @@ def _pooled(arms: list[Arm]) -> dict[str, str]:
     """For every Best-of-N arm that is not the largest of its kind, the arm whose first rows it is."""
     found: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        if all(stage.keep is None for stage in arm.plan.stages):
+        if not arm.plan.selects(math.inf):
             found.setdefault((arm.reward, arm.plan.stages), []).append(arm)
     largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import names, registry
-from . import numbers
+from . import budget, numbers
 from .choices import BUNDLED, add_model_arguments, load_extractor, load_models, load_reward
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search_arguments(group: Any) -> None:
-    group.add_argument("--plan", default="tts-var", help=f"{', '.join(names.PLANS)}, or a JSON file (default: %(default)s)")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--plan", default="tts-var", help=f"{', '.join(names.PLANS)}, or a JSON file (default: %(default)s)")
+    budget.add_arguments(group, either)
     group.add_argument(
-        "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var starts with 8 n (default: %(default)s)"
+        "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var, funnel start with 8 n (default: %(default)s)"
     )
     group.add_argument(
         "--schedule", type=numbers.COUNT.list, metavar="N,N,...", help="survivors of every scale, instead of the plan's"
@@ -63,6 +65,7 @@ def _add_sampling_arguments(group: Any) -> None:
     ):
         said = f"{what}, for all scales or for each (default: the model's)"
         group.add_argument(f"--{name}", type=number.one_or_list, metavar="X[,X...]", help=said)
+    group.add_argument("--diverse", action="store_true", help="draw the first six scales with more variety; costs nothing")
     group.add_argument("--guidance-until", type=numbers.FROM_ZERO, metavar="SCALE", help="the last guided scale (default: all)")
     group.add_argument("--pixel-budget", choices=names.PIXEL_BUDGETS, default="1M", help="of the picture (default: %(default)s)")
     group.add_argument("--aspect-ratio", type=numbers.POSITIVE, default=1.0, help="height / width (default: %(default)s)")
@@ -84,6 +87,7 @@ def main(args: argparse.Namespace) -> int:
     from ..search.save import load_state
     from ..state import start
 
+    budget.check(args)
     plan = _plan(args)
     _check_reward(args, plan)
     reward = judge(load_reward(_reward_names(args), args.blend, args.device), plan, args.prompt)
@@ -93,7 +97,9 @@ def main(args: argparse.Namespace) -> int:
     encoder.model.to("cpu")  # it is not needed again, and the search needs its room
     state = load_state(args.resume, model, conditioning) if args.resume else None
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
-    plan = _plan(args, len(schedule))
+    sampling = _sampling(args, model, len(schedule))
+    chosen = budget.found(args, model, conditioning, schedule, sampling, reward) if args.budget else None
+    plan = chosen.plan if chosen else _plan(args, len(schedule))
     if state and args.seed not in (None, state.seed):
         raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
     state = state or start(model, conditioning, plan.samples, args.seed or 0, schedule)
@@ -101,13 +107,14 @@ def main(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(plan, schedule, args.out / STATE_FILE)
     try:
-        sampler = Sampler(_sampling(args, model, len(schedule)), cap, args.float8_cache, progress.on_scale)
+        sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
         result = run(state, plan, reward, extractor, sampler, _decode(args, model), progress.on_step)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(progress.saved()) from None
     finally:
         progress.close()
-    print(write_result(result, args.out))
+    told = {"budget": chosen.why} if chosen else {}
+    print(write_result(result._replace(report=result.report | told), args.out))
     return 0
 
 
@@ -117,7 +124,8 @@ class Progress:
     def __init__(self, plan: Plan, schedule: ScaleSchedule, path: Path):
         from tqdm import tqdm
 
-        total = sum(plan.running(scale) * tokens for scale, tokens in enumerate(schedule.tokens))
+        drawn = (plan.running(scale) * plan.candidates(scale) for scale in range(len(schedule)))
+        total = sum(samples * tokens for samples, tokens in zip(drawn, schedule.tokens, strict=True))
         self._bar = tqdm(total=total, unit="tok", desc=plan.name, disable=None)
         self._plan, self._path, self._state = plan, path, None
 
@@ -194,12 +202,13 @@ def _check_reward(args: argparse.Namespace, plan: Plan) -> None:
 def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     """The plan named or in a file, with the settings given in its place. Raises ValueError for one that cannot run.
 
-    scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass.
+    scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass. With a budget
+    a plan that needs what that one will.
     """
     from ..search.plan import OFFICIAL_SCALES, with_potential, with_survivors
     from ..search.plan_file import named_plan
 
-    plan = named_plan(args.plan, args.n, scales or OFFICIAL_SCALES)
+    plan = named_plan("funnel" if args.budget else args.plan, args.n, scales or OFFICIAL_SCALES)
     if args.schedule and scales and len(args.schedule) != scales:
         raise ValueError(f"--schedule lists survivors for {len(args.schedule)} scales and the model runs {scales}; one for each")
     if args.schedule and (scales or len(args.schedule) == OFFICIAL_SCALES):
@@ -220,6 +229,9 @@ def _decode(args: argparse.Namespace, model: Any) -> Callable:
 
 
 def _sampling(args: argparse.Namespace, model: Any, scales: int) -> Any:
+    from ..config import DIVERSE_AR
+
     given = {name: getattr(args, name) for name in ("guidance", "tau", "top_p") if getattr(args, name) is not None}
+    given |= {"certainty": DIVERSE_AR} if args.diverse else {}
     sampling = replace(model.config.sampling, **given)
     return sampling if args.guidance_until is None else sampling.guided_until(args.guidance_until, scales)

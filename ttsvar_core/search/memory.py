@@ -7,15 +7,18 @@ did, in groups of 1, 2, 3 or 4 instead of 8, or after replaying the cache).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from ..config import Sampling
 from ..costs import cache_bytes
 from ..out_of_memory import empty_cache, is_out_of_memory
-from ..sampling import branches_needed, sample
+from ..sampling import Part, branches_needed, check_candidates, sample
+from ..selection import branching
 from ..state import SearchState
 
 MEBI = 2**20
@@ -58,12 +61,15 @@ class Sampler:
                 f"{least / MEBI:.2f} MiB; raise the cap to at least that or choose a smaller pixel budget"
             )
 
-    def advance(self, state: SearchState, through: int) -> SearchState:
-        """Sample through scale `through`; for whoever does not own the state, whose cache therefore stays in memory."""
-        state = self.together(state, through)
-        return state if state.last_scale == through else self.in_turns(state, through)
+    def advance(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
+        """Sample through scale `through`; for whoever does not own the state, whose cache therefore stays in memory.
 
-    def together(self, state: SearchState, through: int) -> SearchState:
+        candidates: of each sample, drawn at `through` from one forward pass, here and below.
+        """
+        state = self.together(state, through, candidates)
+        return state if state.last_scale == through else self.in_turns(state, through, candidates)
+
+    def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
         """Sample scales up to `through` while one cache of all samples fits: as far as memory allows.
 
         Raises ValueError as `sampling.sample` does.
@@ -71,12 +77,13 @@ class Sampler:
         sampling, size, policy = self.settings(state), None, "float8" if self.float8_cache else "keep"
         if not state.next_scale <= through < len(state.schedule):
             return sample(state, through, sampling)  # which says what is wrong with `through`
+        check_candidates(candidates)
         if not self._fits_cap(state, through):
             return state
         while state.next_scale <= through:
-            following, size = _halving(
-                lambda s, n: sample(s, s.next_scale, sampling, cache_policy=policy, group_size=n), state, size
-            )
+            drawn = candidates if state.next_scale == through else 1
+            one_scale = partial(sample, through=state.next_scale, sampling=sampling, cache_policy=policy, candidates=drawn)
+            following, size = _halving(lambda s, n, run=one_scale: run(s, group_size=n), state, size)
             if following is None:
                 return state
             state = following
@@ -84,7 +91,7 @@ class Sampler:
                 self.on_scale(state)
         return state
 
-    def in_turns(self, state: SearchState, through: int) -> SearchState:
+    def in_turns(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
         """Sample through scale `through` group by group, each with keys and values of its own; the state returned has no cache.
 
         Raises OutOfMemory, saying what would fit, where a single sample does not.
@@ -99,7 +106,7 @@ class Sampler:
             if self.on_scale:
                 self.on_scale(part)
 
-        finished, _ = _halving(lambda s, n: self._groups(s, through, n, ran), state, size)
+        finished, _ = _halving(lambda s, n: self._groups(s, through, n, ran, candidates), state, size)
         if finished is None:
             raise OutOfMemory(_what_would_fit(state, max(reached) + 1))
         return finished
@@ -111,21 +118,28 @@ class Sampler:
         branches = branches_needed(state, self.settings(state))
         return cache_bytes(state.model, state.schedule, through, branches, self.float8_cache)
 
-    def _groups(self, state: SearchState, through: int, size: int, on_scale: Callable) -> SearchState:
+    def _groups(self, state: SearchState, through: int, size: int, on_scale: Callable, candidates: int) -> SearchState:
         """Groups of `size` samples, one after another from `state` through `through`."""
         parts, policy = [], "float8" if self.float8_cache else "keep"
         for rows in torch.arange(state.samples).split(size):
-            part = state.select(rows.tolist())._replace(lineage=state.lineage)
+            part, draws = state.select(rows.tolist())._replace(lineage=state.lineage), Part(rows.tolist(), state.samples)
             part = sample(
-                part, through, self.settings(state), cache_policy=policy, on_scale=on_scale, slots=rows.tolist()
+                part, through, self.settings(state), cache_policy=policy, on_scale=on_scale, part=draws, candidates=candidates
             )
             parts.append(part.without_cache())
+        if candidates > 1:
+            state = state._replace(next_scale=through).select(branching(state.samples, candidates))
         return state._replace(
             next_scale=through + 1,
-            bits=tuple(torch.cat(scale) for scale in zip(*(part.bits for part in parts), strict=True)),
-            features=torch.cat([part.features for part in parts]),
+            bits=tuple(_joined(scale, candidates) for scale in zip(*(part.bits for part in parts), strict=True)),
+            features=_joined([part.features for part in parts], candidates),
             steps=parts[0].steps,
         )
+
+
+def _joined(parts: Sequence[Tensor], candidates: int) -> Tensor:
+    """Groups of samples with their candidates, each in the order of `selection.branching`, as one batch in that order."""
+    return torch.cat([part.unflatten(0, (candidates, -1)) for part in parts], dim=1).flatten(0, 1)
 
 
 def _halving(attempt: Callable, state: SearchState, size: int | None) -> tuple[SearchState | None, int | None]:

@@ -3,7 +3,7 @@
     Plan("tts-var", samples=8 * n, stages=(Cluster(2, 6 * n), Cluster(5, 4 * n), Resample(6, 2 * n), Resample(9, n)))
 
 A stage says at which scale it acts, what it looks at and how many samples go on; `run.search` carries a plan out. Raw generation,
-Best-of-N, Importance Sampling and TTS-VAR are plans, not code paths.
+Best-of-N, Importance Sampling, TTS-VAR, a funnel and a beam are plans, not code paths.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from .. import names
+from .branch import Branch
 from .cluster import Cluster
 from .resample import Resample
-from .score import Score
+from .score import Best, Score
 
 if TYPE_CHECKING:
     from ..selection import Selection
@@ -27,6 +28,10 @@ TTS_VAR_SURVIVORS = (8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1, 1)
 CLUSTER_SCALES = (2, 5)
 POTENTIAL_SCALES = (6, 9)
 OFFICIAL_SCALES = len(TTS_VAR_SURVIVORS)
+# Of 13 scales: by the end of 6, 5% of a picture's tokens are drawn and scores begin to tell (docs/evidence.md).
+FUNNEL_SCALES = (6,)
+BEAM_SCALES = (4, 5, 6)
+BEAM_CANDIDATES = 4
 
 
 class Stage(Protocol):
@@ -52,7 +57,7 @@ class Stage(Protocol):
         ...
 
 
-STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (Cluster, Resample, Score)}
+STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (Best, Branch, Cluster, Resample, Score)}
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,18 @@ class Plan:
 
     def running(self, scale: int) -> int:
         """How many samples run `scale`."""
-        left = [stage.keep for stage in self.stages if stage.scale < scale and stage.keep is not None]
+        left = [_left(stage, samples) for stage, samples in self.met() if stage.scale < scale]
         return left[-1] if left else self.samples
+
+    def candidates(self, scale: int) -> int:
+        """How many of each of them are drawn there from one forward pass."""
+        return next((stage.candidates for stage in self.at(scale) if isinstance(stage, Branch)), 1)
+
+    def selects(self, scale: float) -> list[int]:
+        """After which scales samples are selected or branch before `scale` is sampled, as their lineage tells it."""
+        before = [stage for stage in self.stages if stage.scale < scale]
+        branched = [stage.scale - 1 for stage in before if isinstance(stage, Branch)]
+        return sorted([stage.scale for stage in before if stage.keep is not None] + branched)
 
     def stops(self, scales: int) -> list[int]:
         """The scales after which something happens; the last of `scales` is always one."""
@@ -84,7 +99,7 @@ class Plan:
         samples = self.samples
         for stage in self.stages:
             yield stage, samples
-            samples = samples if stage.keep is None else stage.keep
+            samples = _left(stage, samples)
 
     def sees(self, scale: int, scales: int) -> set[str]:
         """All that is looked at after `scale` of `scales`, in the words of `Stage.sees`; after the last, scores."""
@@ -101,18 +116,26 @@ class Plan:
         """Raise ValueError, naming the stage and the remedy, unless the plan can run on a schedule of `scales` scales."""
         if self.samples < 1:
             raise ValueError(f"plan {self.name} starts with {self.samples} samples; start with at least 1")
-        scored, before = False, 0
+        scored, before = False, -1
         for stage, samples in self.met():
             what = f"plan {self.name}, {stage.kind} at scale {stage.scale}"
             if not 0 <= stage.scale < scales:
                 raise ValueError(f"{what}: the last scale is {scales - 1}; move it to 0..{scales - 1}")
-            if stage.scale < before:
-                raise ValueError(f"{what}: it stands after a stage at scale {before}; list the stages in rising order")
+            if stage.scale < before + isinstance(stage, Branch):
+                order = "a branch stands first at its scale" if stage.scale == before else "list the stages in rising order"
+                raise ValueError(f"{what}: it stands after a stage at scale {before}; {order}")
             try:
                 stage.check(samples, scored)
             except ValueError as error:
                 raise ValueError(f"{what}: {error}") from error
             scored, before = scored or stage.sees(samples) == "scores", stage.scale
+
+
+def _left(stage: Stage, samples: int) -> int:
+    """How many of `samples` samples there are once a stage has acted."""
+    if isinstance(stage, Branch):
+        return samples * stage.candidates
+    return samples if stage.keep is None else stage.keep
 
 
 def raw() -> Plan:
@@ -145,7 +168,35 @@ def tts_var(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     return Plan("tts-var", 8 * n, tuple(kind(*place) for kind, *place in zip(kinds, where, keep, strict=True)))
 
 
-_MAKERS = (lambda n, scales: raw(), lambda n, scales: best_of_n(n), importance_sampling, tts_var)
+def cut_once(starts: int, scale: int, finish: int, name: str = "funnel") -> Plan:
+    """`starts` samples, the best `finish` of which go on after `scale`, each once: one early wide cut."""
+    return Plan(name, starts, (Best(scale, _at_least_one(finish)),))
+
+
+def funnel(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
+    """8n samples, as `tts_var` starts, cut once to the best n (at scale 6 of 13): 1.35 n pictures' tokens at 1M pixels.
+
+    An early cut to several wins at equal cost even where scores say little; late cuts and cuts to one do not (see budget.py).
+    """
+    return cut_once(8 * _at_least_one(n), *stretched(FUNNEL_SCALES, scales), n)
+
+
+def beam(
+    n: int, scales: int = OFFICIAL_SCALES, candidates: int = BEAM_CANDIDATES, where: tuple[int, ...] = BEAM_SCALES
+) -> Plan:
+    """A beam `n` wide: at every scale of `where` (of 13) each sample has `candidates`, the best n of all of which go on.
+
+    At the first of them the candidates differ from the first scale on, later ones share all scales before. Source: the beam of
+    SoTo, arXiv 2604.15453, which is 5 wide with 10 candidates at every scale, without its replays.
+    """
+    first, *later = stretched(where, scales)
+    stages = [Best(first, _at_least_one(n))]
+    for scale in later:
+        stages += [Branch(scale, candidates), Best(scale, n)]
+    return Plan("beam", candidates * n, tuple(stages))
+
+
+_MAKERS = (lambda n, scales: raw(), lambda n, scales: best_of_n(n), importance_sampling, tts_var, funnel, beam)
 PLANS = dict(zip(names.PLANS, _MAKERS, strict=True))
 
 
@@ -156,9 +207,9 @@ def with_potential(plan: Plan, **settings) -> Plan:
 
 
 def scored_at(plan: Plan, scales) -> Plan:
-    """`plan` that also scores its samples after these scales, before anything else happens there."""
+    """`plan` that also scores its samples after these scales, before anything else is decided there."""
     more = tuple(Score(scale) for scale in sorted(set(scales)))
-    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: stage.scale)))
+    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: (stage.scale, not isinstance(stage, Branch)))))
 
 
 def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
@@ -168,7 +219,7 @@ def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
     """
     stages, left = [], survivors[0]
     for scale, keep in enumerate(survivors):
-        here = plan.at(scale)
+        here, left = plan.at(scale), left * plan.candidates(scale)
         if keep != left and not any(stage.keep is not None for stage in here):
             raise ValueError(
                 f"the survivors change from {left} to {keep} at scale {scale}, where nothing selects; add a stage at scale "

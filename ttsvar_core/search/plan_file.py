@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -56,7 +56,9 @@ def _of_the_first_version(data: dict[str, Any]) -> Plan:
             raise ValueError(f"the plan cuts {left} samples to {keep} at scale {scale}, where nothing selects")
         if entry is not None:
             kind = entry.get("kind")
-            stages.append(_stage({**entry, "kind": _FIRST_VERSION.get(kind, kind), "scale": scale, "keep": keep}))
+            if kind not in _FIRST_VERSION:
+                raise ValueError(f"unknown kind of stage {kind!r}; a selector is one of {' or '.join(_FIRST_VERSION)}")
+            stages.append(_stage({**entry, "kind": _FIRST_VERSION[kind], "scale": scale, "keep": keep}))
         left = keep
     if selectors:
         raise ValueError(f"the plan has a selector at scale {min(selectors)} and survivors for {len(survivors)} scales")
@@ -71,7 +73,7 @@ def _stage(entry: dict[str, Any]) -> Stage:
     known = {field.name: types[field.name] for field in fields(STAGES[kind])}
     settings = {_WRITTEN.get(name, name): value for name, value in entry.items()}
     _refuse_unknown(settings, set(known), f"a {kind} stage")
-    missing = [name for name in ("scale", "keep") if name in known and name not in settings]
+    missing = [field.name for field in fields(STAGES[kind]) if field.default is MISSING and field.name not in settings]
     if missing:
         raise ValueError(f"a {kind} stage needs {' and '.join(missing)}")
     return STAGES[kind](**{name: _READERS[known[name]](value) for name, value in settings.items()})

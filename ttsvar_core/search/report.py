@@ -55,6 +55,7 @@ def _empty(plan: Plan, schedule: ScaleSchedule, scale: int) -> dict:
         "scale": scale,
         "grid": list(schedule.grids[scale]),
         "samples": samples,
+        "candidates": plan.candidates(scale),
         "tokens": tokens,
         "token_forwards": samples * tokens,
         "seconds": {},

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .view import View
 
 
-
 @dataclass(frozen=True)
 class Resample:
     """Draw `keep` samples by a potential of their scores.
@@ -146,8 +145,12 @@ def draw_without_replacement(log_weights, keep: int, generator: np.random.Genera
     """(keep,) distinct rows in rising order, drawn one after another by weight among those left.
 
     The largest log-weights with Gumbel noise are such draws (Kool, van Hoof and Welling 2019, "Stochastic beams").
+    Raises ValueError where fewer than `keep` have a positive weight.
     """
     values = as_log_weights(log_weights)
+    positive = int(np.isfinite(values).sum())
+    if keep > positive:
+        raise ValueError(f"cannot draw {keep} samples without replacement: only {positive} have a positive weight; keep fewer")
     return np.sort(np.argsort(-(values + generator.gumbel(size=values.size)), kind="stable")[:keep])
 
 
@@ -164,4 +167,5 @@ _DRAW = {
     "stratified": stratified,
     "residual": residual,
     "top-k": top_k,
+    "without-replacement": draw_without_replacement,
 }

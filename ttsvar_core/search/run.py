@@ -78,10 +78,11 @@ def search(
         if scale < state.next_scale:
             continue
         began = time.perf_counter()
-        state = sampler.together(state, scale)
+        candidates = plan.candidates(scale)
+        state = sampler.together(state, scale, candidates)
         if state.last_scale < scale:
             state = state.without_cache()  # nobody else holds it: its keys and values make room for those of groups
-            state = sampler.in_turns(state, scale)
+            state = sampler.in_turns(state, scale, candidates)
         seconds = {"sample": time.perf_counter() - began}
         state, step = _act(View(state, reward, extractor, decode), plan, seconds)
         if state.cache is not None:
@@ -167,7 +168,7 @@ def _check_past(state: SearchState, plan: Plan) -> None:
         raise ValueError("all scales of the state are sampled already; decode it, or start anew")
     expected = plan.running(state.next_scale)
     past = [step.scale for step in state.lineage]
-    due = [stage.scale for stage in plan.stages if stage.keep is not None and stage.scale < state.next_scale]
+    due = plan.selects(state.next_scale)
     if state.samples != expected or past != due:
         raise ValueError(
             f"the state has {state.samples} samples after selections at scales {past}; plan {plan.name} would have "

@@ -120,7 +120,7 @@ def _about(state: SearchState) -> dict[str, Any]:
         "seed": state.seed,
         "samples": state.samples,
         "next_scale": state.next_scale,
-        "steps": [list(step) for step in state.steps],
+        "steps": [list(step) if step.certainty else list(step[:4]) for step in state.steps],  # as first versions read them
         "lineage": [_without_nan(step) for step in state.lineage],
     }
 

@@ -142,8 +142,10 @@ def _check_text(name: str, value: Any, optional: bool) -> None:
     (value or "").encode()  # half a character cannot be shown anywhere
 
 
-def _step(guidance: Any, tau: Any, top_p: Any, layers: Any) -> StepSampling:
-    return Sampling(finite(guidance), finite(tau), finite(top_p), tuple(whole(layer, -_MAX_COUNT, 0) for layer in layers)).at(0)
+def _step(guidance: Any, tau: Any, top_p: Any, layers: Any, certainty: Any = None) -> StepSampling:
+    targets = () if certainty is None else (finite(certainty),)
+    within = tuple(whole(layer, -_MAX_COUNT, 0) for layer in layers)
+    return Sampling(finite(guidance), finite(tau), finite(top_p), within, targets).at(0)
 
 
 def _lineage(about: dict[str, Any]) -> tuple[LineageStep, ...]:

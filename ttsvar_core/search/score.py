@@ -34,6 +34,27 @@ class Score:
         view.scored()
 
 
+@dataclass(frozen=True)
+class Best:
+    """Keep the `keep` samples scored highest, each once, best first."""
+
+    kind: ClassVar[str] = "best"
+    scale: int
+    keep: int
+
+    def sees(self, samples: int) -> str:
+        """Scores."""
+        return "scores"
+
+    def check(self, samples: int, scored: bool) -> None:
+        """Raise ValueError for more than there are."""
+        check_keep(self.keep, samples)
+
+    def select(self, view: View) -> Selection:
+        """See `best`."""
+        return best(view.scored(), self.keep)
+
+
 def best(state: SearchState, keep: int = 1) -> Selection:
     """The `keep` samples scored highest at the state's last finished scale, best first.
 

@@ -1,0 +1,191 @@
+"""A budget in pictures: how many samples start, where they are cut and how many finish, at the cost of so many pictures.
+
+One early wide cut. M samples run to scale s, at a share c of a picture's cost each, the look at them included; the K best go on and
+the best of these is the answer. At the cost of B pictures that is
+
+    M = (B - K (1 - c)) / c
+
+What such a plan's answer should be, expected.py tells; the plan of the best one is taken. Early cuts to several win even by weak
+scores, late ones and cuts to one rarely do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..costs import Search, reward_look
+from .expected import expected_best
+from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw
+
+if TYPE_CHECKING:
+    from ..config import Sampling
+    from ..image_model import ImageModel
+    from ..infinity.text import Conditioning
+    from ..rewards.base import Reward
+    from ..scales import ScaleSchedule
+
+MOST_STARTS = 64
+"""Samples that a budget starts at most: the paper's largest search starts as many."""
+FINISHERS = (*range(1, 17), 20, 24, 32, 48, 64)
+
+
+class Measured(NamedTuple):
+    """What foretells the end, for one model and reward. correlation: by scale, the rank correlation within a prompt of the score
+    after it with the final one. fixed: by scale, the share of the final rank variance that what is drawn through it fixes; no score
+    there can know more. scales: of the schedule it was measured on."""
+
+    model: str
+    reward: str
+    correlation: Mapping[int, float]
+    fixed: Mapping[int, float] = {}
+    scales: int = OFFICIAL_SCALES
+
+    def rho(self, scale: int, scales: int) -> float:
+        """The normal model's correlation after `scale` of `scales`: that of the latest scale measured until there, 0 before.
+
+        A rank correlation is turned into a normal one by 2 sin(pi/6 x) (Pearson 1907) and never exceeds the root of what is fixed.
+        """
+        place = scale * (self.scales - 1) / (scales - 1)
+        rank = max(((at, value) for at, value in self.correlation.items() if at <= place), default=(0, 0.0))[1]
+        fixed = min(((at, value) for at, value in self.fixed.items() if at >= place), default=(0, 1.0))[1]
+        return min(max(0.0, 2 * math.sin(math.pi / 6 * rank)), math.sqrt(fixed))
+
+
+DEFAULT = Measured("scenes64", "scenes", {4: 0.07, 5: 0.17, 9: 0.20, 11: 0.65}, {2: 0.20, 4: 0.35, 5: 0.44, 10: 0.56})
+"""The bundled model's under its verifier (20 held-out prompts, 48 samples each); a low guess for models nobody has measured."""
+
+
+class Chosen(NamedTuple):
+    """The plan for a budget. expected: its answer, and gain: what that is above Best-of-B's, in standard deviations of the final
+    reward within a prompt. pictures: its cost in pictures. why: all that in a sentence."""
+
+    plan: Plan
+    expected: float
+    gain: float
+    pictures: float
+    why: str
+
+
+def plan_for(pictures: float, spend: Search, measured: Measured | None = None, most: int = MOST_STARTS) -> Chosen:
+    """The plan of the best expected answer that costs no more than `pictures` drawn in full and judged.
+
+    spend: what counts, but for its plan. measured: for this model and reward; `DEFAULT` otherwise. most: samples that a cut may be
+    made from. Raises ValueError for less than one picture.
+    """
+    if not (math.isfinite(pictures) and pictures >= 1):
+        raise ValueError(f"a budget of {pictures:g} pictures; it takes at least 1 to draw one")
+    table, whole = measured or DEFAULT, int(pictures)
+    one, two = (flops(spend, best_of_n(count)) for count in (1, 2))
+    budget = one + math.floor((pictures - 1) * (two - one))
+    options = [(best_of_n(whole), 0.0), *_cuts(spend, table, budget, whole, most)]
+    finish = [plan.running(math.inf) for plan, _ in options]
+    expected = expected_best([plan.samples for plan, _ in options], finish, [rho for _, rho in options])
+    best = int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
+    plan, rho = options[best]
+    spent, gain = 1 + (flops(spend, plan) - one) / (two - one), float(expected[best] - expected[0])
+    source = "measured" if measured else f"not measured here: a low guess, from {DEFAULT.model}"
+    return Chosen(replace(plan, name="budget"), float(expected[best]), gain, spent, _why(pictures, plan, rho, source, gain, spent))
+
+
+def plan_within(
+    pictures: float, model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, sampling: Sampling, reward: Reward,
+    measured: Measured | None = None, whole: bool = False,
+) -> Chosen:
+    """`plan_for` what is loaded; what the reward takes is counted on a grey picture.
+
+    whole: sketches are decoded at full size. Raises ValueError where the measurement is of another model or reward.
+    """
+    if measured and (measured.model, measured.reward) != (model.name, reward.name):
+        raise ValueError(
+            f"what foretells the end was measured for {measured.model} and {measured.reward}, this is {model.name} and "
+            f"{reward.name}; measure these, or leave the measurement out"
+        )
+    if measured is None and (model.name, reward.name) == (DEFAULT.model, DEFAULT.reward):
+        measured = DEFAULT
+    height, width = (side * model.config.pixels_per_token for side in schedule.final)
+    look = reward_look(reward, torch.full((1, height, width, 3), 0.5), conditioning.prompt)
+    branches = sampling.branches(len(schedule))
+    text_tokens = max(1, len(conditioning.text))
+    return plan_for(pictures, Search(model.config, raw(), schedule, branches, text_tokens, reward=look, whole=whole), measured)
+
+
+def flops(spend: Search, plan: Plan) -> int:
+    """All operations of a plan, as `costs` counts them."""
+    return replace(spend, plan=plan).total.flops
+
+
+def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) -> Iterator[tuple[Plan, float]]:
+    """Every cut where scores tell more than before, with the most starts that `budget` operations pay for, and the correlation.
+
+    Costs rise in equal steps with starts and with finishers, so three plans tell those of all.
+    """
+    scales = len(spend.schedule)
+    told = [0.0, *(table.rho(scale, scales) for scale in range(scales - 1))]
+    for scale, rho in enumerate(told[1:]):
+        if rho <= max(told[: scale + 1]):
+            continue  # dearer and no better than an earlier cut
+        least, wider, longer = (flops(spend, cut_once(*sizes)) for sizes in ((2, scale, 1), (3, scale, 1), (3, scale, 2)))
+        start, finish = wider - least, longer - wider
+        for keep in FINISHERS:
+            starts = min(most, 2 + (budget - least - (keep - 1) * finish) // start)
+            if keep <= whole and starts > keep:
+                yield cut_once(starts, scale, keep), rho
+
+
+def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spent: float) -> str:
+    told = f"budget of {pictures:g} picture{'s' * (pictures != 1)}"
+    if not plan.stages:
+        return f"{told}: Best-of-{plan.samples}; no early cut should gain more, by how scores foretell the end ({source})"
+    cut = plan.stages[0]
+    done = f"{plan.samples} samples start and the best {cut.keep} after scale {cut.scale} finish, at the cost of {spent:.2f}"
+    gained = f"{gain:.2f} standard deviations above Best-of-{int(pictures)}'s"
+    return f"{told}: {done}; the answer should be {gained}, as scores there correlate by {rho:.2f} with the end ({source})"
+
+
+def load_measured(path: str | Path) -> Measured:
+    """Read a measurement from JSON: {"model": name, "reward": name, "correlation": {scale: x}, "fixed": {scale: x}, "scales": n};
+    the last two may be missing, other entries are for people. Raises ValueError, naming the file, for anything else.
+    """
+    from ..reading import parse_json, read_text, refusing
+
+    with refusing(path, "Measure again, or choose another."):
+        return from_json(parse_json(read_text(path)))
+
+
+def from_json(data: Any) -> Measured:
+    """The measurement in these JSON values. Raises ValueError for a missing or misshaped entry."""
+    missing = [name for name in ("model", "reward", "correlation") if not isinstance(data, dict) or name not in data]
+    if missing:
+        raise ValueError(f"a measurement needs {' and '.join(missing)}")
+    correlation, fixed = (_by_scale(name, data.get(name, {}), least) for name, least in (("correlation", -1), ("fixed", 0)))
+    scales = data.get("scales", OFFICIAL_SCALES)
+    if not isinstance(scales, int) or scales < 2 or max((*correlation, *fixed), default=0) >= scales:
+        raise ValueError(f"scales is {scales!r}; expected how many the schedule has, more than any scale that is named")
+    if not correlation:
+        raise ValueError("correlation names no scale")
+    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales)
+
+
+def to_json(measured: Measured) -> dict[str, Any]:
+    """The measurement as plain JSON values, read back by `from_json`."""
+    by_scale = {name: {str(scale): value for scale, value in getattr(measured, name).items()} for name in ("correlation", "fixed")}
+    return {**measured._asdict(), **by_scale}
+
+
+def _by_scale(name: str, values: Any, least: float) -> dict[int, float]:
+    from ..reading import finite
+
+    try:
+        read = {int(scale): finite(value) for scale, value in values.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a number for each scale: {error}") from error
+    if any(not least <= value <= 1 or scale < 0 for scale, value in read.items()):
+        raise ValueError(f"{name} has a scale below 0, or a value outside {least} to 1")
+    return read
