@@ -77,7 +77,7 @@ def run_experiment(
             (known["prices"],) = engine(prices_of, [(factory, prompts[0].text)])
         experiment = build(name, setting_of(world, known), n)
         identity = _identity(world, experiment, n, where.images)
-        _claim(out, identity)
+        claim(out, identity)
         arms = experiment.arms
         missing = [Task(factory, arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
         lacking = {task.unit.key for task in missing}
@@ -146,7 +146,7 @@ def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | 
     }
 
 
-def _claim(out: Path, identity: dict[str, Any]) -> None:
+def claim(out: Path, identity: dict[str, Any]) -> None:
     """Make ``out`` the folder of this experiment, or check that it is already (other machines round text features otherwise)."""
     path = out / "experiment.json"
     (out / "units").mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from ttsvar_core.image_model import ImageModel
 from ttsvar_core.names import REDUCERS
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.save import sketch
-from ttsvar_core.weights.fingerprint import Fingerprint
+from ttsvar_core.weights.fingerprint import fingerprints_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class World(NamedTuple):
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
             "networks": {
-                f"{kind} {name}": _fingerprints(network)
+                f"{kind} {name}": fingerprints_of(network)
                 for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, network in named.items()
             },
             "schedule": [list(grid) for grid in self.schedule.grids],
@@ -106,7 +106,15 @@ class WorldFiles:
         from .controls import Clarity, WorldReward
 
         own = {"clarity": Clarity, "world": WorldReward}
-        return own[spec]() if spec in own else registry.load(registry.REWARDS, spec, self.device)
+        if spec in own:
+            return own[spec]()
+        key, _, file = spec.partition("=")
+        if key.lower() == "value" and file:  # which may have been trained for one of these
+            from ttsvar_core.rewards.value import load_value, trained_for
+
+            reward = trained_for(file)
+            return load_value(file, reward=own[reward]() if reward in own else None).to(self.device)
+        return registry.load(registry.REWARDS, spec, self.device)
 
     def _extractor(self, model: ImageModel, spec: str) -> FeatureExtractor:
         from .controls import Chance, TokenizerExtractor
@@ -147,17 +155,6 @@ def files_in(folder: Path) -> tuple[str, str, str]:
             raise ValueError(f"{folder} holds {len(matching)} files {pattern}, expected one; or name the three files themselves")
         found.append(str(matching[0]))
     return tuple(found)
-
-
-def _fingerprints(of: Reward | FeatureExtractor) -> list[str]:
-    """The fingerprint of each network a reward or extractor runs."""
-    found = []
-    for network in getattr(of, "models", ()):
-        fingerprint = Fingerprint()
-        for name, tensor in network.state_dict().items():
-            fingerprint.add(name, tensor)
-        found.append(fingerprint.hexdigest())
-    return found
 
 
 def _name(spec: str) -> str:
