@@ -1,4 +1,4 @@
-"""Plans rated without drawing, what they cost, and which is advised: against enumeration, against arithmetic, against a Gaussian."""
+"""Plans rated without drawing, what they cost, and which is advised: against enumeration, arithmetic, and a Gaussian."""
 
 from __future__ import annotations
 

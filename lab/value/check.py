@@ -39,8 +39,9 @@ def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) ->
     most = gain_of(pools, SKETCH, collection.scales[0], 1).most
     head = (
         f"{path.name}, {path.stat().st_size / 2**20:.2f} MiB, for {value.made_for.model} and {value.made_for.reward}: {count} "
-        f"prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.mean:.4f} [{most.low:.4f}, {most.high:.4f}] "
-        f"above a blind pick. Shares are of that, for the best {BEST} of what the best gains over the best of {BEST} blind ones."
+        f"prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.mean:.4f} "
+        f"[{most.low:.4f}, {most.high:.4f}] above a blind pick. Shares are of that, for the best {BEST} of what the best gains "
+        f"over the best of {BEST} blind ones."
     )
     return f"{head}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
 

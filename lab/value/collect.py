@@ -1,7 +1,7 @@
 """Draw samples and keep their features on the way with the rewards of the way and of the end: one file per prompt and seed.
 
-In the folder lie ``experiment.json`` (what samples depend on), ``prices.json`` and ``samples/*.safetensors``. Only this process writes them; whoever
-draws sends tensors back, so workers may be on other machines.
+In the folder lie ``experiment.json`` (what samples depend on), ``prices.json`` and ``samples/*.safetensors``. Only this process
+writes them; whoever draws sends tensors back, so workers may be on other machines.
 """
 
 from __future__ import annotations

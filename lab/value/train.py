@@ -40,7 +40,7 @@ def train(args: argparse.Namespace) -> Path:
         run.update(loss)
         if run.due():
             run.save()
-            _export(run, collection, fitted, watched, args.out / NAME, float(loss))
+            _export(run, collection, fitted, watched, args.out / NAME, float(loss.detach()))
     if not (args.out / NAME).exists():
         _export(run, collection, fitted, watched, args.out / NAME, math.nan)
     return args.out / NAME

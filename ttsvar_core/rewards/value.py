@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 METADATA = "ttsvar-value"
 FORMAT = 1
 _TEXT_TOKENS = 32  # of the prompt that its operations are counted for
-_MOST = 2**16  # of any size in a file
+_MOST_CELLS = 2**12  # along a side of a scale
+_MOST = {"channels": 2**10, "pooled": 2**14, "words": 2**14, "scales": 2**6, "width": 2**10, "depth": 2**6, "heads": 2**6}
 (VALUE,) = registry.REWARDS["value"].files
 
 
@@ -131,26 +132,27 @@ def words_of(state: SearchState) -> Tensor:
 def load_value(path: str | Path, dtype: torch.dtype = torch.float32, reward: Reward | None = None) -> Value:
     """A value model from the file that `save_value` wrote, with the reward it was trained for.
 
-    reward: where it is none of the registry's; otherwise it is loaded, its files found beside the value model's under their
-    usual names. Raises MissingFile or UnusableFile, naming the file, also for a reward of other weights.
+    dtype: of the reward's networks; the value model is small and stays in float32. reward: where it is none of the registry's;
+    otherwise it is loaded, its files found beside the value model's under their usual names. Raises MissingFile or UnusableFile,
+    naming the file, also for a reward of other weights.
     """
-    network, _, made_for = read_value(path, dtype)
-    reward = reward or _reward(made_for.reward, Path(path))
+    network, _, made_for = read_value(path)
+    reward = reward or _reward(made_for.reward, Path(path), dtype)
     _check_networks(reward, made_for, Path(path))
     return Value(network, reward, made_for)
 
 
-def read_value(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[ValueNetwork, None, MadeFor]:
+def read_value(path: str | Path) -> tuple[ValueNetwork, None, MadeFor]:
     """Network, no reward, and what it was trained for: a `Value` that only foretells. Raises as `load_value`."""
     path = Path(path)
     with refusing(str(path), VALUE.advice):
         checkpoint, about = _read(path)
-        sizes = ValueSizes(**{name: whole(value, 1, _MOST) for name, value in about["sizes"].items()})
+        sizes = ValueSizes(**{name: whole(value, 1, _MOST[name]) for name, value in about["sizes"].items()})
         made_for = _made_for(about["made_for"], sizes)
         with torch.device("meta"):
             network = ValueNetwork(sizes)
         network.load_state_dict(finite_floats(checkpoint.content, str(path)), assign=True)
-        return network.to(dtype).requires_grad_(False).eval(), None, made_for
+        return network.float().requires_grad_(False).eval(), None, made_for
 
 
 def trained_for(path: str | Path) -> str:
@@ -177,13 +179,13 @@ def save_value(path: str | Path, value: Value) -> None:
 
 
 def _made_for(data: dict[str, Any], sizes: ValueSizes) -> MadeFor:
-    grids = tuple(tuple(whole(side, 1, _MOST) for side in grid) for grid in data["grids"])
+    grids = tuple(tuple(whole(side, 1, _MOST_CELLS) for side in grid) for grid in data["grids"])
     scales = tuple(whole(scale, 0, sizes.scales - 1) for scale in data["scales"])
     ScaleSchedule(grids, grids[-1])
     return MadeFor(**{**data, "grids": grids, "scales": scales, "networks": tuple(data["networks"])})
 
 
-def _reward(key: str, path: Path) -> Reward:
+def _reward(key: str, path: Path, dtype: torch.dtype) -> Reward:
     """The reward of a name, its files beside ``path``. Raises UnusableFile, saying which file to put there."""
     entry = registry.find(registry.REWARDS, key)
     if entry is None or entry.key == "value":
@@ -196,7 +198,7 @@ def _reward(key: str, path: Path) -> Reward:
         if there is None:
             raise UnusableFile(f"{path.name} was trained for {entry.title} and needs {file.names[0]} beside it. {file.advice}")
         found.append(str(there))
-    return entry.load(*found)
+    return entry.load(*found, **({"dtype": dtype} if found else {}))
 
 
 def _check_networks(reward: Reward, made_for: MadeFor, path: Path) -> None:

@@ -23,7 +23,7 @@ GROUPS = 4
 @dataclass(frozen=True)
 class ValueSizes:
     """channels: of the accumulated features. pooled, words: width of the pooled prompt and of its words' features. scales: how many
-    scales of the schedule there are. width, depth: of the network itself."""
+    the schedule has. width, depth, heads: of the network itself. Raises ValueError for a width that does not divide."""
 
     channels: int
     pooled: int
@@ -32,6 +32,10 @@ class ValueSizes:
     width: int = 64
     depth: int = 3
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % GROUPS:
+            raise ValueError(f"a value network of width {self.width} does not divide into {self.heads} heads and {GROUPS} groups")
 
 
 class ValueNetwork(nn.Module):
