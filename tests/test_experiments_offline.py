@@ -166,7 +166,8 @@ def test_a_pool_holds_every_score_and_verdict_and_advice_is_written_beside_it(po
         assert right[arm["best"]] == arm["answer"]["correct"]
     text = advising.write_advised(pool, [1, 2, 3])
     advice = read_advice(pool.parent / "advice.json")
-    assert text.count("\n| ") == 5 and advice["fingerprint"] == "tiny-0" and set(advice["rank_correlation"]) <= set("012345")
+    assert text.count("\n| ") == 5 and advice["fingerprint"] == "tiny-0" and set(advice["correlation"]) <= set("012345")
+    assert read_advice(pool.parent / "advice-by-brightness.json")["reward"] == "brightness"
     report = write_report(pool).read_text()
     assert "What a scale knows of the end, pool-6-by-brightness" in report and "spent so far" in report
 
@@ -180,8 +181,8 @@ def test_a_damaged_advice_is_refused_in_words(tmp_path):
 
 def test_arms_at_equal_cost_cost_no_more_and_say_how_long_they_took(tmp_path):
     advice = {
-        "format": 1, "reward": "warmth", "schedule": [[1, 1]] * 7, "rank_correlation": {},
-        "plans": {"3": {"scale": 2, "keep": 2, "samples": 9, "scorer": "warmth"}},
+        "format": 1, "reward": "warmth", "scorer": "warmth", "scales": 7, "correlation": {"2": 0.3},
+        "plans": {"3": {"scale": 2, "keep": 2, "samples": 9, "by": "warmth"}},
     }
     write_advice(tmp_path / "advice.json", advice)
     assert cuts(advice) == {3: (2, 2)}

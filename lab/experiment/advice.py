@@ -25,17 +25,17 @@ def read_advice(path: str | Path) -> dict[str, Any]:
         advice = parse_json(read_text(path))
         if advice["format"] != FORMAT:
             raise ValueError(f"its format is {advice['format']!r}, expected {FORMAT}")
-        for scale, value in advice["rank_correlation"].items():
-            whole(int(scale), 0, len(advice["schedule"]) - 1)
+        for scale, value in advice["correlation"].items():
+            whole(int(scale), 0, advice["scales"] - 1)
             finite(value)
         cuts(advice)
     return advice
 
 
 def cuts(advice: Mapping[str, Any] | None) -> dict[int, tuple[int, int]]:
-    """Per budget in pictures the scale and the finishers of the funnel that was advised, scored by the first reward."""
+    """Per budget in pictures the scale and the finishers of the funnel that was advised, where the file's own reward scores it."""
     plans = (advice or {}).get("plans", {})
     return {
         int(pictures): (whole(plan["scale"], 0, 2**16), whole(plan["keep"], 1, 2**16))
-        for pictures, plan in plans.items() if plan["scorer"] == advice["reward"]
+        for pictures, plan in plans.items() if plan["by"] == advice["scorer"]
     }

@@ -106,24 +106,22 @@ def _values(pools: Pools, values: np.ndarray) -> dict[tuple[str, int], float]:
     return dict(zip(pools.units, map(float, values), strict=True))
 
 
-def to_json(results: dict[str, Any], pools: Pools, found: Sequence[Advice]) -> dict[str, Any]:
-    """What the search's own budget reads: rank correlation within a prompt per scale, and the plans."""
-    world, reward = results["world"], pools.first
-    correlations = rank_correlations(pools, reward)
+def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:
+    """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the final
+    reward, per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
+    world, correlations = results["world"], rank_correlations(pools, scorer)
     plans = {
         str(advice.pictures): {
-            "samples": advice.plan.starts, "scale": advice.plan.scale, "keep": advice.plan.finishers, "scorer": advice.plan.scorer,
-            "gain": list(advice.gains[pools.metrics[0]].difference[:3]),
+            "samples": advice.plan.starts, "scale": advice.plan.scale, "keep": advice.plan.finishers, "by": advice.plan.scorer,
+            "gain": list(advice.gains[pools.first].difference[:3]),
         }
         for advice in found if advice.plan
     }
     return {
-        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "reward": reward,
-        "schedule": world["schedule"], "sampling": world["sampling"], "prompts": len({prompt for prompt, _ in pools.units}),
-        "samples": pools.samples,
-        "rank_correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
-        "rank_correlation_interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
-        "plans": plans,
+        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "reward": prices.names[scorer],
+        "scales": len(world["schedule"]), "correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
+        "interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
+        "prompts": len({prompt for prompt, _ in pools.units}), "samples": pools.samples, "plans": plans, "scorer": scorer,
     }
 
 
@@ -149,14 +147,17 @@ _NOTE = (
 
 
 def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
-    """Write `ADVICE` beside a pool's results and return what it says: a table in Markdown, and where the file is."""
+    """Write `ADVICE` beside a pool's results, and one for every other reward that scored, named after it; return a table in
+    Markdown and where the file is."""
     from .report import markdown_table
 
     results = json.loads(Path(results_path).read_text(encoding="utf-8"))
     prices, pools = Prices.from_json(results["prices"]), largest_pools(results)
     found = [advise(pools, prices, pictures) for pictures in budgets]
     path = Path(results_path).parent / ADVICE
-    write_advice(path, to_json(results, pools, found))
+    for scorer in pools.scores:
+        place = path if scorer == pools.first else path.with_name(f"advice-by-{scorer}.json")
+        write_advice(place, to_json(results, prices, pools, found, scorer))
     head = (*HEAD, *(f"{metric} above Best-of-N" for metric in pools.metrics), f"{pools.first}, chosen unseen")
     table = markdown_table([head, *(tuple(told(advice, prices, pools.metrics)) for advice in found)])
     count = len({prompt for prompt, _ in pools.units})

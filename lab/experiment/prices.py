@@ -17,13 +17,14 @@ MOST_STARTS = 4096  # far beyond what any cut pays for, and a bound for the sear
 
 class Prices(NamedTuple):
     """Costs of plans, from shapes and from what each reward takes. lengths: of the shortest and the longest prompt in tokens;
-    costs are affine in it, so what holds at both ends holds for every prompt."""
+    costs are affine in it, so what holds at both ends holds for every prompt. names: what each reward calls itself."""
 
     config: ModelConfig
     schedule: ScaleSchedule
     branches: tuple[int, ...]
     lengths: tuple[int, int]
     looks: Mapping[str, Look]
+    names: Mapping[str, str] = {}
 
     def search(self, plan: Plan, reward: str = "", text_tokens: int = 0) -> Search:
         """The search as `costs` has it; reward: the first for an empty name. text_tokens: the shortest prompt's for 0."""
@@ -44,7 +45,7 @@ class Prices(NamedTuple):
         looks = {name: [look.each, look.prompt, look.looks_at, list(map(list, look.ahead))] for name, look in self.looks.items()}
         grids = [list(grid) for grid in self.schedule.grids]
         return {"name": self.config.name, **sizes, "grids": grids, "branches": list(self.branches), "lengths": list(self.lengths),
-                "looks": looks}
+                "looks": looks, "names": dict(self.names)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prices:
@@ -53,7 +54,7 @@ class Prices(NamedTuple):
         config = ModelConfig(data["name"], TransformerConfig(**data["transformer"]), tokenizer)
         grids = tuple(map(tuple, data["grids"]))
         looks = {name: Look(*look[:3], tuple(map(tuple, look[3]))) for name, look in data["looks"].items()}
-        return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks)
+        return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks, data["names"])
 
 
 def funnel(starts: int, scale: int, finishers: int, scheme: str = "top-k") -> Plan:

@@ -57,7 +57,8 @@ def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
     with torch.inference_mode():
         looks = {name: reward_look(reward, noise, prompt) for name, reward in world.rewards.items()}
     lengths = 1, config.transformer.text_maxlen
-    return Prices(config, world.schedule, world.sampling.branches(scales), lengths, looks).to_json()
+    names = {name: reward.name for name, reward in world.rewards.items()}
+    return Prices(config, world.schedule, world.sampling.branches(scales), lengths, looks, names).to_json()
 
 
 def run_unit(task: Task) -> dict[str, Any]:

@@ -19,10 +19,10 @@ COMPLETIONS = 2  # of each prefix: for a given number of pictures more prefixes 
 
 
 @dataclass(frozen=True)
-class Branch:
+class Complete:
     """Go on with ``keep`` samples, every one that is there as often as the others: their copies draw apart from here on."""
 
-    kind: ClassVar[str] = "branch"
+    kind: ClassVar[str] = "complete"
     scale: int
     keep: int
 
@@ -33,7 +33,7 @@ class Branch:
     def check(self, samples: int, scored: bool) -> None:
         """Raise ValueError unless every sample can go on equally often."""
         if self.keep % samples:
-            raise ValueError(f"{samples} samples cannot branch into {self.keep}; name a multiple")
+            raise ValueError(f"{samples} samples cannot go on as {self.keep}; name a multiple")
 
     def select(self, view: Any) -> Selection:
         """Each row so many times in turn."""
@@ -43,14 +43,14 @@ class Branch:
 
 def completed(prefixes: int, scale: int) -> Arm:
     """So many samples through ``scale``, each completed `COMPLETIONS` times."""
-    return Arm(f"fixed-{prefixes}-at-{scale}", Plan("fixed", prefixes, (Branch(scale, COMPLETIONS * prefixes),)))
+    return Arm(f"fixed-{prefixes}-at-{scale}", Plan("fixed", prefixes, (Complete(scale, COMPLETIONS * prefixes),)))
 
 
 def fixed_shares(results: dict[str, Any], arms: Sequence[Arm]) -> dict[int, Interval]:
     """Per scale the share of the variance of final ranks within a prompt that lies between prefixes (one-way random effects)."""
     found = {}
     for arm in arms:
-        if arm.plan.stages and arm.plan.stages[0].kind == Branch.kind:
+        if arm.plan.stages and arm.plan.stages[0].kind == Complete.kind:
             final = np.array([unit["arms"][arm.name]["scores"] for unit in results["units"]])
             ranks = rankdata(final, axis=1).reshape(len(final), arm.plan.samples, -1)
             between, whole = components(ranks)

@@ -151,8 +151,9 @@ def read_value(path: str | Path) -> tuple[ValueNetwork, None, MadeFor]:
         made_for = _made_for(about["made_for"], sizes)
         with torch.device("meta"):
             network = ValueNetwork(sizes)
-        network.load_state_dict(finite_floats(checkpoint.content, str(path)), assign=True)
-        return network.float().requires_grad_(False).eval(), None, made_for
+        weights = finite_floats(checkpoint.content, str(path), torch.float32)
+        network.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)  # none stays in the file
+        return network.requires_grad_(False).eval(), None, made_for
 
 
 def trained_for(path: str | Path) -> str:
