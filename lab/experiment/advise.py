@@ -107,8 +107,8 @@ def _values(pools: Pools, values: np.ndarray) -> dict[tuple[str, int], float]:
 
 
 def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:
-    """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the final
-    reward, per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
+    """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the end,
+    per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
     world, correlations = results["world"], rank_correlations(pools, scorer)
     plans = {
         str(advice.pictures): {
