@@ -281,7 +281,12 @@ class InTurn:
             return self._inner.describe(seen)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        found = getattr(self._inner, name)
+        return self._foretold if name == "foretell" else found
+
+    def _foretold(self, state: SearchState) -> torch.Tensor:
+        with running(self._inner):
+            return self._inner.foretell(state)
 
 
 def _settle(module: torch.nn.Module, device: torch.device) -> None:

@@ -36,12 +36,12 @@ class RewardScorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, reward) -> io.NodeOutput:
-        from ..ttsvar_core.rewards.base import check_prompt
+        from ..ttsvar_core.rewards.base import check_prompt, foretells
         from ..ttsvar_core.search.score import Score
         from ..ttsvar_core.search.view import act
 
         check_prompt(reward, state.conditioning.prompt)
-        images = decoded(state)
+        images = None if foretells(reward) and not state.finished else decoded(state)
         with host.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
         return io.NodeOutput(state, list(state.scores_at(state.last_scale)))

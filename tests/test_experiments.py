@@ -21,8 +21,12 @@ from tiny_models import make_conditioning, make_tiny_model
 from lab.experiment.arms import Arm, Setting
 from lab.experiment.definitions import EXPERIMENTS, build
 from lab.experiment.engines import WorkerDied, one_thread, opened
+from lab.experiment.prices import Prices
 from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
 from lab.experiment.walk import walk
+from ttsvar_core.config import PRESETS
+from ttsvar_core.costs import Look
+from ttsvar_core.scales import official
 from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.plan import best_of_n, importance_sampling
 from ttsvar_core.search.run import run
@@ -45,9 +49,12 @@ def straight(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-@pytest.mark.parametrize("tokens", [OFFICIAL_TOKENS, OFFICIAL_TOKENS[:7], OFFICIAL_TOKENS[:5]])
-def test_every_experiment_fits_its_schedule_and_compares_only_what_it_runs(name, tokens):
-    experiment = build(name, Setting(tokens, EXTRACTORS, REWARDS), n=(1, 2) if name == "n-curve" else (2,))
+@pytest.mark.parametrize("scales", [13, 7, 5])
+def test_every_experiment_fits_its_schedule_and_compares_only_what_it_runs(name, scales):
+    tokens, schedule = OFFICIAL_TOKENS[:scales], official().prefix(scales)
+    prices = Prices(PRESETS["2b"], schedule, (2,) * scales, (1, 512), {name: Look(10**9) for name in REWARDS})
+    setting = Setting(tokens, EXTRACTORS, REWARDS, prices)
+    experiment = build(name, setting, n=(1, 2) if name == "n-curve" else (2,))
     names = [arm.name for arm in experiment.arms]
     assert len(names) == len(set(names))
     for arm in experiment.arms:

@@ -81,11 +81,13 @@ def _blocks(before: int, width: int, count: int) -> int:
 
 
 class Look(NamedTuple):
-    """What an extractor or a reward takes. each: operations per picture. prompt: once per prompt. looks_at: as an extractor's."""
+    """What an extractor or a reward takes. each: operations per picture. prompt: once per prompt. looks_at: as an extractor's.
+    ahead: for a reward that foretells from features, the scales it does that at and the operations per sample."""
 
     each: int = 0
     prompt: int = 0
     looks_at: str = "images"
+    ahead: tuple[tuple[int, int], ...] = ()
 
 
 NOTHING = Look(looks_at="features")
@@ -162,7 +164,7 @@ def extractor_look(extractor: FeatureExtractor, image: Tensor) -> Look:
 
 def reward_look(reward: Reward, image: Tensor, prompt: str) -> Look:
     """What a reward takes, counted on one finished picture (1, H, W, 3) under a prompt that it has read before."""
-    return Look(counted(reward.score, image, prompt))
+    return Look(counted(reward.score, image, prompt), ahead=getattr(reward, "foretelling_flops", ()))
 
 
 # Bytes ----------------------------------------------------------------------------------------------------------------
@@ -345,6 +347,14 @@ class Search:
         sums = [sum(getattr(scale, name) for scale in self.scales) for name in ("pictures", "scored", "described")]
         return Cost(sum(self.parts.values()), forwards, *sums)
 
+    def look(self, scale: int) -> int:
+        """Operations of scoring one sample after a scale: its decode and the reward, or a reward that foretells alone."""
+        ahead = dict(self.reward.ahead)
+        if scale in ahead:
+            return ahead[scale]
+        cells = self.config.sketch_cells(self.schedule, len(self.schedule) - 1 if self.whole else scale)
+        return decoder_flops(self.config.tokenizer, cells) + self.reward.each
+
     def _scale(self, scale: int) -> ScaleCost:
         sizes, samples, branches = self.config.transformer, self.plan.running(scale), self.branches[scale]
         pictures, described, scored = self._looked(scale)
@@ -353,7 +363,7 @@ class Search:
             scale, samples, branches,
             scale_flops(sizes, self.schedule, scale, samples, branches, self.text_tokens),
             pictures, cells, pictures * decoder_flops(self.config.tokenizer, cells),
-            described, described * self.extractor.each, scored, scored * self.reward.each,
+            described, described * self.extractor.each, scored, scored * dict(self.reward.ahead).get(scale, self.reward.each),
             samples * cache_tokens(self.schedule, scale) * token_bytes(sizes, branches, self.itemsize),
             samples * activation_bytes(sizes, self.schedule, scale, branches, self.itemsize),
         )
@@ -363,6 +373,7 @@ class Search:
         seen = [(stage.sees(samples), samples) for stage, samples in self.plan.met() if stage.scale == scale]
         if scale == len(self.schedule) - 1:
             seen.insert(0, ("scores", self.plan.running(scale) * self.plan.candidates(scale)))
-        pictures = {"images", "scores"} | ({"vectors"} if self.extractor.looks_at == "images" else set())
+        pictures = {"images"} | ({"vectors"} if self.extractor.looks_at == "images" else set())
+        pictures |= set() if scale in dict(self.reward.ahead) else {"scores"}
         decoded, scored = (next((n for what, n in seen if what in kinds), 0) for kinds in (pictures, {"scores"}))
         return decoded, sum(n for what, n in seen if what == "vectors"), scored

@@ -19,8 +19,8 @@ BROUGHT = "brought"  # a network of the user's own, whose operations nobody here
 class WeightFile(NamedTuple):
     """A file or folder as its authors publish it.
 
-    names: the published one, then others it is usually kept under. folder: of ComfyUI's models, where users keep it.
-    billions: of parameters, where the README tells.
+    names: the published one, then others it is usually kept under. page: empty for what is published nowhere. folder: of
+    ComfyUI's models, where users keep it. billions: of parameters, where the README tells.
     """
 
     title: str
@@ -37,6 +37,8 @@ class WeightFile(NamedTuple):
     @property
     def advice(self) -> str:
         """The sentence every error about this file ends with."""
+        if not self.page:
+            return f"{self.title}: train one with python -m lab.value and put it into models/{self.folder}."
         return f"{self.title}: get {self.what} from {self.page} and put it into models/{self.folder}."
 
 
@@ -94,6 +96,7 @@ _JUDGE = WeightFile(
     "a vision-language model", ("Qwen3-VL-4B-Instruct", "Qwen3-VL-8B-Instruct", "Qwen2.5-VL-7B-Instruct", "SmolVLM2-2.2B-Instruct"),
     f"{_HUB}Qwen/Qwen3-VL-4B-Instruct",
 )
+_VALUE = WeightFile("a value model", ("value.safetensors",), "")
 _DINOV2 = WeightFile(
     "DINOv2 with registers", ("dinov2_vitl14_reg4_pretrain.pth", "dinov2-with-registers-large"),
     "https://github.com/facebookresearch/dinov2", billions=0.304,
@@ -128,6 +131,7 @@ REWARDS = _by_key(
         "yes-no-parts", "yes or no of each part (Soft-TIFA)", "rewards.yes_no:load_yes_no", (_JUDGE,), {"parts": True},
         network=BROUGHT,
     ),
+    Entry("value", "value model (decodes nothing)", "rewards.value:load_value", (_VALUE,), network=BROUGHT),
 )
 EXTRACTORS = _by_key(
     Entry("latent-pool", "latent pool (no model)", "extractors.latent_pool:LatentPool", number="grid"),

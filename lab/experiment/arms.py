@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ttsvar_core.search.plan import Plan, best_of_n
 from ttsvar_core.search.score import Score
 
+from .prices import Prices
+
 Published = tuple[float, float]  # GenEval, ImageReward
 
 
 class Arm(NamedTuple):
-    """One way of searching: a plan, and the extractor and reward it searches with (empty: the experiment's first)."""
+    """One way of searching: a plan, and the extractor and reward it searches with (empty: the experiment's first).
+
+    timed: whether its seconds are measured; then it is no part of a larger Best-of-N."""
 
     name: str
     plan: Plan
     extractor: str = ""
     reward: str = ""
+    timed: bool = False
 
     @property
     def watched(self) -> bool:
@@ -51,11 +57,21 @@ class Experiment(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What the arms depend on: tokens per scale, and the names of the extractors and rewards, the default first."""
+    """What the arms depend on: tokens per scale, and the names of the extractors and rewards, the default first.
+
+    prices: what plans cost, where arms are chosen by that. cuts: per budget in pictures the scale and the finishers of the funnel
+    that was advised."""
 
     tokens: tuple[int, ...]
     extractors: tuple[str, ...]
     rewards: tuple[str, ...]
+    prices: Prices | None = None
+    cuts: Mapping[int, tuple[int, int]] = {}
+
+    def scored_scales(self, reward: str) -> tuple[int, ...]:
+        """The scales before the last at which a reward can judge: of one that foretells, those it was trained for."""
+        look = self.prices.looks.get(reward) if self.prices else None
+        return tuple(scale for scale, _ in look.ahead) if look and look.ahead else tuple(range(self.scales - 1))
 
     @property
     def scales(self) -> int:

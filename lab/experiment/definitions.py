@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at, tts_var
 
-from . import ablations, beyond
+from . import ablations, beyond, equal_cost
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for
+from .variance import completed
 
 # GenEval / ImageReward per N: raw is N = 1.
 _RAW = (0.6946, 1.1320)
@@ -88,11 +89,26 @@ def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
 
 
 def consistency(setting: Setting, n: tuple[int, ...]) -> Experiment:
-    """How often the best sample of an intermediate scale is also the best in the end, per potential (Figures 5b, 6)."""
-    scales = setting.scales
-    everywhere = tuple(range(scales - 1))
-    arms = tuple(Arm(f"watched-{count}", scored_at(best_of_n(count), everywhere)) for count in n)
-    return Experiment("consistency", arms, ())
+    """How often the best sample of an intermediate scale is also the best in the end, per potential (Figures 5b, 6); how well
+    scores rank what ends, and how much of the end each scale has fixed."""
+    everywhere = tuple(range(setting.scales - 1))
+    arms = [Arm(f"watched-{count}", scored_at(best_of_n(count), everywhere)) for count in n]
+    arms += [completed(count, scale) for count in n if count > 1 for scale in everywhere]
+    return Experiment("consistency", tuple(arms), ())
+
+
+def pool(setting: Setting, n: tuple[int, ...]) -> Experiment:
+    """Samples of each prompt, scored by every reward at every scale it can judge: what plans are rated on without drawing."""
+    arms = [
+        Arm(pool_name(count, reward), scored_at(best_of_n(count), setting.scored_scales(reward)), reward=reward)
+        for count in n for reward in setting.rewards
+    ]
+    return Experiment("pool", tuple(arms), ())
+
+
+def pool_name(samples: int, reward: str) -> str:
+    """Name of the arm of a pool of so many samples that a reward scored."""
+    return f"pool-{samples}-by-{reward}"
 
 
 EXPERIMENTS: dict[str, tuple[Callable[[Setting, tuple[int, ...]], Experiment], tuple[int, ...]]] = {
@@ -101,4 +117,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Setting, tuple[int, ...]], Experiment], t
     "consistency": (consistency, (8,)),
     "ablations": (ablations.experiment, (2,)),
     "beyond": (beyond.experiment, (2,)),
+    "pool": (pool, (16,)),
+    "equal-cost": (equal_cost.experiment, (2, 4, 8)),
 }
+PRICED = ("consistency", "pool", "equal-cost")  # whose arms or reports need to know what plans cost

@@ -23,13 +23,15 @@ def available() -> bool:
 
 
 def curves(rows: dict[str, list[ArmRow]], metrics: tuple[str, ...], axis: str) -> bytes:
-    """One panel per metric, one line per way of searching. axis: "samples" (N, from the arms' names), "images" or "flops"."""
+    """One panel per metric, one line per way of searching. axis: "samples" (N, from the arms' names), "images",
+    "flops" or "seconds"."""
     figure, panels = _panels(len(metrics))
     for panel, metric in zip(panels, metrics, strict=True):
         for colour, (label, arms) in zip(COLOURS, rows.items(), strict=False):
             where = [_place(arm, axis) for arm in arms]
             _band(panel, where, [arm.metrics[metric] for arm in arms], colour, label)
-        titles = {"samples": "N", "images": "token-forwards, in whole images", "flops": "GFLOP, of every network that runs"}
+        titles = {"samples": "N", "images": "token-forwards, in whole images", "flops": "GFLOP, of every network that runs",
+                  "seconds": "seconds"}
         _dress(panel, titles[axis], metric, log=True)
     panels[0].legend(frameon=False, fontsize=8)
     return _png(figure)
@@ -68,7 +70,7 @@ def consistency(found: Consistency, scales: int) -> bytes:
 def _place(arm: ArmRow, axis: str) -> float:
     if axis == "samples":
         return float(arm.name.rpartition("-")[2])
-    return arm.images if axis == "images" else arm.flops / 1e9
+    return {"images": arm.images, "flops": arm.flops / 1e9, "seconds": arm.seconds}[axis]
 
 
 def _panels(count: int, height: float = 3.4) -> tuple[Figure, list[Any]]:

@@ -48,6 +48,20 @@ def scene_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:
     return tuple(Prompt(prompt.text, prompt.category) for prompt in turns[:count])
 
 
+def world_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:
+    """The first ``count`` prompts of a split of the richer scene world, its categories taking turns; none comes twice, and a longer
+    list begins with the shorter one. Raises ValueError where it has not that many."""
+    from ttsvar_core.world.grammar import benchmark_prompts
+
+    found: dict[str, Prompt] = {}
+    for asked in (count + count // 4 + 8, 4 * count + 64):  # categories with few prompts repeat them
+        for prompt in benchmark_prompts(split, asked):
+            found.setdefault(prompt.text, Prompt(prompt.text, prompt.category))
+        if len(found) >= count:
+            return tuple(found.values())[:count]
+    raise ValueError(f"the world gives {len(found)} different prompts in its split {split!r}; asked for {count}")
+
+
 def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ...]:
     """Prompts of a JSONL file (one object with "prompt" per line, category in "tag" or "category", as GenEval publishes
     them) or of a text file (one prompt per line up to a tab, as T2I-CompBench publishes them).

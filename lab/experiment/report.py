@@ -12,6 +12,7 @@ from ttsvar_core.atomic import write
 from . import plots
 from .arms import Experiment
 from .definitions import build
+from .foresight import foresight_tables
 from .runner import setting_of
 from .stats import CONFIDENCE, Comparison, Interval
 from .tables import agreement, arm_row, category_rows, consistency, pair_row, shown_metrics, watched_arms
@@ -31,7 +32,7 @@ def write_report(results_path: str | Path) -> Path:
     """Write ``report.md`` (with ``plots/*.png``) beside a ``results.json``; returns its path."""
     results_path = Path(results_path)
     results = json.loads(results_path.read_text(encoding="utf-8"))
-    experiment = build(results["experiment"], setting_of(results["world"]), results["n"])
+    experiment = build(results["experiment"], setting_of(results["world"], results), results["n"])
     sections = report_sections(results, experiment)
     folder = results_path.parent
     path = folder / "report.md"
@@ -47,7 +48,9 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
     for table in experiment.tables:
         if table.pairs:
             sections.append(_table(results, table))
-    sections += [_consistency(results, arm) for arm in watched_arms(experiment) if not experiment.tables]
+    if not experiment.tables:
+        sections += [_consistency(results, arm) for arm in watched_arms(experiment)]
+        sections += [Section(*found) for found in foresight_tables(results, experiment)]
     return sections
 
 
@@ -67,12 +70,13 @@ def _preamble(results: dict[str, Any]) -> Section:
 
 def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
     metrics = shown_metrics(results)
-    rows = [("search", *metrics, "mean of survivors", "images", "GFLOP", "decodes")]
+    timed = ("seconds",) if all(arm.timed for arm in experiment.arms) else ()
+    rows = [("search", *metrics, "mean of survivors", "images", "GFLOP", "decodes", *timed)]
     for arm in experiment.arms:
         row = arm_row(results, arm.name)
         rows.append((
             arm.name, *(_interval(row.metrics[metric]) for metric in metrics), _interval(row.survivors),
-            f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes),
+            f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes), *(f"{row.seconds:.3f}" for _ in timed),
         ))
     text = "The answer's metrics; the mean score of all samples that finished, which is what an answer drawn blindly would get."
     return Section("All ways of searching", text, tuple(rows))
@@ -83,6 +87,8 @@ def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
     rows = {label: [arm_row(results, name) for name in names] for label, names in experiment.curves.items() if names}
     sections = []
     titles = {"samples": "Over N (Figure 3)", "images": "Over token-forwards", "flops": "Over operations (Figure 8)"}
+    if all(arm.timed for arm in experiment.arms):
+        titles = {"flops": "Over total cost", "seconds": "Over seconds"}
     for axis, title in titles.items():
         figure = plots.curves(rows, metrics, axis) if plots.available() else b""
         sections.append(Section(title, "", (), figure))

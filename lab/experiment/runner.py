@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,14 @@ from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.plan_file import to_json
 from ttsvar_core.search.save import alike
 
+from .advice import ADVICE, cuts, read_advice
 from .arms import Arm, Experiment, Setting
-from .definitions import build
+from .definitions import PRICED, build
 from .engines import Engine, opened
 from .layout import Layout
+from .prices import Prices
 from .prompts import Prompt
-from .unit import Task, Unit, check_record, describe, run_unit
+from .unit import Task, Unit, check_record, describe, prices_of, run_unit
 from .world import World
 
 FORMAT = 1
@@ -70,25 +72,36 @@ def run_experiment(
     layout = Layout(str((out / "images").resolve()), where.images) if where.images else None
     with opened(where.workers, where.engine, where.address) as engine:
         (world,) = engine(describe, [factory])
-        experiment = build(name, setting_of(world), n)
+        known = told(name, out)
+        if name in PRICED:
+            (known["prices"],) = engine(prices_of, [(factory, prompts[0].text)])
+        experiment = build(name, setting_of(world, known), n)
         identity = _identity(world, experiment, n, where.images)
-        _claim(out, identity)
+        claim(out, identity)
         arms = experiment.arms
         missing = [Task(factory, arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
         lacking = {task.unit.key for task in missing}
         found = {unit.key: read_unit(out, unit, arms, world) for unit in units if unit.key not in lacking}
         _run_missing(out, missing, engine, len(units), progress)
     found |= {task.unit.key: read_unit(out, task.unit, arms, world) for task in missing}
-    results = {**identity, "units": [found[unit.key] for unit in units]}
+    results = {**identity, **known, "units": [found[unit.key] for unit in units]}
     path = out / "results.json"
     write(path, _dumps(results))
     return path
 
 
-def setting_of(world: dict[str, Any]) -> Setting:
-    """The part of a described world that experiments are built from."""
+def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) -> Setting:
+    """The part of a described world that experiments are built from, with prices and advice where results hold them."""
     tokens = tuple(height * width for height, width in world["schedule"])
-    return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]))
+    known = known or {}
+    prices = Prices.from_json(known["prices"]) if known.get("prices") else None
+    return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]), prices, cuts(known.get("advice")))
+
+
+def told(name: str, out: Path) -> dict[str, Any]:
+    """The advice that the folder of an experiment holds, for those whose arms follow it."""
+    path = out / ADVICE
+    return {"advice": read_advice(path)} if name in PRICED and path.is_file() else {}
 
 
 def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +146,7 @@ def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | 
     }
 
 
-def _claim(out: Path, identity: dict[str, Any]) -> None:
+def claim(out: Path, identity: dict[str, Any]) -> None:
     """Make ``out`` the folder of this experiment, or check that it is already (other machines round text features otherwise)."""
     path = out / "experiment.json"
     (out / "units").mkdir(parents=True, exist_ok=True)

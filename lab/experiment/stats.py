@@ -6,7 +6,7 @@ deterministic: the generator of the resampling is keyed, not global.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +65,19 @@ def compare(values: Values, baseline: Values) -> Comparison:
         _interval(means), int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum()),
         sign_flip_p(means),
     )
+
+
+def ratio_interval(parts: np.ndarray, wholes: np.ndarray, prompts: Sequence[Hashable]) -> Interval:
+    """Sum of (n,) parts over sum of wholes with its percentile bootstrap interval over ``prompts`` (n,); 0 where that is 0."""
+    keys = [(prompt, row) for row, prompt in enumerate(prompts)]
+    sums = [_per_prompt(dict(zip(keys, map(float, values), strict=True))) for values in (parts, wholes)]
+    if not sums[1].sum():
+        return Interval(0.0, 0.0, 0.0, len(sums[0]))
+    rows = np.random.default_rng([_KEY, 2]).integers(len(sums[0]), size=(RESAMPLES, len(sums[0])))
+    above, below = (of[rows].sum(axis=1) for of in sums)
+    drawn = above[below != 0] / below[below != 0]
+    low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    return Interval(float(sums[0].sum() / sums[1].sum()), float(low), float(high), len(sums[0]))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

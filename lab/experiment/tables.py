@@ -16,7 +16,8 @@ POTENTIAL_KINDS = ("value", "max", "sum", "diff")
 class ArmRow(NamedTuple):
     """One arm: its metrics' means over prompts, the mean score of all its survivors, and what it costs.
 
-    images: token-forwards in whole images. flops: of every network that runs, mean over prompts."""
+    images: token-forwards in whole images. flops: of every network that runs, mean over prompts. seconds: the same, NaN where they
+    were not measured."""
 
     name: str
     metrics: dict[str, Interval]
@@ -24,6 +25,7 @@ class ArmRow(NamedTuple):
     images: float
     flops: float
     decodes: int
+    seconds: float = math.nan
 
 
 class PairRow(NamedTuple):
@@ -58,6 +60,7 @@ def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
         costs[0]["token_forwards"] / whole,
         _mean(cost["flops"] for cost in costs),
         costs[0]["decodes"],
+        _mean(cost.get("seconds", math.nan) for cost in costs),
     )
 
 

@@ -12,6 +12,7 @@ from ttsvar_core.reading import finite, whole
 
 from .arms import Arm
 from .layout import Layout
+from .prices import Prices
 from .prompts import Prompt
 from .walk import Finished, named, walk
 from .world import VERDICT, World
@@ -44,6 +45,22 @@ def describe(factory: Callable[[], World]) -> dict[str, Any]:
     return loaded(factory).describe()
 
 
+def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
+    """`Prices.to_json` of a world, its rewards' operations counted on a picture of noise under a prompt."""
+    import torch
+
+    world, prompt = loaded(given[0]), given[1]
+    config, scales = world.model.config, len(world.schedule)
+    side = config.pixels_per_token
+    height, width = world.schedule.final
+    noise = torch.rand(1, side * height, side * width, 3, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        looks = {name: reward_look(reward, noise, prompt) for name, reward in world.rewards.items()}
+    lengths = 1, config.transformer.text_maxlen
+    names = {name: reward.name for name, reward in world.rewards.items()}
+    return Prices(config, world.schedule, world.sampling.branches(scales), lengths, looks, names).to_json()
+
+
 def run_unit(task: Task) -> dict[str, Any]:
     """Run one unit; depends on nothing but the task and the files its world is loaded from."""
     import torch
@@ -63,7 +80,8 @@ def run_unit(task: Task) -> dict[str, Any]:
             world.model.config, arm.plan, world.schedule, world.sampling.branches(len(world.schedule)),
             max(1, len(conditioning.text)), extractors(arm.extractor), rewards(arm.reward),
         )
-        arms[arm.name] = {**record, "cost": cost.total._asdict()}
+        measured_cost = {"seconds": finished[arm.name].seconds} if arm.timed else {}
+        arms[arm.name] = {**record, "cost": {**cost.total._asdict(), **measured_cost}}
         if task.layout:
             task.layout.save(arm.name, task.unit.place, task.unit.number, prompt, finished[arm.name].images[record["best"]])
     return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}
@@ -85,7 +103,10 @@ def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], world:
         history = found["history"] if arm.watched else ()
         if arm.watched and {len(row) for row in history} != {len(world["schedule"])}:
             raise ValueError(f"{arm.name} was not scored at every scale")
-        values = [*scores, *(found["answer"][name] for name in world["metrics"]), *(found["cost"][name] for name in Cost._fields)]
+        if arm.watched and VERDICT in world["metrics"] and len(found["correct"]) != len(scores):
+            raise ValueError(f"{arm.name} has verdicts on {len(found['correct'])} of {len(scores)} samples")
+        costs = (*Cost._fields, *(("seconds",) if arm.timed else ()))
+        values = [*scores, *(found["answer"][name] for name in world["metrics"]), *(found["cost"][name] for name in costs)]
         values += [value for row in history for value in row if value is not None]
         for value in values:
             finite(value)
@@ -110,6 +131,8 @@ def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured
     if arm.watched:
         history = finished.state.scores.tolist()
         record["history"] = [[None if math.isnan(value) else value for value in row] for row in history]
+        if world.verdict:
+            record["correct"] = [float(world.verdict(image, prompt.text)) for image in finished.images.split(1)]
     return record
 
 

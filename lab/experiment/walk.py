@@ -11,15 +11,18 @@ a batch of their own, so only a bit whose probability lies within rounding of it
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ttsvar_core.decoding import sketch
+from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.run import run
 from ttsvar_core.state import SearchState, start
@@ -32,11 +35,12 @@ if TYPE_CHECKING:
 
 
 class Finished(NamedTuple):
-    """The samples one arm ended with. scores: (P,) by the reward it searched with."""
+    """The samples one arm ended with. scores: (P,) by the reward it searched with. seconds: it takes by itself."""
 
     state: SearchState
     images: Tensor
     scores: Tensor
+    seconds: float = 0.0
 
     def first(self, samples: int) -> Finished:
         """The first ``samples`` rows, as a Best-of-N of that many."""
@@ -44,19 +48,32 @@ class Finished(NamedTuple):
 
 
 class Memory:
-    """The latest results of a function, by a key."""
+    """The latest results of a function, by a key. saved: seconds that what was kept took when it was made."""
 
     def __init__(self, room: int) -> None:
         self._room, self._kept = room, OrderedDict()
+        self.saved = 0.0
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is kept under ``key``, made now if nothing is."""
-        if key not in self._kept:
-            self._kept[key] = make()
+        if key in self._kept:
+            self.saved += self._kept[key][1]
+        else:
+            settled()
+            began = time.perf_counter()
+            made = make()
+            settled()
+            self._kept[key] = made, time.perf_counter() - began
         self._kept.move_to_end(key)
         while len(self._kept) > self._room:
             self._kept.popitem(last=False)
-        return self._kept[key]
+        return self._kept[key][0]
+
+
+def settled() -> None:
+    """Wait for a graphics card that is still computing, so that seconds are booked where they are spent."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def past(state: SearchState) -> tuple:
@@ -95,6 +112,11 @@ class SharedReward(NamedTuple):
         """As the reward does; pictures are told apart as objects, which `decode` shares."""
         return self.memory.get((self.reward.name, id(images)), lambda: (images, self.reward.score(images, prompt)))[1]
 
+    def __getattr__(self, name: str) -> Any:
+        if name not in FORETELLING:
+            raise AttributeError(name)
+        return getattr(self.reward, name)
+
 
 def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm]) -> dict[str, Finished]:
     """Every arm's finished samples, by its name. Raises ValueError for an arm whose reward or extractor the world lacks."""
@@ -103,14 +125,18 @@ def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm
     scales = len(world.schedule)
     sampler = SharedSampler(world.sampling, memory=Memory(2 * scales))
     pictures, scores = Memory(scales), Memory(2 * scales)
+    memories = sampler.memory, pictures, scores
     for arm in sorted((arm for arm in arms if arm.name not in rows_of), key=lambda arm: (arm.plan.samples, str(arm.plan.stages))):
         reward = SharedReward(named(world.rewards, arm.reward), scores)
+        began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
         state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
         result = run(
             state, arm.plan, reward, named(world.extractors, arm.extractor), sampler,
             lambda state: pictures.get(past(state), lambda: sketch(state)),
         )
-        done[arm.name] = Finished(result.state, result.images, result.scores)
+        settled()
+        seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
+        done[arm.name] = Finished(result.state, result.images, result.scores, seconds)
     for arm in arms:
         if arm.name in rows_of:
             done[arm.name] = done[rows_of[arm.name]].first(arm.plan.samples)
@@ -121,7 +147,7 @@ def _pooled(arms: list[Arm]) -> dict[str, str]:
     """For every Best-of-N arm that is not the largest of its kind, the arm whose first rows it is."""
     found: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        if not arm.plan.selects(math.inf):
+        if not arm.timed and not arm.plan.selects(math.inf):
             found.setdefault((arm.reward, arm.plan.stages), []).append(arm)
     largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ttsvar_core import registry
@@ -12,7 +13,7 @@ from ttsvar_core.image_model import ImageModel
 from ttsvar_core.names import REDUCERS
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.save import sketch
-from ttsvar_core.weights.fingerprint import Fingerprint
+from ttsvar_core.weights.fingerprint import fingerprints_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ class World(NamedTuple):
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
             "networks": {
-                f"{kind} {name}": _fingerprints(network)
+                f"{kind} {name}": fingerprints_of(network)
                 for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, network in named.items()
             },
             "schedule": [list(grid) for grid in self.schedule.grids],
@@ -62,7 +63,8 @@ class World(NamedTuple):
 class WorldFiles:
     """How a worker gets its world: a description that travels between processes and machines; calling it loads.
 
-    model: transformer, tokenizer and text encoder paths, empty for the bundled model. rewards and extractors: as the registry
+    model: transformer, tokenizer and text encoder paths, or one folder that holds them as `files_in` says; empty for the bundled
+    model. rewards and extractors: as the registry
     names them ("image-reward=ImageReward.pt"), and the controls.
     """
 
@@ -83,7 +85,7 @@ class WorldFiles:
         if not rewards or not extractors:
             raise ValueError("an experiment needs at least one reward and one extractor")
         schedule = model.schedule(self.height_over_width, self.pixel_budget)
-        verdict = scene_verdict if "scenes" in rewards else None
+        verdict = next((VERDICTS[name] for name in rewards if name in VERDICTS), None)
         return World(
             model, lambda prompt: encode_prompt(encoder, prompt), rewards, extractors, schedule, model.config.sampling, verdict
         )
@@ -97,13 +99,22 @@ class WorldFiles:
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if not self.model:
             return load_bundled(device=self.device)
-        transformer, tokenizer, text = self.model
+        transformer, tokenizer, text = self.model if len(self.model) > 1 else files_in(Path(*self.model))
         return load_model(transformer, tokenizer, dtype=dtype, device=self.device), load_text_encoder(text)
 
     def _reward(self, spec: str) -> Reward:
-        from .controls import Clarity
+        from .controls import Clarity, WorldReward
 
-        return Clarity() if spec == "clarity" else registry.load(registry.REWARDS, spec, self.device)
+        own = {"clarity": Clarity, "world": WorldReward}
+        if spec in own:
+            return own[spec]()
+        key, _, file = spec.partition("=")
+        if key.lower() == "value" and file:  # which may have been trained for one of these
+            from ttsvar_core.rewards.value import load_value, trained_for
+
+            reward = trained_for(file)
+            return load_value(file, reward=own[reward]() if reward in own else None).to(self.device)
+        return registry.load(registry.REWARDS, spec, self.device)
 
     def _extractor(self, model: ImageModel, spec: str) -> FeatureExtractor:
         from .controls import Chance, TokenizerExtractor
@@ -124,15 +135,26 @@ def scene_verdict(image: Tensor, prompt: str) -> bool:
     return judge_images(image, parse_prompt(prompt))[0].correct
 
 
-def _fingerprints(of: Reward | FeatureExtractor) -> list[str]:
-    """The fingerprint of each network a reward or extractor runs."""
+def world_verdict(image: Tensor, prompt: str) -> bool:
+    """Whether an image (1, H, W, 3) shows exactly what a prompt of the richer scene world asks for."""
+    from .controls import world_judgements
+
+    return world_judgements(image, prompt)[0].correct
+
+
+VERDICTS = {"scenes": scene_verdict, "world": world_verdict}  # by the reward whose grade goes with it
+
+
+def files_in(folder: Path) -> tuple[str, str, str]:
+    """Transformer, tokenizer and text encoder in a folder as trainings write it: NAME.transformer.safetensors,
+    NAME.vae.safetensors, NAME.t5. Raises ValueError where one is missing or there are several."""
     found = []
-    for network in getattr(of, "models", ()):
-        fingerprint = Fingerprint()
-        for name, tensor in network.state_dict().items():
-            fingerprint.add(name, tensor)
-        found.append(fingerprint.hexdigest())
-    return found
+    for pattern in ("*.transformer.safetensors", "*.vae.safetensors", "*.t5"):
+        matching = sorted(folder.glob(pattern))
+        if len(matching) != 1:
+            raise ValueError(f"{folder} holds {len(matching)} files {pattern}, expected one; or name the three files themselves")
+        found.append(str(matching[0]))
+    return tuple(found)
 
 
 def _name(spec: str) -> str:

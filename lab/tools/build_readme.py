@@ -41,7 +41,8 @@ def fill(page: str) -> str:
     """The README with its table as the registry has it."""
     known: dict[WeightFile, str] = {}
     for what, file in files():
-        known.setdefault(file, what)
+        if file.page:  # others are nobody's to fetch
+            known.setdefault(file, what)
     table = HEAD + "".join(row(what, file) for file, what in known.items())
     return re.sub(re.escape(HEAD) + r"(?:\|.*\n)*", lambda _: table, page)
 

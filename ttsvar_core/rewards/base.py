@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..state import SearchState
+
+FORETELLING = ("foretell", "check_state", "foretelling_flops")
+"""What a reward has besides where it scores unfinished samples by their features."""
 
 
 @runtime_checkable
@@ -22,6 +29,27 @@ class Reward(Protocol):
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 scores, higher is better, of images (B, H, W, 3) in [0, 1]."""
         ...
+
+
+@runtime_checkable
+class Foreteller(Reward, Protocol):
+    """A reward that scores unfinished samples by what is sampled so far, so that nothing is decoded for it; finished ones are
+    scored as pictures. foretelling_flops: the scales it does that after, with the operations per sample."""
+
+    foretelling_flops: tuple[tuple[int, int], ...]
+
+    def check_state(self, state: SearchState, scales: Iterable[int]) -> None:
+        """Raise ValueError, with the remedy, unless it can foretell such states after these scales."""
+        ...
+
+    def foretell(self, state: SearchState) -> Tensor:
+        """(P,) float32 scores of an unfinished state's samples, higher is better. Raises ValueError as `check_state`."""
+        ...
+
+
+def foretells(reward: Reward | None) -> bool:
+    """Whether `reward` scores unfinished samples by their features."""
+    return hasattr(reward, "foretell")
 
 
 def check_prompt(reward: Reward, prompt: str) -> None:

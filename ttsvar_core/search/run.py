@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..decoding import sketch
 from ..infinity.cache import compact
-from ..rewards.base import check_prompt
+from ..rewards.base import check_prompt, foretells
 from ..selection import Selection
 from ..state import SearchState
 from .memory import Sampler
@@ -159,6 +159,9 @@ def check(state: SearchState, plan: Plan, reward: Reward | None, extractor: Feat
         scales = len(state.schedule)
         scored = next(scale for scale in range(scales) if "scores" in plan.sees(scale, scales))
         raise ValueError(f"plan {plan.name} scores samples at scale {scored} and no reward was given; give one")
+    if foretells(reward):
+        last = len(state.schedule) - 1
+        reward.check_state(state, [scale for scale in range(state.next_scale, last) if "scores" in plan.sees(scale, last + 1)])
     _check_past(state, plan)
 
 

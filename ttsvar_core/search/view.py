@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..decoding import sketch
-from ..rewards.base import check_finite
+from ..rewards.base import check_finite, foretells
 
 if TYPE_CHECKING:
     from ..extractors.base import FeatureExtractor
@@ -51,15 +51,17 @@ class View:
         return self._images
 
     def scored(self) -> SearchState:
-        """The state with the rewards of its samples at its last scale.
+        """The state with the rewards of its samples at its last scale: of their pictures, or foretold from their features.
 
         Raises ValueError, naming the reward and the sample, for a reward that is not a finite number: one NaN would take every
         other sample's weight with it.
         """
         if not self._scored and self.reward is not None:
-            images, scale = self.images, self.state.last_scale
+            scale, ahead = self.state.last_scale, foretells(self.reward) and not self.state.finished
+            images = None if ahead else self.images
             with self.timed("score"):
-                scores = torch.as_tensor(self.reward.score(images, self.state.conditioning.prompt)).detach().float().cpu()
+                given = self.reward.foretell(self.state) if ahead else self.reward.score(images, self.state.conditioning.prompt)
+                scores = torch.as_tensor(given).detach().float().cpu()
             if scores.shape != (self.state.samples,):
                 came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
                 raise ValueError(f"reward {self.reward.name} gave {came} for {self.state.samples} images; expected one per image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,3 +30,14 @@ class Fingerprint:
     def hexdigest(self) -> str:
         """The fingerprint so far, 16 hexadecimal digits."""
         return self._hash.hexdigest()[:16]
+
+
+def fingerprints_of(of: Any) -> list[str]:
+    """The fingerprint of each network that a reward or extractor runs, as its `models` lists them."""
+    found = []
+    for network in getattr(of, "models", ()):
+        fingerprint = Fingerprint()
+        for name, tensor in network.state_dict().items():
+            fingerprint.add(name, tensor)
+        found.append(fingerprint.hexdigest())
+    return found

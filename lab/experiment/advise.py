@@ -1,0 +1,178 @@
+"""Which plan a budget in pictures is best spent on, told from pools: a table, and the file that the search itself reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ttsvar_core.search.plan import best_of_n
+
+from .advice import ADVICE, FORMAT, write_advice
+from .definitions import pool_name
+from .offline import Pools, pools_of, rank_correlations, spent
+from .prices import Prices, funnel, widest
+from .stats import Comparison, Interval, compare, mean_interval
+
+
+class Candidate(NamedTuple):
+    """A funnel at the cost of a budget: who scores at the cut, the scale, the finishers and the starts that the budget pays for."""
+
+    scorer: str
+    scale: int
+    finishers: int
+    starts: int
+
+
+class Advice(NamedTuple):
+    """The best plan for a budget of pictures, None where nothing beats Best-of-N on these pools.
+
+    base: what Best-of-N gets. gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score
+    of plans chosen on one half of the prompts and rated on the other, so that choosing among many flatters nobody.
+    capped: the budget pays for more starts than the pools hold samples, so the plan was rated with fewer.
+    """
+
+    pictures: int
+    base: dict[str, Interval]
+    plan: Candidate | None
+    gains: dict[str, Comparison]
+    unseen: Comparison | None
+    capped: bool
+
+
+def candidates(prices: Prices, scorers: Mapping[str, Sequence[int]], pictures: int) -> list[Candidate]:
+    """Every funnel that costs at most ``pictures`` pictures, the widest for each scorer, scale and number of finishers."""
+    found = []
+    for scorer, scales in scorers.items():
+        for scale in scales:
+            for finishers in range(1, pictures + 1):
+                plan = widest(prices, best_of_n(pictures), scale, finishers, reward=scorer)
+                if plan is not None:
+                    found.append(Candidate(scorer, scale, finishers, plan.samples))
+    return found
+
+
+def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
+    """The plan whose answer scores best on average over the prompts of ``pools`` among all that cost the same.
+
+    Raises ValueError for a budget of more pictures than the pools have samples.
+    """
+    if pictures > pools.samples:
+        raise ValueError(f"the pools hold {pools.samples} samples a prompt; a budget of {pictures} pictures needs --n {pictures}")
+    base = {metric: spent(pools, metric, None, 0, pictures, pictures) for metric in pools.metrics}
+    found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
+    levels = {metric: mean_interval(_values(pools, value)) for metric, value in base.items()}
+    if not found:
+        return Advice(pictures, levels, None, {}, None, False)
+    scores = np.stack([_rated(pools, pools.metrics[0], plan) for plan in found])
+    best = int(scores.mean(axis=1).argmax())
+    plan = found[best]
+    gains = {
+        metric: compare(_values(pools, _rated(pools, metric, plan)), _values(pools, base[metric])) for metric in pools.metrics
+    }
+    halves = _crossed(scores, base[pools.metrics[0]], _halves(pools))
+    unseen = compare(_values(pools, halves), _values(pools, base[pools.metrics[0]]))
+    if gains[pools.metrics[0]].difference.mean <= 0:
+        return Advice(pictures, levels, None, gains, unseen, False)
+    return Advice(pictures, levels, plan, gains, unseen, plan.starts > pools.samples)
+
+
+def _rated(pools: Pools, metric: str, plan: Candidate) -> np.ndarray:
+    """(pools,) of a funnel, with as many starts as the pools have."""
+    return spent(pools, metric, plan.scorer, plan.scale, min(plan.starts, pools.samples), plan.finishers)
+
+
+def _crossed(scores: np.ndarray, base: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """(pools,) what the plan chosen on the other half of the prompts gets; Best-of-N where that was the best there."""
+    found = np.empty(scores.shape[1])
+    options = np.concatenate([base[None], scores])
+    for side in (False, True):
+        other = half != side
+        chosen = options[:, other].mean(axis=1).argmax() if other.any() else 0
+        found[~other] = options[chosen][~other]
+    return found
+
+
+def _halves(pools: Pools) -> np.ndarray:
+    """(pools,) bool: every other prompt."""
+    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pools.units))}
+    return np.array([order[prompt] % 2 == 1 for prompt, _ in pools.units])
+
+
+def _values(pools: Pools, values: np.ndarray) -> dict[tuple[str, int], float]:
+    return dict(zip(pools.units, map(float, values), strict=True))
+
+
+def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:
+    """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the end,
+    per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
+    world, correlations = results["world"], rank_correlations(pools, scorer)
+    plans = {
+        str(advice.pictures): {
+            "samples": advice.plan.starts, "scale": advice.plan.scale, "keep": advice.plan.finishers, "by": advice.plan.scorer,
+            "gain": list(advice.gains[pools.first].difference[:3]),
+        }
+        for advice in found if advice.plan
+    }
+    return {
+        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "reward": prices.names[scorer],
+        "scales": len(world["schedule"]), "correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
+        "interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
+        "prompts": len({prompt for prompt, _ in pools.units}), "samples": pools.samples, "plans": plans, "scorer": scorer,
+    }
+
+
+def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
+    """A row of the table: budget, plan, its cost, differences to Best-of-N."""
+    plan = advice.plan
+    if plan is None:
+        spoken = f"Best-of-{advice.pictures}: no cut pays"
+        return [str(advice.pictures), spoken, f"{advice.pictures:.2f}", *([""] * len(metrics)), _signed(advice.unseen)]
+    more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if advice.capped else ""
+    spoken = f"{plan.starts} start, {plan.finishers} finish after scale {plan.scale}, scored by {plan.scorer}{more}"
+    cost = prices.pictures(funnel(plan.starts, plan.scale, plan.finishers), plan.scorer)
+    return [
+        str(advice.pictures), spoken, f"{cost:.2f}", *(_signed(advice.gains[metric]) for metric in metrics), _signed(advice.unseen)
+    ]
+
+
+HEAD = ("budget", "plan", "cost, pictures")
+_NOTE = (
+    "Differences to Best-of-N at the same budget, with 95% intervals over prompts. The plan is the best of all that cost the same "
+    "on these very prompts; the last column chooses on one half of them and rates on the other, which flatters nobody."
+)
+
+
+def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
+    """Write `ADVICE` beside a pool's results, and one for every other reward that scored, named after it; return a table in
+    Markdown and where the file is."""
+    from .report import markdown_table
+
+    results = json.loads(Path(results_path).read_text(encoding="utf-8"))
+    prices, pools = Prices.from_json(results["prices"]), largest_pools(results)
+    found = [advise(pools, prices, pictures) for pictures in budgets]
+    path = Path(results_path).parent / ADVICE
+    for scorer in pools.scores:
+        place = path if scorer == pools.first else path.with_name(f"advice-by-{scorer}.json")
+        write_advice(place, to_json(results, prices, pools, found, scorer))
+    head = (*HEAD, *(f"{metric} above Best-of-N" for metric in pools.metrics), f"{pools.first}, chosen unseen")
+    table = markdown_table([head, *(tuple(told(advice, prices, pools.metrics)) for advice in found)])
+    count = len({prompt for prompt, _ in pools.units})
+    return f"{path}\n\n{count} prompts, {pools.samples} samples each. {_NOTE}\n\n{table}"
+
+
+def largest_pools(results: dict[str, Any]) -> Pools:
+    """The pools of the most samples in the results of the experiment `pool`, by every reward that scored."""
+    samples = max(results["n"] or (int(name.split("-")[1]) for name in results["arms"]))
+    rewards = results["world"]["rewards"]
+    return pools_of(results, {reward: pool_name(samples, reward) for reward in rewards})
+
+
+def _signed(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    found = comparison.difference
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

@@ -1,0 +1,82 @@
+"""What each scale knows of the end, and what it costs to ask: one table for every reward that looked on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ttsvar_core.search.plan import raw
+
+from .arms import Arm, Experiment
+from .offline import Pools, gain_of, pools_of, rank_correlations
+from .prices import Prices
+from .stats import Interval
+from .tables import watched_arms
+from .variance import COMPLETIONS, fixed_shares
+
+BEST = 3
+_WORDS = (
+    "Within a prompt: the rank correlation of the score at a scale with the final score; of what the best of {samples} samples "
+    "gains over a blind pick, the share that the scale's pick gains, and of what it gains over the best of {best} blind ones, the "
+    "share that the best of its {best} highest gains. {fixed}Spent: operations of the transformer through the scale, and of one "
+    "look there (decode and reward), as shares of one picture drawn, decoded and scored."
+)
+_FIXED = (
+    "Fixed: the share of the variance of final ranks that is drawn by then ({prefixes} prefixes, {completions} completions each). "
+)
+
+
+def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterator[tuple[str, str, tuple[tuple[str, ...], ...]]]:
+    """Title, words and rows for every arm that was scored on the way. Nothing without prices, as in results of early versions."""
+    if "prices" not in results:
+        return
+    prices, arms = Prices.from_json(results["prices"]), {arm.name: arm for arm in experiment.arms}
+    fixed = fixed_shares(results, experiment.arms)
+    for name in watched_arms(experiment):
+        if arms[name].plan.samples > 1:
+            yield _table(results, arms[name], prices, fixed)
+
+
+def _table(results: dict[str, Any], arm: Arm, prices: Prices, fixed: dict[int, Interval]) -> tuple[str, str, tuple]:
+    reward = arm.reward or results["world"]["rewards"][0]
+    first = results["world"]["rewards"][0]
+    pools = pools_of(results, {reward: arm.name})
+    if reward != first:  # what counts in the end is the first reward's word
+        answered = arm.name.removesuffix(reward) + first
+        pools = pools_of(results, {first: answered, reward: arm.name}) if answered in results["units"][0]["arms"] else pools
+    told = _FIXED.format(prefixes=arm.plan.samples, completions=COMPLETIONS) if fixed else ""
+    words = _WORDS.format(samples=arm.plan.samples, best=BEST, fixed=told)
+    header = ("scale", "rank correlation", "pick's share of the gain", f"best {BEST}'s share", *(["fixed"] if fixed else []),
+              "spent so far", "one look")
+    return f"What a scale knows of the end, {arm.name}", words, (header, *_rows(pools, reward, prices, fixed))
+
+
+def _rows(pools: Pools, reward: str, prices: Prices, fixed: dict[int, Interval]) -> Iterator[tuple[str, ...]]:
+    spent, look = cost_shares(prices, reward)
+    correlations = rank_correlations(pools, reward)
+    for scale in pools.scales(reward):
+        pick, three = (gain_of(pools, reward, scale, keep) for keep in (1, BEST))
+        cells = [_told(fixed.get(scale))] if fixed else []
+        yield (
+            str(scale), _told(correlations.get(scale)), _share(pick.share), _share(three.share), *cells, f"{spent[scale]:.1%}",
+            f"{look[scale]:.1%}",
+        )
+
+
+def cost_shares(prices: Prices, reward: str = "") -> tuple[list[float], list[float]]:
+    """Per scale: operations of the transformer through it, and of one look there, as shares of one picture drawn and scored."""
+    search = prices.search(raw(), reward)
+    whole, so_far, spent = search.total.flops, 0, []
+    for scale in search.scales:
+        so_far += scale.transformer
+        spent.append(so_far / whole)
+    return spent, [search.look(scale) / whole for scale in range(len(spent))]
+
+
+def _told(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _share(share: float) -> str:
+    return "" if math.isnan(share) else f"{share:.0%}"

@@ -1,0 +1,129 @@
+"""What a value model is worth on prompts it has not seen, beside the reward's word on the sketches, by both measures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lab.experiment.foresight import BEST
+from lab.experiment.offline import Pools, gain_of, rank_correlations, spent
+from lab.experiment.prices import Prices
+from lab.experiment.report import markdown_table
+from lab.experiment.stats import compare
+from ttsvar_core.atomic import write
+from ttsvar_core.rewards.value import Value, read_value
+from ttsvar_core.search.plan import raw
+
+from .data import Collection, batched, read_collection, read_unit
+
+VALUE, SKETCH = "value model", "sketch"
+_HEAD = ("scale", "scored by", "rank correlation", "pick gains", "share", f"best {BEST} gain", "share", "operations of a look")
+
+
+def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) -> str:
+    """A table of both measures by scale. Raises ValueError for samples of another model, reward or schedule."""
+    collection = read_collection(folders)
+    value = Value(*read_value(path))
+    _check_made_for(value, collection, path)
+    pools = predicted(value, collection)
+    found = figures(pools, value, collection)
+    if json_path:
+        write(json_path, json.dumps(found, indent=1) + "\n")
+    count = len({prompt for prompt, _ in pools.units})
+    most = gain_of(pools, SKETCH, collection.scales[0], 1).most
+    head = (
+        f"{path.name}, {path.stat().st_size / 2**20:.2f} MiB, for {value.made_for.model} and {value.made_for.reward}: {count} "
+        f"prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.mean:.4f} "
+        f"[{most.low:.4f}, {most.high:.4f}] above a blind pick. Shares are of that, for the best {BEST} of what the best gains "
+        f"over the best of {BEST} blind ones."
+    )
+    return f"{head}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
+
+
+def _check_made_for(value: Value, collection: Collection, path: Path) -> None:
+    ours, theirs = value.made_for._replace(scales=()), collection.made_for._replace(scales=())
+    missing = set(value.made_for.scales) - set(collection.scales)
+    if ours != theirs or missing:
+        differ = [name for name in ours._fields if getattr(ours, name) != getattr(theirs, name)]
+        what = ", ".join(differ) or f"scales {sorted(missing)}"
+        raise ValueError(f"{path.name} was not made for these samples: {what} differ; collect samples of its model and reward")
+
+
+def predicted(value: Value, collection: Collection) -> Pools:
+    """The samples as pools, scored at the value model's scales by it and by the sketches."""
+    scales, all_scales = value.made_for.scales, len(value.made_for.grids)
+    units, numbers, final, correct, scores = [], {}, [], [], {VALUE: [], SKETCH: []}
+    for path in collection.files:
+        unit = read_unit(path, scales)
+        table = {name: np.full((len(unit.scores), all_scales), math.nan) for name in scores}
+        for scale in scales:
+            cells, *rest = batched([unit], scale)
+            with torch.no_grad():
+                table[VALUE][:, scale] = value.network(cells, scale, *rest)[0].double().numpy()
+            table[SKETCH][:, scale] = unit.scores[:, collection.scales.index(scale)].double().numpy()
+        for name in scores:
+            scores[name].append(table[name])
+        numbers[unit.prompt] = numbers.get(unit.prompt, -1) + 1
+        units.append((unit.prompt, numbers[unit.prompt]))
+        final.append(unit.scores[:, -1].double().numpy())
+        correct.append(None if unit.correct is None else unit.correct.numpy())
+    right = None if any(part is None for part in correct) else np.array(correct)
+    return Pools(tuple(units), value.made_for.reward, np.array(final), right, {name: np.array(of) for name, of in scores.items()})
+
+
+def figures(pools: Pools, value: Value, collection: Collection) -> dict[str, Any]:
+    """Rows of the table and paired differences, as plain JSON values."""
+    search = Prices.from_json(collection.about["prices"]).search
+    ahead, looking = dict(value.foretelling_flops), search(raw())
+    correlations = {name: rank_correlations(pools, name) for name in (SKETCH, VALUE)}
+    rows, differences = [], []
+    for scale in value.made_for.scales:
+        for name in (SKETCH, VALUE):
+            pick, three = (gain_of(pools, name, scale, keep) for keep in (1, BEST))
+            rows.append({
+                "scale": scale, "by": name, "rank_correlation": _listed(correlations[name].get(scale)),
+                "pick": _listed(pick.gain), "pick_share": _number(pick.share), "best": _listed(three.gain),
+                "best_share": _number(three.share), "flops": ahead[scale] if name == VALUE else looking.look(scale),
+            })
+        differences.append({"scale": scale, **_compared(pools, scale)})
+    return {"reward": pools.first, "samples": pools.samples, "prompts": len({p for p, _ in pools.units}), "rows": rows,
+            "differences": differences}
+
+
+def _compared(pools: Pools, scale: int) -> dict[str, Any]:
+    """Value model minus sketch, paired by prompt, in what the pick and the best of three get."""
+    found = {}
+    for keep in (1, BEST):
+        given = (spent(pools, pools.first, name, scale, pools.samples, min(keep, pools.samples)) for name in (VALUE, SKETCH))
+        compared = compare(*(dict(zip(pools.units, map(float, values), strict=True)) for values in given))
+        found[str(keep)] = {"difference": _listed(compared.difference), "p": compared.p}
+    return found
+
+
+def _listed(interval) -> list[float] | None:
+    return None if interval is None else [interval.mean, interval.low, interval.high]
+
+
+def _number(share: float) -> float | None:
+    return None if math.isnan(share) else share
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    shares = ["" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share")]
+    told = ["" if row[key] is None else "{:.3f} [{:.3f}, {:.3f}]".format(*row[key]) for key in ("rank_correlation", "pick", "best")]
+    return str(row["scale"]), row["by"], told[0], told[1], shares[0], told[2], shares[1], f"{row['flops'] / 1e9:.3g} G"
+
+
+def _differences(found: dict[str, Any]) -> str:
+    lines = [f"Value model minus sketch, paired by prompt, in {found['reward']}:"]
+    for row in found["differences"]:
+        told = [f"{'pick' if keep == '1' else f'best {keep}'} " + "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row[keep]["difference"])
+                + f", p {row[keep]['p']:.3f}" for keep in ("1", str(BEST))]
+        lines.append(f"- scale {row['scale']}: {'; '.join(told)}")
+    return "\n".join(lines)
