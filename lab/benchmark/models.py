@@ -19,7 +19,8 @@ from ttsvar_core.infinity.text import Conditioning
 
 PROMPT = "a photo of a red circle left of a blue square"
 TEXT_TOKENS = 32  # of the random text features; the length of an ordinary sentence
-SHAPES = Path(__file__).resolve().parents[1] / "tests" / "golden" / "checkpoints"
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+SHAPES = GOLDEN / "checkpoints"
 
 
 def model_and_prompt(
