@@ -78,30 +78,30 @@ class TimedSampler(Sampler):
 
 
 def timed_run(
-    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any
+    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
 ) -> tuple[Result, Watch]:
-    """The search's result and what was measured on the way."""
+    """The search's result and what was measured on the way. memory: the `Sampler`'s own settings."""
     watch = Watch(model.transformer.device)
     stages, timed = watch.stages, watch.stages.timed
     transformer = Timed(model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
     state = timed("text", start)(replace(model, transformer=transformer), conditioning, plan.samples, SEED, schedule)
     reward = Timed(reward, "score", stages, lambda *given: "reward")
     extractor = Timed(extractor, "describe", stages, lambda *given: "features")
-    result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages), watch.decode, watch.acted)
+    result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages, **memory), watch.decode, watch.acted)
     stages.seconds["selection"] -= stages.seconds["features"]
     stages.seconds["other"] -= stages.seconds["selection"]  # which no clock but the search's own saw
     return result, watch
 
 
 def report(
-    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any
+    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
 ) -> dict[str, Any]:
-    """Everything the command prints, as plain JSON values."""
+    """Everything the command prints, as plain JSON values. memory: the `Sampler`'s own settings."""
     device, dtype = model.transformer.device, model.transformer.dtype
     ceiling, bandwidth = matmul_ceiling(device, dtype), copy_bandwidth(device)
     warm_up = _warm_up(model, conditioning, schedule)
-    _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor)
-    result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor)
+    _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor, **memory)
+    result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor, **memory)
     tokens_of_text = len(result.state.conditioning.text)
     running = [plan.running(scale) for scale in range(len(schedule))]
     branches = model.config.sampling.branches(len(schedule))
@@ -113,7 +113,7 @@ def report(
     )
     by_scale, flops = [scale.transformer for scale in search.scales], search.parts
     traffic = costs.traffic_bytes(config, schedule, running, branches[-1], size)
-    each = costs.token_bytes(config, branches[-1], size)
+    each = costs.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
     formula = [tokens * each for tokens in costs.shared_cache_tokens(schedule, running, result.state.lineage)]
     seconds = _by_stage(watch.stages.seconds)
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
