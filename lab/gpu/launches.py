@@ -108,8 +108,9 @@ class Recorded:
 def check(place: Place, notes: Notes) -> None:
     """Seconds of every (scale, samples) of a raw picture and of TTS-VAR: as they are, as graphs, as compiled blocks."""
     given = place.model("2b", torch.bfloat16)
-    pairs = {name: [(s, plan.running(s)) for s in range(len(given[2]))] for name, plan in (("raw", raw()), ("tts-var 1", tts_var(1)))}
-    largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -given[2].tokens[pair[0]] * pair[1])
+    tokens, plans = given[2].tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
+    pairs = {name: [(scale, plan.running(scale)) for scale in range(len(tokens))] for name, plan in plans.items()}
+    largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -tokens[pair[0]] * pair[1])
     pool, times = torch.cuda.graph_pool_handle() if place.card else None, {pair: {} for pair in largest_first}
     with torch.inference_mode():
         for scale, samples in largest_first:
@@ -145,7 +146,8 @@ def _compiled(place: Place, given: tuple, times: dict[tuple[int, int], dict[str,
         inputs, function = inputs_at(model, conditioning, schedule, scale, samples), forward(model, schedule, scale)
         function(inputs)
         found["compiled"] = seconds(place, lambda function=function, inputs=inputs: function(inputs))
-    return {"seconds_with_compiling": time.perf_counter() - began, "_compiled": [[*pair, found["compiled"]] for pair, found in times.items()]}
+    each = [[*pair, found["compiled"]] for pair, found in times.items()]
+    return {"seconds_with_compiling": time.perf_counter() - began, "_compiled": each}
 
 
 def _together(found: list[dict[str, Any]]) -> dict[str, Any]:

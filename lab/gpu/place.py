@@ -17,7 +17,7 @@ from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.out_of_memory import empty_cache
 from ttsvar_core.scales import ScaleSchedule, parse_schedule
 
-TINY_SCALES = "1 1 1 2 2 2 3 3 4 4 5 5 6"  # as many as the published schedules have, so that the same plans run
+TINY_SCALES = "1 1 1 1 1 1 2 2 2 2 3 3 4"  # as many as the published schedules have, so that the same plans run
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class Place:
         return self.device.type == "cuda"
 
     def model(self, name: str, dtype: torch.dtype, pixels: str = "1M") -> tuple[ImageModel, Conditioning, ScaleSchedule]:
-        """A model of a preset's sizes with random weights, a prompt, and the schedule; in a rehearsal a tiny one of its kind."""
+        """A model of a preset's sizes with random weights, a prompt, and the schedule; in a rehearsal a tiny one of its kind,
+        in float32, in which a processor computes best."""
         if not self.rehearse:
             model, prompt = model_and_prompt(name, self.device, dtype)
             return model, prompt, model.schedule(1.0, pixels)
-        model = random_model(tiny(PRESETS[name]), self.device, dtype)
+        model = random_model(tiny(PRESETS[name]), self.device, torch.float32)
         return model, Conditioning(PROMPT, torch.randn(TEXT_TOKENS, 128), None, None), model.schedule()
 
     def eyes(self, dtype: torch.dtype) -> tuple[Any, Any]:
