@@ -27,17 +27,17 @@ def cards(place: Place, notes: Notes) -> None:
     for weights in ("bfloat16", "float8 blocks"):
         if weights == "float8 blocks":
             store_blocks_in_float8(given[0])
-        for card in CARDS:
+        for card in place.some(CARDS):
             notes.attempt(f"{card} GB, {weights}", _fits, place, given, card * GIGA - RESERVED)
-    counted = need("2b", "1M", 1)
-    notes.attempt("counted for bfloat16", lambda: {"peak_gb": counted.peak / GIGA, "weights_gb": counted.weights / GIGA})
+    notes.attempt("counted for bfloat16", lambda: {"peak_gb": need("2b", "1M", 1).peak / GIGA})
 
 
 def _fits(place: Place, given: tuple, allowed: float) -> dict[str, Any]:
-    with place.limited(allowed), warnings.catch_warnings(record=True) as said:
+    with place.limited(allowed) as size, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         result, most = place.watched(_searched, given, tts_var(1, len(given[2])))
-    return {**most, "seconds": result.report["seconds"], "warnings": len(said), "_said": [str(one.message) for one in said]}
+    told = [str(one.message) for one in said]
+    return {"allowed_gb": size / GIGA, **most, "seconds": result.report["seconds"], "warnings": len(told), "_warnings": told}
 
 
 def _searched(given: tuple, plan: Any) -> Result:

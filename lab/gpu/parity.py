@@ -63,14 +63,14 @@ PATHS = {
 
 
 def check(place: Place, notes: Notes) -> None:
-    """All golden models in all paths; to rehearse, the first model alone."""
-    for name in MODELS[: 1 if place.rehearse else None]:
+    """All golden models in all paths; to rehearse, one model alone."""
+    for name in place.some(MODELS):
         for what, path in PATHS.items():
             notes.attempt(f"{name}, {what}", _logits, name, path, place.device)
-        for dtype in HALVES[:1] if place.rehearse else (torch.float32, *HALVES):
+        for dtype in place.some((torch.float32, *HALVES)):
             notes.attempt(f"{name}, pictures in {dtype}", _pictures, name, dtype, place.device)
     for name, output in REWARDS.items():
-        for dtype in (torch.float32, *HALVES):
+        for dtype in place.some((torch.float32, *HALVES)):
             notes.attempt(f"{name}, {dtype}", _score, name, output, dtype, place.device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,17 +47,22 @@ class Place:
         reward, extractor = (partial(one, tensors=tiny_tensors) for one in made) if self.rehearse else made
         return reward("image-reward", self.device, dtype), extractor("dinov2", self.device, dtype)
 
+    def some(self, things: Sequence[Any]) -> Sequence[Any]:
+        """All of them; in a rehearsal the last one stands for them."""
+        return things[-1:] if self.rehearse else things
+
     @contextmanager
-    def limited(self, size: float) -> Iterator[None]:
-        """Only so many bytes of the card to be had meanwhile; elsewhere nothing changes."""
+    def limited(self, size: float) -> Iterator[float]:
+        """Only so many bytes of the card to be had meanwhile (yields how many, which are fewer if it has not as many); elsewhere
+        nothing changes."""
         if not self.card:
-            yield
+            yield size
             return
         total = torch.cuda.get_device_properties(self.device).total_memory
         empty_cache()
         torch.cuda.set_per_process_memory_fraction(min(1.0, size / total))
         try:
-            yield
+            yield min(size, total)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
             empty_cache()
