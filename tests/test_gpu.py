@@ -13,6 +13,7 @@ from lab.gpu import __main__ as command
 from lab.gpu import launches, parity
 from lab.gpu.place import Place
 from lab.gpu.runner import Check, Notes, apart, run_all, table
+from ttsvar_core.state import start
 
 
 def test_rehearsal_runs_every_check(tmp_path, capsys):
@@ -30,10 +31,11 @@ def test_rehearsal_runs_every_check(tmp_path, capsys):
 def test_what_a_graph_is_recorded_from_lies_on_the_card(dtype):
     model = make_tiny_model()
     model.transformer.in_precision(dtype)
-    schedule = model.schedule()
+    schedule, transformer = model.schedule(), model.transformer
+    text = transformer.project_text(transformer.guidance_texts(make_conditioning())).to(CARD)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         on_the_card(model.transformer)
-        given = launches.inputs_at(model, make_conditioning(), schedule, 3, 4)
+        given = launches.inputs_at(model, text, schedule, 3, 4)
         recorded = launches.Recorded(launches.forward(model, schedule, 3), given)
         logits = recorded(given)
     assert {tensor.device for tensor in (*given.tensors(), *recorded.places.tensors(), logits)} == {CARD}
@@ -42,8 +44,8 @@ def test_what_a_graph_is_recorded_from_lies_on_the_card(dtype):
 
 def test_a_record_is_of_the_inputs_it_is_given():
     model = make_tiny_model()
-    schedule, function = model.schedule(), launches.forward(model, model.schedule(), 3)
-    first, second = (launches.inputs_at(model, make_conditioning(), schedule, 3, 2) for _ in range(2))
+    state, function = start(model, make_conditioning(), 2, 0), launches.forward(model, model.schedule(), 3)
+    first, second = (launches.inputs_at(model, state.text, state.schedule, 3, 2) for _ in range(2))
     with torch.inference_mode():
         recorded = launches.Recorded(function, first)
         assert torch.equal(recorded(second), function(second)) and torch.equal(recorded(first), function(first))

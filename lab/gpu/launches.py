@@ -20,9 +20,9 @@ from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.cache import Chunk, KVCache
 from ttsvar_core.infinity.model import TextContext
-from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.plan import raw, tts_var
+from ttsvar_core.state import start
 
 from .place import Place
 from .runner import Notes
@@ -50,10 +50,9 @@ class Inputs(NamedTuple):
         return Inputs(self.features.clone(), KVCache(tuple(chunks)), self.text)
 
 
-def inputs_at(model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, scale: int, samples: int) -> Inputs:
+def inputs_at(model: ImageModel, text: TextContext, schedule: ScaleSchedule, scale: int, samples: int) -> Inputs:
     """Random inputs of a scale, in the shapes that two guidance branches have there, where and how the transformer computes."""
     transformer, sizes = model.transformer, model.config.transformer
-    text = transformer.project_text(transformer.guidance_texts(conditioning))
     place = {"device": transformer.device, "dtype": transformer.dtype}
 
     def side(tokens: int) -> tuple[Tensor, ...]:
@@ -107,7 +106,8 @@ class Recorded:
 
 def check(place: Place, notes: Notes) -> None:
     """Seconds of every (scale, samples) of a raw picture and of TTS-VAR: as they are, as graphs, as compiled blocks."""
-    given = place.model("2b", torch.bfloat16)
+    model, conditioning, schedule = place.model("2b", torch.bfloat16)
+    given = model, start(model, conditioning, 1, 0, schedule).text, schedule
     tokens, plans = given[2].tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
     pairs = {name: [(scale, plan.running(scale)) for scale in range(len(tokens))] for name, plan in plans.items()}
     largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -tokens[pair[0]] * pair[1])
@@ -123,8 +123,8 @@ def check(place: Place, notes: Notes) -> None:
 
 
 def _plain_and_recorded(place: Place, given: tuple, scale: int, samples: int, pool: Any) -> dict[str, Any]:
-    model, conditioning, schedule = given
-    inputs, function = inputs_at(model, conditioning, schedule, scale, samples), forward(model, schedule, scale)
+    model, text, schedule = given
+    inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
     plain = function(inputs)
     eager = seconds(place, lambda: function(inputs))
     recorded = Recorded(function, inputs, pool)
@@ -138,12 +138,12 @@ def _plain_and_recorded(place: Place, given: tuple, scale: int, samples: int, po
 
 def _compiled(place: Place, given: tuple, times: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
     """Turns the model's blocks into compiled ones, so this comes last. Without a card they stay as they are."""
-    model, conditioning, schedule = given
+    model, text, schedule = given
     began = time.perf_counter()
     if place.card:
         compile_blocks(model)
     for (scale, samples), found in times.items():
-        inputs, function = inputs_at(model, conditioning, schedule, scale, samples), forward(model, schedule, scale)
+        inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
         function(inputs)
         found["compiled"] = seconds(place, lambda function=function, inputs=inputs: function(inputs))
     each = [[*pair, found["compiled"]] for pair, found in times.items()]

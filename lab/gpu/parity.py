@@ -107,7 +107,7 @@ def stored_state(name: str, dtype: torch.dtype, device: torch.device) -> SearchS
     model = load_model(*files, config=config_of(data), dtype=dtype, device=device)
     golden = load_file(GOLDEN / f"{name}.golden.safetensors")
     text, *negative = guidance_texts(model, golden)
-    conditioning = Conditioning("stored", text, negative[0] if negative else None, None)
+    conditioning = Conditioning("stored", text, None, negative[0] if negative else None)
     state, last = start(model, conditioning, len(golden["scale00.bits"]), 0), len(model.schedule()) - 1
     bits = tuple(golden[f"scale{scale:02d}.bits"].to(device) for scale in range(last))
     steps = tuple(model.config.sampling.at(scale) for scale in range(last))
