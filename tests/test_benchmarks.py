@@ -27,7 +27,10 @@ def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     assert figures["images_decoded"] == {"decode": 1, "decode_for_selection": 6}
     assert figures["flops_by_part"]["transformer"] == sum(figures["flops_transformer_by_scale"])
     assert 0 < figures["overhead_share"] < 1 and figures["ceiling_flops_per_s"] > 1e8
-    assert "search's own overhead" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "search's own overhead" in told and f"{figures['ratio_to_raw_with_looking']:.2f}x in time" in told
+    shares = [f"{part} {flops / figures['flops']:.1%}" for part, flops in figures["flops_by_part"].items() if flops]
+    assert len(shares) == 3 and f"({', '.join(shares)})" in told and figures["ratio_to_raw_flops_with_looking"] > 1
 
 
 def test_random_models_of_published_sizes(tmp_path, capsys):

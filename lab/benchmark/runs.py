@@ -45,7 +45,7 @@ class Watch:
         return self.stages.timed(stage, sketch)(state)
 
     def acted(self, step: Step) -> None:
-        """Selecting is told by the search, the extractor's time included."""
+        """Selecting is told by the search."""
         self.stages.seconds["selection"] += step.seconds.get("select", 0.0)
 
 
@@ -88,7 +88,6 @@ def timed_run(
     reward = Timed(reward, "score", stages, lambda *given: "reward")
     extractor = Timed(extractor, "describe", stages, lambda *given: "features")
     result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages, **memory), watch.decode, watch.acted)
-    stages.seconds["selection"] -= stages.seconds["features"]
     stages.seconds["other"] -= stages.seconds["selection"]  # which no clock but the search's own saw
     return result, watch
 
@@ -200,19 +199,26 @@ def table(figures: dict[str, Any]) -> str:
         "",
         f"token forwards            {figures['tokens']:,} (raw {figures['tokens_raw']:,})",
         f"images decoded            {looked['decode']} finished, {looked['decode_for_selection']} to select by",
-        f"floating-point operations {figures['flops']:.3e}",
+        f"floating-point operations {figures['flops']:.3e} ({', '.join(_shares(figures['flops_by_part']))})",
         f"transformer               {figures['achieved_flops_per_s'] / 1e9:,.1f} GFLOP/s of "
         f"{figures['ceiling_flops_per_s'] / 1e9:,.1f} in a matrix product; "
         f"{figures['transformer_over_floor']:.2f}x its counted floor",
         f"warm-up                   {figures['seconds_warm_up']:.1f} s",
         f"search's own overhead     {figures['overhead_share']:.2%}",
-        f"against raw generation    {figures['ratio_to_raw']:.2f}x (tokens {figures['ratio_to_raw_tokens']:.2f}x, "
-        f"operations {figures['ratio_to_raw_flops']:.2f}x; with looking {figures['ratio_to_raw_with_looking']:.2f}x)",
+        f"against raw generation    {figures['ratio_to_raw_with_looking']:.2f}x in time, "
+        f"{figures['ratio_to_raw_flops_with_looking']:.2f}x in operations, all that runs counted",
+        f"  what draws alone        {figures['ratio_to_raw']:.2f}x in time, {figures['ratio_to_raw_flops']:.2f}x in operations, "
+        f"{figures['ratio_to_raw_tokens']:.2f}x in tokens",
         f"keys and values, peak     {figures['peak_cache_bytes'] / 2**20:,.1f} MiB "
         f"(formula {figures['formula_cache_bytes'] / 2**20:,.1f} MiB)",
         f"memory, peak              {figures['peak_memory_bytes'] / 2**20:,.0f} MiB",
     ]
     return "\n".join(lines)
+
+
+def _shares(parts: dict[str, int]) -> list[str]:
+    """Each part's share of all operations, where it has any."""
+    return [f"{part} {flops / sum(parts.values()):.1%}" for part, flops in parts.items() if flops]
 
 
 def _scale_lines(figures: dict[str, Any]) -> Sequence[str]:
