@@ -30,8 +30,8 @@ class InfinityLoader(io.ComfyNode):
                 ),
                 precision(
                     "Number type of the transformer: auto takes bfloat16, or else float16, on a graphics card that computes in "
-                    "it, else float32. The tokenizer always runs in float32. float8 stores the blocks' weights in one byte per "
-                    "number and computes as auto does: for small cards, with slightly different pictures.",
+                    "it, else float32. On a graphics card the tokenizer decodes in it, too. float8 stores the blocks' weights in "
+                    "one byte per number and computes as auto does: for small cards, with slightly different pictures.",
                     host.FLOAT8,
                 ),
                 io.Boolean.Input(

@@ -1,18 +1,15 @@
 """The benchmark's report."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny_models import GOLDEN
 
 from lab.benchmark import cards, models
 from ttsvar_core.scales import official
 from ttsvar_core.search.plan import tts_var
-
-WORDS, BERT_WORDS = "blip.text_encoder.embeddings.word_embeddings.weight", 30524
 
 
 def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
@@ -30,7 +27,10 @@ def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     assert figures["images_decoded"] == {"decode": 1, "decode_for_selection": 6}
     assert figures["flops_by_part"]["transformer"] == sum(figures["flops_transformer_by_scale"])
     assert 0 < figures["overhead_share"] < 1 and figures["ceiling_flops_per_s"] > 1e8
-    assert "search's own overhead" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "search's own overhead" in told and f"{figures['ratio_to_raw_with_looking']:.2f}x in time" in told
+    shares = [f"{part} {flops / figures['flops']:.1%}" for part, flops in figures["flops_by_part"].items() if flops]
+    assert len(shares) == 3 and f"({', '.join(shares)})" in told and figures["ratio_to_raw_flops_with_looking"] > 1
 
 
 def test_random_models_of_published_sizes(tmp_path, capsys):
@@ -51,14 +51,8 @@ def test_published_reward_and_extractor_at_a_small_size(tmp_path, monkeypatch):
     """The search runs through ImageReward and DINOv2 with random weights; here of the reference models' sizes."""
     import lab.benchmark.__main__ as bench
 
-    def small(name):
-        tiny = {"image_reward": "image_reward_tiny", "dinov2_vitl14_reg": "dinov2_reg_tiny"}[name]
-        tensors = load_file(GOLDEN / f"{tiny}.safetensors")
-        if WORDS in tensors:  # the tokenizer knows more words than the tiny text tower
-            tensors[WORDS] = torch.nn.functional.pad(tensors[WORDS], (0, 0, 0, BERT_WORDS - len(tensors[WORDS])))
-        return tensors
-
-    monkeypatch.setattr(bench, "random_tensors", small)
+    for name in ("reward_of", "extractor_of"):
+        monkeypatch.setattr(bench, name, partial(getattr(models, name), tensors=models.tiny_tensors))
     path = tmp_path / "figures.json"
     assert bench.main(["--reward", "image-reward", "--extractor", "dinov2", "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
@@ -73,6 +67,10 @@ def test_random_tensors_have_the_published_shapes(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "SHAPES", tmp_path)
     found = models.random_tensors("some")
     assert found["a.weight"].shape == (3, 2) and found["a.ids"].tolist() == [[0, 1, 2, 3]] and found["n.bias"].tolist() == [0, 0]
+
+
+def test_the_published_shapes_are_where_they_are_looked_for():
+    assert {path.stem for path in models.SHAPES.glob("*.json")} >= {"image_reward", "dinov2_vitl14_reg"}
 
 
 def test_live_bytes_are_those_alive_at_once():

@@ -11,11 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab.benchmark import cards
+from ttsvar_core import costs, decoding
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
 from ttsvar_core.config import PRESETS, Sampling
 from ttsvar_core.costs import decoding_bytes
-from ttsvar_core.decoding import decode, decode_features, decode_tiled
+from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoder_in
 from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
@@ -167,6 +168,69 @@ def test_what_decoding_needs_follows_from_the_decoder():
         with cards.without_data() as live:
             decoder(features)
         assert live.peak <= decoding_bytes(config, (32, 24)) <= 1.3 * live.peak
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_card_decodes_in_its_precision_and_layout(dtype):
+    """Every weight and activation agrees in device and type; the tokenizer itself is left as it was."""
+    model = make_tiny_model()
+    model.tokenizer.to(memory_format=torch.channels_last)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        tokenizer = on_the_card(model.tokenizer)
+        layouts = []
+        conv = tokenizer.decoder.mid.block_1.conv1.conv
+        conv.register_forward_hook(lambda part, given, made: layouts.append((part.weight.is_contiguous(), made.is_contiguous())))
+        with Crossings() as crossings:
+            images = decoder_in(model, CARD, dtype)(torch.empty(3, 8, 6, 6, device=CARD))
+    assert crossings.seen == [] and (images.device, images.dtype, images.shape) == (CARD, torch.float32, (3, 3, 12, 12))
+    assert layouts == [(True, True)] and not conv.weight.is_contiguous()
+    assert {parameter.dtype for parameter in tokenizer.parameters()} == {torch.float32}
+
+
+@pytest.fixture
+def stood_in(monkeypatch):
+    """The processor does what a card is asked to; returns the precisions and numbers of pictures asked for."""
+    asked, here = [], decoding.decoder_in
+
+    def decoder(model, device, dtype):
+        assert device == CARD
+        decode = here(model, torch.device("cpu"), dtype)
+        return lambda part: asked.append((dtype, len(part))) or decode(part)
+
+    monkeypatch.setattr(decoding, "decoder_in", decoder)
+    return asked
+
+
+def card_model(dtype):
+    """A model with a tokenizer that says it is on a card, and another that is here, of the same weights."""
+    model, here = make_tiny_model(), make_tiny_model()
+    model.transformer.in_precision(dtype)
+    model.tokenizer.parameters = lambda: iter([torch.empty(1, device=CARD)])
+    return model, here
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.float32, 1e-3), (torch.bfloat16, 0.8), (torch.float16, 0.1)])
+def test_small_pictures_are_decoded_together_in_half_precision(state, stood_in, monkeypatch, dtype, levels):
+    monkeypatch.setattr(costs, "DECODED_TOGETHER", 2 * 20 * 20 * 2**2)
+    model, here = card_model(dtype)
+    features = torch.cat([state.features, state.features[:1] * 0.3])[..., :20, :20]
+    error = (decode_features(model, features) - decode_features(here, features)).abs().mean() * 255
+    assert stood_in == [(dtype, 2), (dtype, 1)] and error < levels
+    monkeypatch.setattr(costs, "DECODED_TOGETHER", 1)
+    decode_features(model, features)
+    assert stood_in[2:] == [(dtype, 1)] * 3
+
+
+def test_pictures_that_are_not_finite_in_half_precision_are_decoded_in_float32(state, stood_in):
+    model, here = card_model(torch.float16)
+    for tokenizer in (model.tokenizer, here.tokenizer):
+        tokenizer.decoder.mid.block_1.conv1.conv.weight.mul_(1e6)
+    assert torch.allclose(decode_features(model, state.features), decode_features(here, state.features), atol=1e-5)
+    assert [dtype for dtype, _ in stood_in] == [torch.float16, torch.float32]
+    for tokenizer in (model.tokenizer, here.tokenizer):
+        tokenizer.decoder.conv_out.conv.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        decode_features(model, state.features)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core import cli
+from ttsvar_core import cli, costs
 from ttsvar_core.bsq.autoencoder import Decoder, Tokenizer
 from ttsvar_core.config import PRESETS, Sampling
 from ttsvar_core.costs import (
@@ -343,11 +343,15 @@ def test_a_scale_reads_the_weights_and_all_before_it():
     assert traffic_bytes(sizes, schedule, [8, 8, 4], 2, 2) == [weights, weights + 8 * 2**19, weights + 4 * 5 * 2**19]
 
 
-def test_room_to_decode_and_to_look():
+def test_room_to_decode_and_to_look(monkeypatch):
     state = sample(start(make_tiny_model(), make_conditioning(), 3, 0), 0)
     pictures = 3 * 12 * 12 * 3 * 4
     whole, tile = showing_bytes(state, whole=True), showing_bytes(state, tile=6)
-    assert whole - 2 * pictures == 4 * tile > 0  # 3 of 6 cells a side
+    assert whole - 2 * pictures == 3 * 4 * tile > 0  # three at once, and 3 of 6 cells a side
+    half = state._replace(model=replace(state.model, transformer=make_tiny_model().transformer.in_precision(torch.bfloat16)))
+    assert showing_bytes(half, tile=6) == tile // 2
+    monkeypatch.setattr(costs, "DECODED_TOGETHER", 12 * 12)
+    assert showing_bytes(state, whole=True) - 2 * pictures == 4 * tile
     assert looking_bytes(2) == 2**27 and looking_bytes(100) == looking_bytes(32)
 
 

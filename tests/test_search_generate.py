@@ -232,6 +232,9 @@ def test_extractors_are_named_as_the_experiment_command_names_them(monkeypatch):
     for name in ("dinov2-PCA", "dinov2-pca", "DINOv2-PCA-shared"):
         choices.load_extractor(f"{name}=weights.pth", "cpu")
     assert loaded == ["PCA", "PCA", "PCA-shared"]
+    monkeypatch.setattr(dinov2, "load_dinov2", lambda path, reducer, dtype: loaded.append(dtype) or torch.nn.Identity())
+    choices.load_extractor("dinov2-PCA=weights.pth", "cpu", "bfloat16")
+    assert loaded[3:] == [torch.bfloat16] and choices.load_reward(["scenes"], "softmax", "cpu", "bfloat16").name == "scenes"
     found = [spelled(name) for name in ("dinov2-pca=A.pth", "Tokenizer-pca-shared", "latent-pool")]
     assert found == ["dinov2-PCA=A.pth", "tokenizer-PCA-shared", "latent-pool"]
 

@@ -84,6 +84,9 @@ def test_report_of_the_papers_search(tiny_model, conditioning):
     assert [one["ancestors"] and len(one["ancestors"]) for one in scales] == [6, 4, 2, 1, None]
     assert [one["ess"] is None for one in scales] == [False] * 4 + [True]
     assert set(scales[2]["seconds"]) == {"sample", "decode", "score", "select"}
+    assert set(scales[0]["seconds"]) == {"sample", "describe", "select"}
+    parts = result.report["seconds_by_part"]
+    assert min(parts.values()) > 0 and sum(parts.values()) == pytest.approx(result.report["seconds"])
     assert result.report["token_forwards"] == 8 * 1 + 6 * 4 + 4 * 9 + 2 * 16 + 36
     answer = result.report["answer"]
     assert answer["score"] == float(result.scores[result.best]) == pytest.approx(float(result.images.mean()))

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .search.plan import Plan
     from .state import LineageStep, SearchState
 
-FLOAT32 = 4  # bytes; the tokenizer, the residual stream and the logits are computed in it
+FLOAT32 = 4  # bytes; the residual stream and the logits are computed in it, and pictures on a processor
+DECODED_TOGETHER = 2**20  # pixels; a graphics card is full of work with these, and a whole picture of them has to fit anyway
 LOOKING_BYTES = 64 * 2**20  # generous for one picture's activations in a vision transformer
 
 
@@ -241,7 +242,15 @@ def sampling_bytes(model: ImageModel, schedule: ScaleSchedule, scale: int, sampl
     return samples * each
 
 
-def decoding_bytes(sizes: TokenizerConfig, cells: Grid) -> int:
+def decoded_together(sizes: TokenizerConfig, cells: Grid) -> int:
+    """How many pictures of a grid of ``cells`` a graphics card decodes at once.
+
+    As many as one large picture has room for, rather than what happens to be free: so a picture does not depend on that.
+    """
+    return max(1, DECODED_TOGETHER // (math.prod(cells) * sizes.patch_size**2))
+
+
+def decoding_bytes(sizes: TokenizerConfig, cells: Grid, itemsize: int = FLOAT32) -> int:
     """Bytes alive at once, beside the weights, while one picture of a grid of ``cells`` is decoded.
 
     What is held at a level's first convolution (a block's input, that normalised, a copy of it in the layout convolutions take,
@@ -254,19 +263,21 @@ def decoding_bytes(sizes: TokenizerConfig, cells: Grid) -> int:
         if sizes.upsamples(level):
             most = max(most, area * (before + width) + 4 * area * 3 * width)
             area *= 4
-    return most * FLOAT32
+    return most * itemsize
 
 
 def showing_bytes(state: SearchState, tile: int = 0, whole: bool = False) -> int:
-    """Bytes that decoding a state needs, at the size sampled so far or whole: one picture's feature maps in the decoder, or those
-    of a tile of ``tile`` pixels (whose pictures are put together elsewhere), and all pictures twice, single and joined."""
-    sizes = state.model.config.tokenizer
+    """Bytes that decoding a state needs on a card, at the size sampled so far or whole: the feature maps in the decoder of the
+    pictures decoded at once, or those of a tile of ``tile`` pixels (whose pictures are put together elsewhere), and all pictures
+    twice, single and joined."""
+    sizes, itemsize = state.model.config.tokenizer, state.model.transformer.dtype.itemsize
     last = len(state.schedule) - 1 if whole else state.last_scale
     cells = state.model.config.sketch_cells(state.schedule, last)
     if tile:
         side = max(1, tile // sizes.patch_size)
-        return decoding_bytes(sizes, (min(cells[0], side), min(cells[1], side)))
-    return decoding_bytes(sizes, cells) + 2 * state.samples * math.prod(cells) * sizes.patch_size**2 * 3 * FLOAT32
+        return decoding_bytes(sizes, (min(cells[0], side), min(cells[1], side)), itemsize)
+    pictures = 2 * state.samples * math.prod(cells) * sizes.patch_size**2 * 3 * FLOAT32
+    return min(state.samples, decoded_together(sizes, cells)) * decoding_bytes(sizes, cells, itemsize) + pictures
 
 
 def looking_bytes(pictures: int) -> int:

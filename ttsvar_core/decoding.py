@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .bsq.bits import average
+from .costs import decoded_together
 from .image_model import ImageModel
 from .out_of_memory import first_that_fits
 from .state import SearchState
@@ -72,24 +73,43 @@ def _warned(how: str, decoder: Callable[..., Tensor], *given: object) -> Tensor:
 def decode_features(model: ImageModel, features: Tensor) -> Tensor:
     """Accumulated features (P, C, h, w), of any number of scales, -> images (P, H, W, 3) float32 in [0, 1].
 
-    They are decoded one by one: an image has the same pixels whatever else is decoded.
+    The processor decodes them one by one in float32: an image has the same pixels whatever else is decoded. Another device decodes
+    small ones together (`decoded_together`), in the transformer's precision, and all again in float32 if any is not finite then.
     Raises FloatingPointError if an image is not finite.
     """
     device = next(model.tokenizer.parameters()).device
-    with threads_for(model.tokenizer, features.shape[-2] * features.shape[-1]):
-        return _pictures(lambda part: model.tokenizer.decode(part.to(device)), features)
+    if device.type == "cpu":
+        with threads_for(model.tokenizer, features.shape[-2] * features.shape[-1]):
+            return _pictures(lambda part: model.tokenizer.decode(part.to(device)), features)
+    together = decoded_together(model.config.tokenizer, features.shape[-2:])
+    try:
+        return _pictures(decoder_in(model, device, model.transformer.dtype), features, together)
+    except FloatingPointError:
+        if model.transformer.dtype == torch.float32:
+            raise
+    return _pictures(decoder_in(model, device, torch.float32), features, together)
+
+
+def decoder_in(model: ImageModel, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """`Tokenizer.decode` on a device in a precision, the tokenizer staying where and how it is.
+
+    Weights are copied where they differ; for a card into the plain layout, because its group norms turn activations whose channels
+    come last, as the processor likes them, back at every layer.
+    """
+    layout = torch.preserve_format if device.type == "cpu" else torch.contiguous_format
+    named = [(name, weight) for name, weight in model.tokenizer.named_parameters() if name.startswith("decoder.")]
+    weights = {name: weight.to(device=device, dtype=dtype, memory_format=layout) for name, weight in named}
+    return lambda part: torch.func.functional_call(model.tokenizer, weights, (part.to(device),))
 
 
 def _decode_on_cpu(model: ImageModel, features: Tensor) -> Tensor:
-    """`decode_features` by the processor, the tokenizer staying where and how it is."""
-    weights = {name: weight.cpu() for name, weight in model.tokenizer.named_parameters() if name.startswith("decoder.")}
-    return _pictures(lambda sample: torch.func.functional_call(model.tokenizer, weights, (sample.cpu(),)), features)
+    return _pictures(decoder_in(model, torch.device("cpu"), torch.float32), features)
 
 
-def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """What ``decoder`` makes of each sample, (1, 3, H, W) in [-1, 1], as images (P, H, W, 3) in [0, 1]."""
+def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor, together: int = 1) -> Tensor:
+    """What ``decoder`` makes of so many samples at a time, (B, 3, H, W) in [-1, 1], as images (P, H, W, 3) in [0, 1]."""
     with torch.inference_mode():
-        images = torch.cat([((decoder(sample) + 1) / 2).permute(0, 2, 3, 1).contiguous() for sample in features.split(1)])
+        images = torch.cat([((decoder(part) + 1) / 2).permute(0, 2, 3, 1).contiguous() for part in features.split(together)])
         if not bool(torch.isfinite(images).all()):
             raise FloatingPointError("The decoded images contain values that are not finite. Are the tokenizer's weights sound?")
     return images

@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.config import PRESETS
-from ttsvar_core.extractors.latent_pool import LatentPool
-from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.scales import PIXEL_BUDGETS
 from ttsvar_core.search.plan import PLANS
 
-from .models import model_and_prompt, random_tensors
+from .models import extractor_of, model_and_prompt, reward_of
 from .runs import report, table
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,37 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
         compile_blocks(model)
     schedule = model.schedule(1.0, chosen.pixels)
     plan = PLANS[chosen.plan](chosen.n, len(schedule))
-    reward, extractor = _reward(chosen.reward, device, dtype), _extractor(chosen.extractor, device, dtype)
+    reward, extractor = reward_of(chosen.reward, device, dtype), extractor_of(chosen.extractor, device, dtype)
     figures = {"command": vars(chosen) | {"json": None}, **report(model, conditioning, schedule, plan, reward, extractor)}
     print(table(figures))
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def _reward(name: str, device: torch.device, dtype: torch.dtype) -> Any:
-    if name == "scenes":
-        return SceneReward()
-    from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
-    from ttsvar_core.vision.preprocess import Preprocess
-    from ttsvar_core.vision.tokens import bert_tokenizer
-
-    network, size = build_image_reward(random_tensors("image_reward"), {}, "random weights")
-    network.vision.to(dtype)
-    network.text.to(dtype)
-    return ImageReward(network.eval(), bert_tokenizer(), Preprocess(size)).to(device)
-
-
-def _extractor(name: str, device: torch.device, dtype: torch.dtype) -> Any:
-    if name == "latent-pool":
-        return LatentPool()
-    from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
-    from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-
-    network = build_dinov2(random_tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
-    size = PATCHES * network.config.patch_size
-    return DinoExtractor(network, Preprocess(size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)).to(device)
 
 
 if __name__ == "__main__":

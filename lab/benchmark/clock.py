@@ -6,7 +6,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class Stages:
         self._since = now
 
 
+@cache
 def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
     """Operations per second of a large square matrix product: what the transformer could reach at best."""
     side = 8192 if device.type == "cuda" else 1536
@@ -58,6 +59,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 1.
     return 2 * side**3 / _fastest(lambda: a @ b, device, seconds)
 
 
+@cache
 def copy_bandwidth(device: torch.device, seconds: float = 0.5) -> float:
     """Bytes per second that a copy reads and writes: what limits scales of few tokens."""
     data = torch.empty(2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device)

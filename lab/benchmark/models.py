@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from ttsvar_core.infinity.text import Conditioning
 
 PROMPT = "a photo of a red circle left of a blue square"
 TEXT_TOKENS = 32  # of the random text features; the length of an ordinary sentence
-SHAPES = Path(__file__).resolve().parents[1] / "tests" / "golden" / "checkpoints"
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+SHAPES = GOLDEN / "checkpoints"
+Tensors = Callable[[str], Mapping[str, Tensor]]
+_TINY = {"image_reward": "image_reward_tiny", "dinov2_vitl14_reg": "dinov2_reg_tiny"}
+_WORDS, _BERT_WORDS = "blip.text_encoder.embeddings.word_embeddings.weight", 30524
 
 
 def model_and_prompt(
@@ -76,6 +81,46 @@ def _random(name: str, entry: Any) -> Tensor:
     if len(shape) < 2:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     return torch.randn(shape) * 0.02
+
+
+def tiny_tensors(name: str) -> dict[str, Tensor]:
+    """Stands in for `random_tensors`: the tiny reference network of the same kind (tests/golden)."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(GOLDEN / f"{_TINY[name]}.safetensors")
+    if _WORDS in tensors:  # the prompt's tokenizer knows more words than the tiny text tower
+        tensors[_WORDS] = torch.nn.functional.pad(tensors[_WORDS], (0, 0, 0, _BERT_WORDS - len(tensors[_WORDS])))
+    return tensors
+
+
+def reward_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tensors = random_tensors) -> Any:
+    """The scene verifier ("scenes"), or ImageReward of its published size with random weights."""
+    from ttsvar_core.rewards.scenes import SceneReward
+
+    if name == "scenes":
+        return SceneReward()
+    from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
+    from ttsvar_core.vision.preprocess import Preprocess
+    from ttsvar_core.vision.tokens import bert_tokenizer
+
+    network, size = build_image_reward(tensors("image_reward"), {}, "random weights")
+    network.vision.to(dtype)
+    network.text.to(dtype)
+    return ImageReward(network.eval(), bert_tokenizer(), Preprocess(size)).to(device)
+
+
+def extractor_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tensors = random_tensors) -> Any:
+    """The latent pool ("latent-pool"), or DINOv2 of its published size with random weights."""
+    from ttsvar_core.extractors.latent_pool import LatentPool
+
+    if name == "latent-pool":
+        return LatentPool()
+    from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
+    from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+    network = build_dinov2(tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
+    size = PATCHES * network.config.patch_size
+    return DinoExtractor(network, Preprocess(size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)).to(device)
 
 
 def _bundled(device: torch.device, dtype: torch.dtype) -> tuple[ImageModel, Conditioning]:

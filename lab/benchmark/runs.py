@@ -45,7 +45,7 @@ class Watch:
         return self.stages.timed(stage, sketch)(state)
 
     def acted(self, step: Step) -> None:
-        """Selecting is told by the search, the extractor's time included."""
+        """Selecting is told by the search."""
         self.stages.seconds["selection"] += step.seconds.get("select", 0.0)
 
 
@@ -78,30 +78,29 @@ class TimedSampler(Sampler):
 
 
 def timed_run(
-    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any
+    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
 ) -> tuple[Result, Watch]:
-    """The search's result and what was measured on the way."""
+    """The search's result and what was measured on the way. memory: the `Sampler`'s own settings."""
     watch = Watch(model.transformer.device)
     stages, timed = watch.stages, watch.stages.timed
     transformer = Timed(model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
     state = timed("text", start)(replace(model, transformer=transformer), conditioning, plan.samples, SEED, schedule)
     reward = Timed(reward, "score", stages, lambda *given: "reward")
     extractor = Timed(extractor, "describe", stages, lambda *given: "features")
-    result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages), watch.decode, watch.acted)
-    stages.seconds["selection"] -= stages.seconds["features"]
+    result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages, **memory), watch.decode, watch.acted)
     stages.seconds["other"] -= stages.seconds["selection"]  # which no clock but the search's own saw
     return result, watch
 
 
 def report(
-    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any
+    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
 ) -> dict[str, Any]:
-    """Everything the command prints, as plain JSON values."""
+    """Everything the command prints, as plain JSON values. memory: the `Sampler`'s own settings."""
     device, dtype = model.transformer.device, model.transformer.dtype
     ceiling, bandwidth = matmul_ceiling(device, dtype), copy_bandwidth(device)
     warm_up = _warm_up(model, conditioning, schedule)
-    _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor)
-    result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor)
+    _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor, **memory)
+    result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor, **memory)
     tokens_of_text = len(result.state.conditioning.text)
     running = [plan.running(scale) for scale in range(len(schedule))]
     branches = model.config.sampling.branches(len(schedule))
@@ -113,7 +112,7 @@ def report(
     )
     by_scale, flops = [scale.transformer for scale in search.scales], search.parts
     traffic = costs.traffic_bytes(config, schedule, running, branches[-1], size)
-    each = costs.token_bytes(config, branches[-1], size)
+    each = costs.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
     formula = [tokens * each for tokens in costs.shared_cache_tokens(schedule, running, result.state.lineage)]
     seconds = _by_stage(watch.stages.seconds)
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
@@ -200,19 +199,26 @@ def table(figures: dict[str, Any]) -> str:
         "",
         f"token forwards            {figures['tokens']:,} (raw {figures['tokens_raw']:,})",
         f"images decoded            {looked['decode']} finished, {looked['decode_for_selection']} to select by",
-        f"floating-point operations {figures['flops']:.3e}",
+        f"floating-point operations {figures['flops']:.3e} ({', '.join(_shares(figures['flops_by_part']))})",
         f"transformer               {figures['achieved_flops_per_s'] / 1e9:,.1f} GFLOP/s of "
         f"{figures['ceiling_flops_per_s'] / 1e9:,.1f} in a matrix product; "
         f"{figures['transformer_over_floor']:.2f}x its counted floor",
         f"warm-up                   {figures['seconds_warm_up']:.1f} s",
         f"search's own overhead     {figures['overhead_share']:.2%}",
-        f"against raw generation    {figures['ratio_to_raw']:.2f}x (tokens {figures['ratio_to_raw_tokens']:.2f}x, "
-        f"operations {figures['ratio_to_raw_flops']:.2f}x; with looking {figures['ratio_to_raw_with_looking']:.2f}x)",
+        f"against raw generation    {figures['ratio_to_raw_with_looking']:.2f}x in time, "
+        f"{figures['ratio_to_raw_flops_with_looking']:.2f}x in operations, all that runs counted",
+        f"  what draws alone        {figures['ratio_to_raw']:.2f}x in time, {figures['ratio_to_raw_flops']:.2f}x in operations, "
+        f"{figures['ratio_to_raw_tokens']:.2f}x in tokens",
         f"keys and values, peak     {figures['peak_cache_bytes'] / 2**20:,.1f} MiB "
         f"(formula {figures['formula_cache_bytes'] / 2**20:,.1f} MiB)",
         f"memory, peak              {figures['peak_memory_bytes'] / 2**20:,.0f} MiB",
     ]
     return "\n".join(lines)
+
+
+def _shares(parts: dict[str, int]) -> list[str]:
+    """Each part's share of all operations, where it has any."""
+    return [f"{part} {flops / sum(parts.values()):.1%}" for part, flops in parts.items() if flops]
 
 
 def _scale_lines(figures: dict[str, Any]) -> Sequence[str]:

@@ -56,6 +56,7 @@ def _add_search_arguments(group: Any) -> None:
     group.add_argument("--reward", action="append", metavar="NAME", help=f"{rewards}; repeat to blend")
     group.add_argument("--blend", choices=names.BLENDS, default="softmax", help="how rewards become one (default: %(default)s)")
     group.add_argument("--extractor", default="latent-pool", metavar="NAME", help=extractors)
+    group.add_argument("--reward-dtype", choices=names.DTYPES, default="float32", help="of both's networks (default: %(default)s)")
 
 
 def _add_sampling_arguments(group: Any) -> None:
@@ -90,8 +91,8 @@ def main(args: argparse.Namespace) -> int:
     budget.check(args)
     plan = _plan(args)
     _check_reward(args, plan)
-    reward = judge(load_reward(_reward_names(args), args.blend, args.device), plan, args.prompt)
-    extractor = load_extractor(args.extractor, args.device)
+    reward = judge(load_reward(_reward_names(args), args.blend, args.device, args.reward_dtype), plan, args.prompt)
+    extractor = load_extractor(args.extractor, args.device, args.reward_dtype)
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
     encoder.model.to("cpu")  # it is not needed again, and the search needs its room

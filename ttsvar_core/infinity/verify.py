@@ -44,7 +44,7 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
     if data.get("rope2d_normalized_by_hw", SUPPORTED_ROPE) != SUPPORTED_ROPE:
         raise ValueError(f"rope2d_normalized_by_hw is {data['rope2d_normalized_by_hw']}; only {SUPPORTED_ROPE} is supported")
     model = load_model(
-        directory / f"{name}.transformer.safetensors", directory / f"{name}.vae.safetensors", config=_config(data)
+        directory / f"{name}.transformer.safetensors", directory / f"{name}.vae.safetensors", config=config_of(data)
     )
     golden = load_file(golden_path)
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
     return VerifyResult(name, measures, logits <= LOGIT_BOUND and bits_ok and grey <= GREY_BOUND)
 
 
-def _config(data: Mapping[str, Any]) -> ModelConfig:
+def config_of(data: Mapping[str, Any]) -> ModelConfig:
     """The configuration; a stated schedule keeps its own grids, with positions normalised as its aspect ratio has them."""
     config = ModelConfig.from_json(dict(data))
     if config.own_schedule is None:
@@ -76,7 +76,7 @@ def _compare_logits(model: ImageModel, golden: Mapping[str, Tensor]) -> tuple[fl
 
     schedule, sampling = model.config.own_schedule, model.config.sampling
     _check_scales(golden, len(schedule))
-    text = model.transformer.project_text(_texts(model, golden))
+    text = model.transformer.project_text(guidance_texts(model, golden))
     features = empty_features(len(golden["scale00.bits"]), model.config.tokenizer.codebook_dim, schedule, model.patchify)
     cache, largest = KVCache(), 0.0
     for scale in range(len(schedule)):
@@ -94,7 +94,7 @@ def _check_scales(golden: Mapping[str, Tensor], scales: int) -> None:
         raise ValueError(f"the golden file has logits of {stored} scales, the schedule {scales}")
 
 
-def _texts(model: ImageModel, golden: Mapping[str, Tensor]) -> list[Tensor]:
+def guidance_texts(model: ImageModel, golden: Mapping[str, Tensor]) -> list[Tensor]:
     """Text features per guidance branch: the prompt, and unless nothing is guided the negative or unconditional text."""
     text = golden["text_features"]
     if not model.config.sampling.guides():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..commands.result import VerifyResult
 
@@ -45,10 +45,18 @@ def _difference(ours: Tensor, reference: Tensor) -> float:
     return float((ours - reference).abs().max().nan_to_num(nan=float("inf")))
 
 
+def _beside(pixels: Tensor, whole: nn.Module, *towers: nn.Module) -> None:
+    """The network where the pixels are, its towers in their precision: so a caller chooses both by the inputs it passes."""
+    whole.to(pixels.device)
+    for tower in towers:
+        tower.to(pixels.dtype)
+
+
 def _image_reward(tensors, config, reference, source) -> dict[str, Tensor]:
     from .image_reward import build_image_reward
 
     model, _ = build_image_reward(tensors, config, source)
+    _beside(reference["pixel_values"], model, model.vision, model.text)
     features = model.features(reference["pixel_values"], reference["input_ids"], reference["attention_mask"])
     return {"text_feature": features, "reward": model.standardised(features)}
 
@@ -58,6 +66,7 @@ def _hps(tensors, config, reference, source) -> dict[str, Tensor]:
     from .clip import HPS
 
     network = build_clip(tensors, config, source, HPS).network
+    _beside(reference["pixel_values"], network, network)
     image = network(reference["pixel_values"])
     text = network.embed_text(reference["input_ids"])
     return {"image_features": image, "text_features": text, "score": (image * text).sum(dim=-1)}
@@ -67,6 +76,7 @@ def _aesthetic(tensors, config, reference, source) -> dict[str, Tensor]:
     from .aesthetic import build_aesthetic
 
     model, _ = build_aesthetic(tensors, config, source)
+    _beside(reference["pixel_values"], model, model.vision)
     embeddings = model.embed(reference["pixel_values"])
     return {"image_embeds": embeddings, "score": model.predict(embeddings)}
 
@@ -74,7 +84,9 @@ def _aesthetic(tensors, config, reference, source) -> dict[str, Tensor]:
 def _dinov2(tensors, config, reference, source) -> dict[str, Tensor]:
     from ..extractors.dinov2 import build_dinov2, normed_patches
 
-    return {"patch_tokens": normed_patches(build_dinov2(tensors, config, source), reference["pixel_values"])}
+    network = build_dinov2(tensors, config, source)
+    _beside(reference["pixel_values"], network, network)
+    return {"patch_tokens": normed_patches(network, reference["pixel_values"])}
 
 
 KINDS: dict[str, Comparison] = {

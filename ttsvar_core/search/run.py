@@ -30,8 +30,8 @@ class Step(NamedTuple):
 
     state: the samples that go on, without their cache. before: (P,) the scores of those that ran the scale, NaN where nothing
     scored them. selections: who went on, one after another. images: (P, H, W, 3) in [0, 1] of the finished samples, None before.
-    decoded: how many pictures were decoded. seconds: spent on "sample", "decode", "score" and "select". cache_bytes: of the keys
-    and values that the search goes on with.
+    decoded: how many pictures were decoded. seconds: spent on "sample", "decode", "describe", "score" and "select". cache_bytes: of
+    the keys and values that the search goes on with.
     """
 
     state: SearchState

@@ -79,7 +79,9 @@ class View:
             raise ValueError(
                 f"extractor {self.extractor.name} looks at {self.extractor.looks_at!r}; expected 'images' or 'features'"
             )
-        vectors = self.extractor.describe(seen())
+        given = seen()
+        with self.timed("describe"):
+            vectors = self.extractor.describe(given)
         if vectors.ndim != 2 or len(vectors) != self.state.samples:
             raise ValueError(
                 f"extractor {self.extractor.name} gave shape {tuple(vectors.shape)} for {self.state.samples} samples; "

@@ -46,7 +46,7 @@ def load_model(
 
     Takes every published layout (see ``files``). Sizes come from ``config``, else from a JSON file beside the transformer, else
     from metadata our converter wrote, else from the tensors' shapes. ``dtype`` is that of the transformer's
-    blocks (see ``precision_of``), ``device`` its place; the tokenizer always runs in float32 (0.4 GB). ``operations`` provides
+    blocks (see ``precision_of``), ``device`` its place; the tokenizer is kept in float32 (0.4 GB). ``operations`` provides
     the layers, ``reader`` opens a file.
 
     Raises UnusableFile, before any weight is read, for files that are unusable or do not belong together, and for weights
@@ -65,7 +65,7 @@ def load_model(
     fingerprint = Fingerprint()
     _fill(transformer, tensors[0], raw[0], lambda name: precision_of(name, dtype), device, fingerprint)
     _fill(tokenizer, tensors[1], raw[1], lambda name: torch.float32, device, fingerprint)
-    tokenizer.to(memory_format=torch.channels_last)  # convolutions run a fifth to a half faster on the processor
+    tokenizer.to(memory_format=torch.channels_last)  # a fifth to a half faster on the processor; see `decoder_in`
     return ImageModel(config, transformer, tokenizer, fingerprint.hexdigest())
 
 

@@ -1,0 +1,172 @@
+"""Do the launches of small scales cost what CUDA graphs or compiled blocks would win? A measurement; no picture is drawn like this.
+
+A graph is recorded per (scale, samples), the largest first, all in one pool of memory, as serving engines do. Its inputs have fixed
+places, so features, keys and values are copied there before every replay: "graph" counts that, "replay" does not.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttsvar_core.bsq.bits import empty_features
+from ttsvar_core.compiled import compile_blocks
+from ttsvar_core.image_model import ImageModel
+from ttsvar_core.infinity.cache import Chunk, KVCache
+from ttsvar_core.infinity.model import TextContext
+from ttsvar_core.scales import ScaleSchedule
+from ttsvar_core.search.plan import raw, tts_var
+from ttsvar_core.state import start
+
+from .place import Place
+from .runner import Notes
+from .speed import profiled
+
+REPEATS = 5
+
+
+class Inputs(NamedTuple):
+    """What one scale is computed from: features (P, C, h, w), keys and values, the prompt."""
+
+    features: Tensor
+    past: KVCache
+    text: TextContext
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that differs between two pictures of one prompt."""
+        yield self.features
+        for chunk in self.past.chunks:
+            yield from (*chunk.keys, *chunk.values)
+
+    def clone(self) -> Inputs:
+        """The same values in places of their own."""
+        chunks = [Chunk(*(tuple(t.clone() for t in side) for side in (chunk.keys, chunk.values))) for chunk in self.past.chunks]
+        return Inputs(self.features.clone(), KVCache(tuple(chunks)), self.text)
+
+
+def inputs_at(model: ImageModel, text: TextContext, schedule: ScaleSchedule, scale: int, samples: int) -> Inputs:
+    """Random inputs of a scale, in the shapes that two guidance branches have there, where and how the transformer computes."""
+    transformer, sizes = model.transformer, model.config.transformer
+    place = {"device": transformer.device, "dtype": transformer.dtype}
+
+    def side(tokens: int) -> tuple[Tensor, ...]:
+        shape = (2, samples, sizes.num_heads, tokens, sizes.head_dim)
+        return tuple(F.normalize(torch.randn(shape, **place), dim=-1) for _ in range(sizes.depth))
+
+    features = empty_features(samples, sizes.codebook_dim, schedule, model.patchify).to(transformer.device)
+    chunks = tuple(Chunk(side(tokens), side(tokens)) for tokens in schedule.tokens[:scale])
+    return Inputs(torch.randn_like(features), KVCache(chunks), text)
+
+
+def forward(model: ImageModel, schedule: ScaleSchedule, scale: int) -> Callable[[Inputs], Tensor]:
+    """The logits of a scale."""
+    step = model.config.sampling.at(scale)
+    return lambda given: model.transformer.forward_scale(given.features, scale, schedule, given.text, given.past, step)[0]
+
+
+class Recorded:
+    """A function of inputs in fixed places, recorded as a CUDA graph; off a card it is simply called again."""
+
+    def __init__(self, function: Callable[[Inputs], Tensor], given: Inputs, pool: Any = None) -> None:
+        self.places, self._function, self._graph = given.clone(), function, None
+        if given.features.device.type == "cuda":
+            self._warm_up()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, pool=pool):
+                self._made = function(self.places)
+
+    def _warm_up(self) -> None:
+        """What libraries set up at a first call must not be recorded."""
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(2):
+                self._function(self.places)
+        torch.cuda.current_stream().wait_stream(beside)
+
+    def replay(self) -> Tensor:
+        """The function of what lies in the places."""
+        if self._graph is None:
+            return self._function(self.places)
+        self._graph.replay()
+        return self._made
+
+    def __call__(self, given: Inputs) -> Tensor:
+        """The function of other inputs of the same shapes."""
+        for place, value in zip(self.places.tensors(), given.tensors(), strict=True):
+            place.copy_(value)
+        return self.replay()
+
+
+def check(place: Place, notes: Notes) -> None:
+    """Seconds of every (scale, samples) of a raw picture and of TTS-VAR: as they are, as graphs, as compiled blocks."""
+    model, conditioning, schedule = place.model("2b", torch.bfloat16)
+    given = model, start(model, conditioning, 1, 0, schedule).text, schedule
+    tokens, plans = given[2].tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
+    pairs = {name: [(scale, plan.running(scale)) for scale in range(len(tokens))] for name, plan in plans.items()}
+    largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -tokens[pair[0]] * pair[1])
+    pool, times = torch.cuda.graph_pool_handle() if place.card else None, {pair: {} for pair in largest_first}
+    with torch.inference_mode():
+        for scale, samples in largest_first:
+            key = f"scale {scale}, {samples} samples"
+            notes.attempt(key, _plain_and_recorded, place, given, scale, samples, pool)
+            times[scale, samples] |= notes.found[key]
+        notes.attempt("compiling", _compiled, place, given, times)
+    for name, some in pairs.items():
+        notes.attempt(f"{name} together", _together, [times[pair] for pair in some])
+
+
+def _plain_and_recorded(place: Place, given: tuple, scale: int, samples: int, pool: Any) -> dict[str, Any]:
+    model, text, schedule = given
+    inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
+    plain = function(inputs)
+    eager = seconds(place, lambda: function(inputs))
+    recorded = Recorded(function, inputs, pool)
+    apart = float((recorded(inputs) - plain).abs().max())
+    counted = profiled(place, lambda: function(inputs))
+    return {
+        "ok": apart < 1e-2, "eager": eager, "graph": seconds(place, lambda: recorded(inputs)),
+        "replay": seconds(place, recorded.replay), "launches": counted["launches"], "logits_apart": apart,
+    }
+
+
+def _compiled(place: Place, given: tuple, times: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+    """Turns the model's blocks into compiled ones, so this comes last. Without a card they stay as they are."""
+    model, text, schedule = given
+    began = time.perf_counter()
+    if place.card:
+        compile_blocks(model)
+    for (scale, samples), found in times.items():
+        inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
+        function(inputs)
+        found["compiled"] = seconds(place, lambda function=function, inputs=inputs: function(inputs))
+    each = [[*pair, found["compiled"]] for pair, found in times.items()]
+    return {"seconds_with_compiling": time.perf_counter() - began, "_compiled": each}
+
+
+def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums over a picture's scales, and how many times faster than as they are."""
+    ways = ("eager", "graph", "replay", "compiled")
+    sums = {way: sum(one[way] for one in found) for way in ways if all(way in one for one in found)}
+    faster = {f"{way}_gain": sums["eager"] / value for way, value in sums.items() if way != "eager"}
+    return {**sums, **faster, "launches": sum(one["launches"] for one in found)}
+
+
+def seconds(place: Place, work: Callable[[], Any]) -> float:
+    """The median time of a piece of work."""
+    taken = []
+    for _ in range(REPEATS if place.card else 1):
+        if place.card:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        work()
+        if place.card:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
