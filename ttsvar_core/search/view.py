@@ -68,22 +68,13 @@ class View:
         return self.state
 
     def vectors(self) -> Tensor:
-        """(P, F), one vector of the extractor per sample.
-
-        Raises ValueError for an extractor that looks at something else than images or features, or answers in another shape.
-        """
+        """See `described`. Raises ValueError as well for an extractor that looks at something else than images or features."""
         seen = {"features": lambda: self.state.features, "images": lambda: self.images}.get(self.extractor.looks_at)
         if seen is None:
             raise ValueError(
                 f"extractor {self.extractor.name} looks at {self.extractor.looks_at!r}; expected 'images' or 'features'"
             )
-        vectors = self.extractor.describe(seen())
-        if vectors.ndim != 2 or len(vectors) != self.state.samples:
-            raise ValueError(
-                f"extractor {self.extractor.name} gave shape {tuple(vectors.shape)} for {self.state.samples} samples; "
-                "expected (P, F)"
-            )
-        return vectors
+        return described(self.extractor, seen())
 
     def select(self, selection: Selection) -> None:
         """Go on with the selected samples; pictures that are decoded already go with them."""
@@ -97,6 +88,14 @@ class View:
         start = time.perf_counter()
         yield
         self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+
+def described(extractor: FeatureExtractor, seen: Tensor) -> Tensor:
+    """(P, F), one vector of the extractor for each of P samples seen. Raises ValueError for an answer in another shape."""
+    vectors = extractor.describe(seen)
+    if vectors.ndim != 2 or len(vectors) != len(seen):
+        raise ValueError(f"extractor {extractor.name} gave shape {tuple(vectors.shape)} for {len(seen)} samples; expected (P, F)")
+    return vectors
 
 
 def act(
