@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS
+from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS, POTENTIALS, SCHEMES
 
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
@@ -63,6 +63,31 @@ def sampling():
             "top_p", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
             tooltip="A bit value less likely than 1 - top_p is never drawn; 1 allows everything. 0 takes the model's own value "
             "(0.97 for Infinity-2B).",
+        ),
+    ]
+
+
+def resampling():
+    """The widgets that say how survivors are drawn by their scores, the advanced one last."""
+    return [
+        io.Combo.Input(
+            "potential", options=list(POTENTIALS), default="value",
+            tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
+            "far; sum, all scores so far. The paper uses value.",
+        ),
+        io.Float.Input(
+            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5,
+            tooltip="How strongly scores decide: 0 draws blindly, 10 is the paper's, large values keep the best only.",
+        ),
+        io.Combo.Input(
+            "scheme", options=list(SCHEMES), default="multinomial",
+            tooltip="How survivors are drawn: multinomial is the paper's, systematic and residual are less noisy, "
+            "top-k just takes the best.",
+        ),
+        io.Float.Input(
+            "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
+            tooltip="Above 0: lambda is found so that the effective sample size is this share of the samples, "
+            "whatever unit the reward has.",
         ),
     ]
 

@@ -95,6 +95,9 @@ class PreviewImage:
     def __init__(self, image: Any, cls: Any = None) -> None:
         self.values = list(image)
 
+    def as_dict(self) -> dict:
+        return {"images": self.values, "animated": (False,)}
+
 
 _widget = ("default", "socketless", "force_input")
 _number = (*_widget, "min", "max", "step", "display_mode")
@@ -104,7 +107,7 @@ io = types.SimpleNamespace(
     String=_type("STRING", *_widget, "multiline", "placeholder", "dynamic_prompts"),
     Boolean=_type("BOOLEAN", *_widget, "label_on", "label_off"),
     Combo=_type("COMBO", "options", "control_after_generate", "default", "socketless"),
-    Image=_type("IMAGE"), AnyType=_type("*"),
+    Image=_type("IMAGE"), Latent=_type("LATENT"), AnyType=_type("*"),
 )
 
 

@@ -71,7 +71,7 @@ class SharedSampler(Sampler):
 
     def together(self, state: SearchState, through: int) -> SearchState:
         """As `Sampler.together`; scores, weights and lineage are the given state's own."""
-        own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage")}
+        own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage", "answers")}
         while state.next_scale <= through:
             one_scale = partial(Sampler.together, self, state, state.next_scale)
             state = self.memory.get(past(state), one_scale)._replace(**own)

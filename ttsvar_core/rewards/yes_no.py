@@ -12,7 +12,7 @@ import copy
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ..names import MEANS
 from ..reading import UnusableFile, refusing
 from ..registry import REWARDS
 from ..vision.network import NetworkBacked, check_images, in_chunks, placement
+from .base import Answers
 from .questions import PART, TEMPLATES, questions_of
 
 (PUBLISHED,) = REWARDS["yes-no"].files
@@ -28,13 +29,6 @@ CHUNK = 8
 """Pictures in one forward pass unless memory runs out; each is a thousand tokens and more."""
 SPELLINGS = "{}", " {}"
 """How an answer may begin; both in capitals and not (GenEval 2)."""
-
-
-class Answers(NamedTuple):
-    """What was asked of a batch of pictures, and the probability (B, Q) of yes."""
-
-    questions: tuple[str, ...]
-    values: Tensor
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -73,7 +67,7 @@ class YesNo(NetworkBacked):
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        return self.combine(self.explain(images, prompt).values)
+        return self.explain(images, prompt).scores
 
     def combine(self, values: Tensor) -> Tensor:
         """(B,) of every picture's answers (B, Q)."""
@@ -84,7 +78,8 @@ class YesNo(NetworkBacked):
         """Every question asked, and every picture's answer to it."""
         check_images(images, self.name)
         questions = self.asked(prompt)
-        return Answers(questions, in_chunks(lambda part: self._answers(part, questions), images, self.chunk).to(images.device))
+        values = in_chunks(lambda part: self._answers(part, questions), images, self.chunk).to(images.device)
+        return Answers(questions, values, self.combine(values))
 
     def _answers(self, images: Tensor, questions: tuple[str, ...]) -> Tensor:
         """(B, Q) float32. A question is one batch without padding, since all its rows are as long; what the pictures cost is paid

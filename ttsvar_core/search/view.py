@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ..decoding import sketch
-from ..rewards.base import check_finite
+from ..rewards.base import check_finite, explained
 
 if TYPE_CHECKING:
     from ..extractors.base import FeatureExtractor
@@ -25,7 +24,7 @@ class View:
     """A state after a scale, as the stages there see it. Lives as long as they act.
 
     Pictures are decoded once for all that look; scores are taken once and noted in `state`. decoded: how many pictures were
-    decoded. seconds: spent decoding, scoring and describing.
+    decoded. seconds: spent decoding, scoring and describing. answers: what the scores are made of, of the samples scored.
     """
 
     def __init__(
@@ -39,6 +38,7 @@ class View:
             raise ValueError("nothing to see: no scale has been sampled yet; sample at least scale 0 first")
         self.state, self.reward, self.extractor = state, reward, extractor
         self.decoded, self.seconds = 0, {}
+        self.answers = None
         self._decode, self._images, self._scored = decode, None, False
 
     @property
@@ -59,12 +59,13 @@ class View:
         if not self._scored and self.reward is not None:
             images, scale = self.images, self.state.last_scale
             with self.timed("score"):
-                scores = torch.as_tensor(self.reward.score(images, self.state.conditioning.prompt)).detach().float().cpu()
+                self.answers = explained(self.reward, images, self.state.conditioning.prompt)
+            scores = self.answers.scores
             if scores.shape != (self.state.samples,):
                 came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
                 raise ValueError(f"reward {self.reward.name} gave {came} for {self.state.samples} images; expected one per image")
             check_finite(scores, self.reward.name, "sample", f" at scale {scale}")
-            self.state, self._scored = self.state.with_scores(scores), True
+            self.state, self._scored = self.state.with_scores(scores, self.answers), True
         return self.state
 
     def vectors(self) -> Tensor:
