@@ -44,8 +44,9 @@ def test_rows_are_those_of_the_search(pack, scheme):
 
 
 def test_all_that_is_a_samples_own_goes_along_and_copies_get_numbers_of_their_own(pack):
-    given = {**latent(), "noise_mask": torch.arange(6).float()[:, None, None].expand(6, 8, 8), "batch_index": [10, 11, 12, 13, 14, 15],
-             "names": list("abcdef"), "type": "audio"}  # fmt: skip
+    masks = torch.arange(6).float()[:, None, None].expand(6, 8, 8)
+    more = {"batch_index": [10, 11, 12, 13, 14, 15], "names": list("abcdef"), "type": "audio"}
+    given = {**latent(), "noise_mask": masks, **more}
     out, *_ = resampled(pack, latent=given, scores=SCORES, lambda_=30.0, seed=3)
     rows = out["samples"][:, 0, 0, 0].long().tolist()
     assert len(rows) == 6 and len(set(rows)) < 6, "nothing was copied, so nothing is tested"
