@@ -107,7 +107,7 @@ io = types.SimpleNamespace(
     String=_type("STRING", *_widget, "multiline", "placeholder", "dynamic_prompts"),
     Boolean=_type("BOOLEAN", *_widget, "label_on", "label_off"),
     Combo=_type("COMBO", "options", "control_after_generate", "default", "socketless"),
-    Image=_type("IMAGE"), Latent=_type("LATENT"), AnyType=_type("*"),
+    Image=_type("IMAGE"), Latent=_type("LATENT"), Clip=_type("CLIP"), AnyType=_type("*"),
 )
 
 

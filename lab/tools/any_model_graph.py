@@ -8,7 +8,7 @@ PROMPT = "a red fox and two white rabbits at a small round table, morning light,
 NOTE = """## Particle steering of any model
 
 Eight latents run the first 8 of 20 steps. *denoised_output* shows what each would become: decoded, judged by a **cheap verifier** \
-(CLIPScore); **Resample Batch** draws four that go on. A **dear verifier** (ImageReward) judges only those, finished, and puts the best \
+(CLIPScore); **Resample Batch** draws four that go on. A **dear verifier** (ImageReward) judges only those, finished, the best \
 first. Nothing here knows which model draws: take the loader and the sampler's settings of yours.
 
 Two things matter:

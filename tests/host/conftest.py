@@ -30,6 +30,8 @@ def server(tmp_path_factory):
     """A server with the cache mode that is the default."""
     base = tmp_path_factory.mktemp("comfyui")
     publish_small_files(base / "models")
+    (base / "custom_nodes").mkdir()
+    shutil.copy(Path(__file__).parent / "tiny_language_model.py", base / "custom_nodes")
     running = Server(base)
     yield running
     running.stop()

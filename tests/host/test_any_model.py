@@ -1,4 +1,4 @@
-"""Particle steering of another model: a small Stable Diffusion 1.5 of random weights, loaded, sampled and decoded by the host itself."""
+"""Particle steering of another model: a small Stable Diffusion 1.5 of random weights, loaded and sampled by the host itself."""
 
 from __future__ import annotations
 
