@@ -60,3 +60,16 @@ def test_a_clip_that_only_encodes_is_refused(server):
     done = server.wait(server.queue({**pictures(), "1": loader, **judged(["1", 1])}))
     errors = [message for kind, message in done["status"]["messages"] if kind == "execution_error"]
     assert errors and errors[0]["node_id"] == "5" and "only encodes text" in errors[0]["exception_message"]
+
+
+def test_a_blend_takes_as_many_rewards_as_are_wired(server):
+    prompt = {**pictures(), **judged(["1", 0])}
+    for number, template in (("15", "GenEval 2"), ("16", "VQAScore")):
+        prompt[number] = {"class_type": "TTSVAR_VisionLanguageReward", "inputs": {**prompt["5"]["inputs"], "template": template}}
+    weights = {f"weight_{place}": 1.0 for place in range(1, 5)}
+    wired = {"reward_1": ["5", 0], "reward_2": ["15", 0], "more.reward_5": ["16", 0], "more.reward_6": ["5", 0]}
+    prompt["17"] = {"class_type": "TTSVAR_BlendRewards", "inputs": {**wired, **weights, "how": "rank", "more_weights": "0, 2"}}
+    prompt["6"]["inputs"]["reward"] = ["17", 0]
+    done = server.run(prompt)
+    names = [line["question"] for line in done["outputs"]["6"]["answers"]]
+    assert len(names) == 4 and all(name.startswith("yes-no") for name in names) and len(shown(done, "7")) == 3
