@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..ttsvar_core.config import Sampling
+    from ..ttsvar_core.rewards.base import Answers
     from ..ttsvar_core.scales import ScaleSchedule
     from ..ttsvar_core.search.plan import Plan
     from ..ttsvar_core.state import SearchState
@@ -274,6 +275,13 @@ class InTurn:
         """As the reward's own."""
         with running(self._inner, images=images):
             return self._inner.score(images, prompt)
+
+    def explain(self, images: torch.Tensor, prompt: str) -> Answers:
+        """The scores and what they are made of, where the reward tells."""
+        from ..ttsvar_core.rewards.base import explained
+
+        with running(self._inner, images=images):
+            return explained(self._inner, images, prompt)
 
     def describe(self, seen: torch.Tensor) -> torch.Tensor:
         """As the extractor's own."""

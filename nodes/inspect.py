@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from . import host
 from .sample import decoded
+from .score import told
 from .types import CATEGORY, Extractor, State
 
 
@@ -49,14 +50,19 @@ class InspectState(io.ComfyNode):
         images = decoded(state, whole=whole_size)
         with host.running(extractor, images=images):
             sheets = [host.to_image(to_tensor(picture)) for picture in drawings(state, images, extractor)]
-        return io.NodeOutput(*sheets, words.describe(state), ui=Pictures(sheets, cls))
+        return io.NodeOutput(*sheets, words.describe(state), ui=Pictures(sheets, cls, told(state.answers) or {}))
 
 
 class Pictures(ui.PreviewImage):
-    """Pictures of different sizes as one node's preview."""
+    """Pictures of different sizes as one node's preview, and what else it tells."""
 
-    def __init__(self, sheets, cls) -> None:
+    def __init__(self, sheets, cls, more: dict) -> None:
         super().__init__([sheet[0] for sheet in sheets], cls=cls)
+        self.more = more
+
+    def as_dict(self) -> dict:
+        """As the host sends it."""
+        return {**super().as_dict(), **self.more}
 
 
 def drawings(state, images, extractor) -> list:

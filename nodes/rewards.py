@@ -5,12 +5,14 @@ from comfy_api.latest import io
 from ..ttsvar_core import registry
 from ..ttsvar_core.names import BLENDS
 from . import host
+from .score import numbers
 from .types import CATEGORY, Extractor, Reward, precision
 
 FOLDER = "reward_models"
 AUTO = "auto"
 SCENES = registry.REWARDS["scenes"].title
 LATENT_POOL = registry.EXTRACTORS["latent-pool"].title
+MORE = [f"reward_{number}" for number in range(5, 17)]  # that Blend Rewards takes beside its first four
 REWARDS = [entry.title for entry in registry.REWARDS.values()]
 EXTRACTORS = [entry.title for entry in registry.EXTRACTORS.values()]
 
@@ -74,7 +76,7 @@ class BlendRewards(io.ComfyNode):
             node_id="TTSVAR_BlendRewards",
             display_name="Blend Rewards",
             category=f"{CATEGORY}/load",
-            description="Makes one reward of two to four. Rewards come in different units; softmax (the paper's HPS+IR), "
+            description="Makes one reward of two or more. Rewards come in different units; softmax (the paper's HPS+IR), "
             "z-score and rank compare the pictures of one batch, weighted adds the raw scores.",
             search_aliases=["combine rewards", "mix", "ensemble", "average", "tts-var", "混合"],
             inputs=[
@@ -90,20 +92,32 @@ class BlendRewards(io.ComfyNode):
                 Reward.Input("reward_4", optional=True, tooltip="Fourth reward, if you like."),
                 io.Float.Input("weight_3", default=1.0, min=-100.0, max=100.0, step=0.05, advanced=True, tooltip=weight),
                 io.Float.Input("weight_4", default=1.0, min=-100.0, max=100.0, step=0.05, advanced=True, tooltip=weight),
+                io.Autogrow.Input(
+                    "more", optional=True, tooltip="As many rewards more as you like: a new input appears as you wire one.",
+                    template=io.Autogrow.TemplateNames(Reward.Input("reward", optional=True), names=MORE, min=0),
+                ),
+                io.String.Input(
+                    "more_weights", default="", optional=True, advanced=True,
+                    tooltip="How much each of these counts, in their order with commas between: 1, 0.5. Empty counts each 1.",
+                ),
             ],
             outputs=[Reward.Output("reward", tooltip="The blend, used like any reward.")],
         )
 
     @classmethod
     def execute(
-        cls, reward_1, reward_2, how, weight_1, weight_2, weight_3, weight_4, reward_3=None, reward_4=None
+        cls, reward_1, reward_2, how, weight_1, weight_2, weight_3, weight_4, reward_3=None, reward_4=None, more=None,
+        more_weights="",
     ) -> io.NodeOutput:
         from ..ttsvar_core.rewards.blend import Blend
 
         pairs = [(reward_1, weight_1), (reward_2, weight_2), (reward_3, weight_3), (reward_4, weight_4)]
         wired = [(reward, weight) for reward, weight in pairs if reward is not None]
-        blend = Blend([reward for reward, _ in wired], how, [weight for _, weight in wired])
-        return io.NodeOutput(host.Hosted(blend, [patcher for reward, _ in wired for patcher in getattr(reward, "patchers", ())]))
+        others = [more[name] for name in MORE if (more or {}).get(name) is not None]
+        rewards = [*(reward for reward, _ in wired), *others]
+        weights = [*(weight for _, weight in wired), *(numbers(more_weights) if more_weights.strip() else [1.0] * len(others))]
+        blend = Blend(rewards, how, weights)
+        return io.NodeOutput(host.Hosted(blend, [patcher for reward in rewards for patcher in getattr(reward, "patchers", ())]))
 
 
 class ExtractorLoader(io.ComfyNode):

@@ -44,7 +44,7 @@ class RewardScorer(io.ComfyNode):
         images = None if foretells(reward) and not state.finished else decoded(state)
         with host.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
-        return io.NodeOutput(state, list(state.scores_at(state.last_scale)))
+        return io.NodeOutput(state, list(state.scores_at(state.last_scale)), ui=told(state.answers))
 
 
 class AttachScores(io.ComfyNode):
@@ -73,13 +73,27 @@ class AttachScores(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, scores) -> io.NodeOutput:
-        import torch
+        return io.NodeOutput(state[0].with_scores(finite(scores)))
 
-        state, found = state[0], numbers(scores)
-        wrong = next((row for row, number in enumerate(found) if not math.isfinite(number)), None)
-        if wrong is not None:
-            raise ValueError(f"The score of sample {wrong} is {found[wrong]}; give a finite number.")
-        return io.NodeOutput(state.with_scores(torch.tensor(found, dtype=torch.float32)))
+
+def finite(scores):
+    """(P,) float32 of all numbers in a value. Raises ValueError, naming the sample, for one that is not finite."""
+    import torch
+
+    found = numbers(scores)
+    wrong = next((row for row, number in enumerate(found) if not math.isfinite(number)), None)
+    if wrong is not None:
+        raise ValueError(f"The score of sample {wrong} is {found[wrong]}; give a finite number.")
+    return torch.tensor(found, dtype=torch.float32)
+
+
+def told(answers, rows=None) -> dict | None:
+    """What a node shows of the questions behind its scores: in words, and as a table (see `Answers.table`)."""
+    from ..ttsvar_core.rewards.base import answer_lines
+
+    if answers is None or not (lines := answer_lines(answers, rows)):
+        return None
+    return {"text": ["\n".join(lines)], "answers": (answers if rows is None else answers.select(rows)).table()}
 
 
 def numbers(value) -> list[float]:
@@ -129,25 +143,32 @@ class ScoreImages(io.ComfyNode):
                     "prompt", multiline=True, default="a photo of a red circle left of a blue square",
                     tooltip="What the pictures should show.",
                 ),
+                io.Boolean.Input(
+                    "sort", default=True, optional=True,
+                    tooltip="Best first. Off: in the order they came, as Resample Batch needs it to know the latents' scores.",
+                ),
             ],
             outputs=[
-                io.Image.Output("images", tooltip="The pictures, best first."),
+                io.Image.Output("images", tooltip="The pictures, best first unless sort is off."),
                 io.Float.Output("scores", is_output_list=True, tooltip="Their scores, in the same order."),
                 io.String.Output("report", tooltip="Place, score and former number of every picture."),
             ],
         )
 
     @classmethod
-    def execute(cls, images, reward, prompt) -> io.NodeOutput:
-        from ..ttsvar_core.rewards.base import check_prompt
+    def execute(cls, images, reward, prompt, sort=True) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.base import answer_lines, check_prompt, explained
         from ..ttsvar_core.search.resample import top_k
 
         check_prompt(reward, prompt)
         with host.running(reward, images=images):
-            scores = reward.score(images[..., :3].float(), prompt).float().cpu()
-        order = top_k(scores, len(scores)).tolist()
-        lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(order)]
-        return io.NodeOutput(images[order], scores[order].tolist(), "\n".join([f"{reward.name}: {prompt}", *lines]))
+            answers = explained(reward, images[..., :3].float(), prompt)
+        scores = answers.scores
+        ranked = top_k(scores, len(scores)).tolist()
+        lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(ranked)]
+        report = "\n".join([f"{reward.name}: {prompt}", *lines, *answer_lines(answers, ranked)])
+        order = ranked if sort else list(range(len(scores)))
+        return io.NodeOutput(images[order], scores[order].tolist(), report, ui=told(answers, order))
 
 
 NODES = [RewardScorer, AttachScores, ScoreImages]

@@ -4,10 +4,9 @@ import re
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import POTENTIALS, SCHEMES
 from . import host
 from .sample import decoded
-from .types import CATEGORY, MOST_SAMPLES, Extractor, State
+from .types import CATEGORY, MOST_SAMPLES, Extractor, State, resampling
 
 
 def _keep(default: int):
@@ -66,25 +65,7 @@ class PotentialResampler(io.ComfyNode):
             inputs=[
                 State.Input("state", tooltip="A state that was scored at its last scale."),
                 _keep(2),
-                io.Combo.Input(
-                    "potential", options=list(POTENTIALS), default="value",
-                    tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
-                    "far; sum, all scores so far. The paper uses value.",
-                ),
-                io.Float.Input(
-                    "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5,
-                    tooltip="How strongly scores decide: 0 draws blindly, 10 is the paper's, large values keep the best only.",
-                ),
-                io.Combo.Input(
-                    "scheme", options=list(SCHEMES), default="multinomial",
-                    tooltip="How survivors are drawn: multinomial is the paper's, systematic and residual are less noisy, "
-                    "top-k just takes the best, without-replacement draws nobody twice.",
-                ),
-                io.Float.Input(
-                    "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
-                    tooltip="Above 0: lambda is found so that the effective sample size is this share of the samples, "
-                    "whatever unit the reward has.",
-                ),
+                *resampling(),
                 io.Float.Input(
                     "ess_threshold", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
                     tooltip="Above 0: while the effective sample size is at least this share of the samples, samples are only "

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS
+from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS, POTENTIALS, SCHEMES
 
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
@@ -74,6 +74,31 @@ def diverse():
         tooltip="Draws the first six scales with more variety: a tau of 1 to 8, found for every sample, keeps its bits from being "
         "more certain than published targets (60 to 80%). Samples then differ more, at no cost; meant for searches.",
     )
+
+
+def resampling():
+    """The widgets that say how survivors are drawn by their scores, the advanced one last."""
+    return [
+        io.Combo.Input(
+            "potential", options=list(POTENTIALS), default="value",
+            tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
+            "far; sum, all scores so far. The paper uses value.",
+        ),
+        io.Float.Input(
+            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5,
+            tooltip="How strongly scores decide: 0 draws blindly, 10 is the paper's, large values keep the best only.",
+        ),
+        io.Combo.Input(
+            "scheme", options=list(SCHEMES), default="multinomial",
+            tooltip="How survivors are drawn: multinomial is the paper's, systematic and residual are less noisy, "
+            "top-k just takes the best, without-replacement draws nobody twice.",
+        ),
+        io.Float.Input(
+            "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
+            tooltip="Above 0: lambda is found so that the effective sample size is this share of the samples, "
+            "whatever unit the reward has.",
+        ),
+    ]
 
 
 def guidance_until():

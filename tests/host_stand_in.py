@@ -95,6 +95,24 @@ class PreviewImage:
     def __init__(self, image: Any, cls: Any = None) -> None:
         self.values = list(image)
 
+    def as_dict(self) -> dict:
+        return {"images": self.values, "animated": (False,)}
+
+
+class Autogrow:
+    """Inputs that appear as they are wired."""
+
+    io_type = "COMFY_AUTOGROW_V3"
+    Input = _input(io_type, "template")
+
+    @dataclass
+    class TemplateNames:
+        """An input for each name."""
+
+        input: Any
+        names: list[str]
+        min: int = 1
+
 
 _widget = ("default", "socketless", "force_input")
 _number = (*_widget, "min", "max", "step", "display_mode")
@@ -104,7 +122,8 @@ io = types.SimpleNamespace(
     String=_type("STRING", *_widget, "multiline", "placeholder", "dynamic_prompts"),
     Boolean=_type("BOOLEAN", *_widget, "label_on", "label_off"),
     Combo=_type("COMBO", "options", "control_after_generate", "default", "socketless"),
-    Image=_type("IMAGE"), AnyType=_type("*"),
+    Image=_type("IMAGE"), Latent=_type("LATENT"), Clip=_type("CLIP"), AnyType=_type("*"),
+    Autogrow=Autogrow,
 )
 
 

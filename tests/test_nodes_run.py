@@ -443,6 +443,30 @@ def test_a_blend_is_a_reward_whose_networks_are_hosted(pack, parts):
     assert blend.patchers == ()
 
 
+def test_any_number_of_rewards_is_blended(pack):
+    class Channel:
+        range = (0.0, 1.0)
+
+        def __init__(self, number: int) -> None:
+            self.number, self.name, self.patchers = number, f"channel {number}", (f"patcher {number}",)
+
+        def score(self, images, prompt):
+            return images[:, 0, 0, self.number]
+
+    images = torch.rand(3, 1, 1, 8)
+    more = {f"reward_{name}": Channel(number) for name, number in ((7, 4), (5, 2), (12, 3))}  # in any order, with gaps
+    wired = {"reward_1": Channel(0), "reward_2": Channel(1), "how": "weighted"}
+    (blend,) = pack.run("TTSVAR_BlendRewards", **wired, more=more, more_weights="2, 0.5, -1", weight_2=3.0)
+    weights = torch.tensor([1.0, 3, 2, 0.5, 0, 0, 0, 0])
+    weights[[2, 4, 3]] = torch.tensor([2.0, 0.5, -1])
+    assert torch.allclose(blend.score(images, ""), images[:, 0, 0] @ weights)
+    assert blend.patchers == tuple(f"patcher {number}" for number in (0, 1, 2, 4, 3))
+    (blend,) = pack.run("TTSVAR_BlendRewards", **wired, more=more)
+    assert torch.allclose(blend.score(images, ""), images[:, 0, 0, :5].sum(1))
+    with pytest.raises(ValueError, match="4 weights for 5 rewards"):
+        pack.run("TTSVAR_BlendRewards", **wired, more=more, more_weights="1, 1")
+
+
 @pytest.mark.parametrize(
     "plan",
     [

@@ -10,13 +10,24 @@ from host_stand_in import ROOT, load_pack
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-NEEDS_DOWNLOADS = {"infinity_2b"}
+NEEDS_DOWNLOADS = {"infinity_2b": "infinity_2b_reg.pth", "any_model": "v1-5-pruned-emaonly-fp16.safetensors"}
 # The host's own nodes the graphs use: inputs and outputs (name, type) as ComfyUI 0.14 and later have them.
 CORE = {
     "SaveImage": ({"images": "IMAGE", "filename_prefix": "STRING"}, None, ["filename_prefix"]),
     "PreviewImage": ({"images": "IMAGE"}, None, []),
     "PrimitiveStringMultiline": ({"value": "STRING"}, ["STRING"], ["value"]),
     "PrimitiveInt": ({"value": "INT"}, ["INT"], ["value", ""]),
+    "CheckpointLoaderSimple": ({}, ["MODEL", "CLIP", "VAE"], ["ckpt_name"]),
+    "CLIPTextEncode": ({"text": "STRING", "clip": "CLIP"}, ["CONDITIONING"], ["text"]),
+    "EmptyLatentImage": ({}, ["LATENT"], ["width", "height", "batch_size"]),
+    "KSamplerSelect": ({}, ["SAMPLER"], ["sampler_name"]),
+    "BasicScheduler": ({"model": "MODEL"}, ["SIGMAS"], ["scheduler", "steps", "denoise"]),
+    "SplitSigmas": ({"sigmas": "SIGMAS"}, ["SIGMAS", "SIGMAS"], ["step"]),
+    "SamplerCustom": (
+        {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "sampler": "SAMPLER", "sigmas": "SIGMAS",
+         "latent_image": "LATENT"}, ["LATENT", "LATENT"], ["add_noise", "noise_seed", "", "cfg"],
+    ),
+    "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"], []),
 }
 
 
@@ -43,7 +54,7 @@ def widgets(schema) -> list:
 def test_the_promised_graphs_are_there():
     promised = {
         "quick_start", "full_search", "compare_methods", "swap_reward", "branch_lambda", "choose_by_hand", "from_image",
-        "resume_from_disk", "infinity_2b",
+        "resume_from_disk", "infinity_2b", "any_model",
     }
     assert {path.stem for path in FILES} == promised
 
@@ -133,7 +144,7 @@ def test_each_graph_has_a_thumbnail(path):
         assert picture.size == (512, 512)
 
 
-def test_only_bundled_parts_outside_the_2b_graph():
+def test_only_bundled_parts_outside_the_graphs_that_say_so():
     for path in FILES:
         text = path.read_text(encoding="utf-8")
-        assert ("infinity_2b_reg.pth" in text) == (path.stem in NEEDS_DOWNLOADS), path.stem
+        assert [graph for graph, file in NEEDS_DOWNLOADS.items() if file in text] == [path.stem] * (path.stem in NEEDS_DOWNLOADS)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .infinity.cache import KVCache
     from .infinity.model import TextContext
     from .infinity.text import Conditioning
+    from .rewards.base import Answers
 
 
 class LineageStep(NamedTuple):
@@ -47,7 +48,8 @@ class SearchState(NamedTuple):
     ``bits`` holds (P, L, Z) uint8 per finished scale, ``features`` (P, C, h, w) the accumulated codes on the final grid,
     ``cache`` the keys and values of the finished scales (None: rebuilt by replay when needed), ``scores`` (P, S) float32 with
     NaN where a scale was not scored, ``log_weights`` (P,) float64 the weights that no resampling has spent yet (zeros: equal),
-    ``lineage`` the selections so far, ``steps`` the settings every scale was drawn with.
+    ``lineage`` the selections so far, ``steps`` the settings every scale was drawn with, ``answers`` what the last scores are made
+    of where their reward told.
     """
 
     model: ImageModel
@@ -63,6 +65,7 @@ class SearchState(NamedTuple):
     log_weights: Tensor
     lineage: tuple[LineageStep, ...]
     steps: tuple[StepSampling, ...]
+    answers: Answers | None = None
 
     @property
     def samples(self) -> int:
@@ -99,6 +102,7 @@ class SearchState(NamedTuple):
             scores=self.scores[rows],
             log_weights=torch.zeros(len(rows), dtype=torch.float64) if selection.resampled else self.log_weights[rows],
             lineage=(*self.lineage, step),
+            answers=None if self.answers is None else self.answers.select(rows),
         )
 
     @property
@@ -112,8 +116,11 @@ class SearchState(NamedTuple):
             return (math.nan,) * self.samples
         return tuple(self.scores[:, scale].tolist())
 
-    def with_scores(self, scores: Tensor) -> SearchState:
-        """The state with the scores (P,) of the scale sampled last. Raises ValueError before the first scale."""
+    def with_scores(self, scores: Tensor, answers: Answers | None = None) -> SearchState:
+        """The state with the scores (P,) of the scale sampled last, and what they are made of.
+
+        Raises ValueError before the first scale.
+        """
         if self.next_scale == 0:
             raise ValueError("Nothing is sampled yet, so there is nothing to score; sample at least one scale first.")
         if tuple(scores.shape) != (self.samples,):
@@ -121,7 +128,7 @@ class SearchState(NamedTuple):
             raise ValueError(f"{came} came for {self.samples} samples; give one per sample")
         history = self.scores.clone()
         history[:, self.last_scale] = scores.to("cpu", torch.float32)
-        return self._replace(scores=history)
+        return self._replace(scores=history, answers=answers)
 
     def without_cache(self) -> SearchState:
         """The state without keys and values; they are replayed from the bits when sampling goes on."""

@@ -89,7 +89,7 @@ class SharedSampler(Sampler):
 
     def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
         """As `Sampler.together`; scores, weights and lineage are the given state's own. Scales that branch are not shared."""
-        own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage")}
+        own = {name: getattr(state, name) for name in ("scores", "log_weights", "lineage", "answers")}
         while state.next_scale <= through:
             if candidates > 1 and state.next_scale == through:
                 return super().together(state, through, candidates)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from any_model_graph import any_model
 from graph_builder import Graph, Node
 
 PROMPT = "a photo of a red circle left of a blue square"
-NEEDS_DOWNLOADS = {"infinity_2b": "full_search"}  # and whose family tree serves as its thumbnail
+NEEDS_DOWNLOADS = {"infinity_2b": "full_search", "any_model": "full_search"}  # and whose family tree serves as thumbnail
 
 
 def loaders(graph: Graph, prompt: str = PROMPT, extractor: bool = True, check: bool = True) -> dict[str, Node]:
@@ -266,6 +267,6 @@ WORKFLOWS = {
     build.__name__: build
     for build in (
         quick_start, full_search, compare_methods, swap_reward, branch_lambda, choose_by_hand, from_image, resume_from_disk,
-        infinity_2b,
+        infinity_2b, any_model,
     )
 }

@@ -34,7 +34,7 @@ def find_comfyui() -> tuple[Path, Path] | None:
 
 
 class Server:
-    """One running ComfyUI with the pack as its only custom node."""
+    """One running ComfyUI with the pack, beside what lies in the custom_nodes of its base directory already."""
 
     def __init__(self, base: Path, *flags: str) -> None:
         home, self.python = find_comfyui()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def server(tmp_path_factory):
     """A server with the cache mode that is the default."""
     base = tmp_path_factory.mktemp("comfyui")
     publish_small_files(base / "models")
+    (base / "custom_nodes").mkdir()
+    shutil.copy(Path(__file__).parent / "tiny_language_model.py", base / "custom_nodes")
     running = Server(base)
     yield running
     running.stop()
@@ -36,8 +39,9 @@ def server(tmp_path_factory):
 
 def publish_small_files(models: Path) -> None:
     """Tiny models under the names the real ones are published with."""
+    import reward_files
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
     for name in ("infinity", "vae", "text_encoders", "reward_models"):
         (models / name).mkdir(parents=True, exist_ok=True)
@@ -56,3 +60,13 @@ def publish_small_files(models: Path) -> None:
             tensors[WORDS] = torch.nn.functional.pad(tensors[WORDS], (0, 0, 0, BERT_WORDS - len(tensors[WORDS])))
         torch.save(tensors, models / "reward_models" / published)
         shutil.copy(GOLDEN / f"{tiny_name}.json", models / "reward_models" / f"{Path(published).stem}.json")
+    save_file(reward_files.open_clip(), models / "reward_models" / "clip-vit-large-patch14.safetensors")
+    publish_small_checkpoint(models / "checkpoints")
+
+
+def publish_small_checkpoint(folder: Path) -> None:
+    """What the graph for any model loads, made by the host's own classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    home, python = find_comfyui()
+    script, out = Path(__file__).parent / "tiny_checkpoint.py", folder / "v1-5-pruned-emaonly-fp16.safetensors"
+    subprocess.run([str(python), str(script), str(out)], cwd=home, check=True, capture_output=True, timeout=300)

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from ..rewards.base import answer_lines
 from .family import generations
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def describe(state: SearchState) -> str:
         known = [f"{scale}: {value:.4f}" for scale, value in enumerate(values) if not math.isnan(value)]
         if known:
             lines.append(f"#{row} scores  " + "  ".join(known))
+    if state.answers is not None:
+        lines += [f"answers {line}" for line in answer_lines(state.answers)]
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..names import BLENDS
 from ..vision.network import NetworkBacked
-from .base import Reward, check_finite, check_prompt
+from .base import Answers, Reward, check_finite, check_prompt, explained
 
 RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}
 
@@ -66,7 +66,17 @@ class Blend(NetworkBacked):
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32 of images (B, H, W, 3) in [0, 1]. Raises ValueError for a part that is not finite: no unit mends it."""
-        return self.combine(torch.stack([reward.score(images, prompt).float().to(images.device) for reward in self.rewards]))
+        return self.explain(images, prompt).scores.to(images.device)
+
+    def explain(self, images: Tensor, prompt: str) -> Answers:
+        """Every reward's own scores, each before the questions it asked. Raises ValueError as `score` does."""
+        parts = [explained(reward, images, prompt) for reward in self.rewards]
+        questions, columns = [], []
+        for reward, part in zip(self.rewards, parts, strict=True):
+            asked = part.questions if len(part.questions) > 1 else ()
+            questions += [reward.name, *(f"{reward.name}: {question}" for question in asked)]
+            columns += [part.scores[:, None], part.values[:, : len(asked)]]
+        return Answers(tuple(questions), torch.cat(columns, dim=1), self.combine(torch.stack([part.scores for part in parts])))
 
     def combine(self, scores: Tensor) -> Tensor:
         """(B,) float32 of the rewards' scores (R, B) of one batch. Raises ValueError as `score` does."""

@@ -12,7 +12,7 @@ import copy
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,30 +20,20 @@ from torch import Tensor, nn
 from ..names import MEANS
 from ..reading import UnusableFile, refusing
 from ..registry import REWARDS
-from ..vision.network import NetworkBacked, check_images, in_chunks, placement
-from .questions import PART, TEMPLATES, questions_of
+from ..vision.network import NetworkBacked, in_chunks, placement
+from .asking import NO, SPELLINGS, YES, Asking, yes_against_no
+from .questions import TEMPLATES
 
 (PUBLISHED,) = REWARDS["yes-no"].files
 CHUNK = 8
 """Pictures in one forward pass unless memory runs out; each is a thousand tokens and more."""
-SPELLINGS = "{}", " {}"
-"""How an answer may begin; both in capitals and not (GenEval 2)."""
-
-
-class Answers(NamedTuple):
-    """What was asked of a batch of pictures, and the probability (B, Q) of yes."""
-
-    questions: tuple[str, ...]
-    values: Tensor
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class YesNo(NetworkBacked):
+class YesNo(NetworkBacked, Asking):
     """Probability of yes. A picture never shares its row with another, so its score does not depend on its batch.
 
-    template: what a prompt is asked with, {} standing for it. questions: asked in place of the prompt. parts: ask about each part
-    of a prompt that the rules of `questions` read. mean: of several answers.
-    Raises ValueError for a template without its one {}, and for an unknown mean.
+    For the other fields see `Asking`.
     """
 
     model: nn.Module
@@ -56,35 +46,13 @@ class YesNo(NetworkBacked):
     chunk: int = CHUNK
     range: tuple[float, float] = (0.0, 1.0)
 
-    def __post_init__(self):
-        if self.template.count("{}") != 1:
-            raise ValueError(f"a template holds {{}} once, where the prompt goes; got {self.template!r:.80}")
-        if self.mean not in MEANS:
-            raise ValueError(f"no mean {self.mean!r}; expected one of {', '.join(MEANS)}")
-
     @property
     def models(self) -> tuple[nn.Module, ...]:
         return (self.model,)
 
-    def asked(self, prompt: str) -> tuple[str, ...]:
-        """The questions a prompt is scored by."""
-        parts = self.questions or (questions_of(prompt) if self.parts else ())
-        return tuple(PART.replace("{}", part) for part in parts) or (self.template.replace("{}", prompt),)
-
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        """(B,) float32 on the images' device, of images (B, H, W, 3) in [0, 1]."""
-        return self.combine(self.explain(images, prompt).values)
-
-    def combine(self, values: Tensor) -> Tensor:
-        """(B,) of every picture's answers (B, Q)."""
-        return values.mean(dim=1) if self.mean == "arithmetic" else values.log().mean(dim=1).exp()
-
-    @torch.no_grad()
-    def explain(self, images: Tensor, prompt: str) -> Answers:
-        """Every question asked, and every picture's answer to it."""
-        check_images(images, self.name)
-        questions = self.asked(prompt)
-        return Answers(questions, in_chunks(lambda part: self._answers(part, questions), images, self.chunk).to(images.device))
+    def answer(self, images: Tensor, questions: tuple[str, ...]) -> Tensor:
+        """See `Asking`."""
+        return in_chunks(lambda part: self._answers(part, questions), images, self.chunk)
 
     def _answers(self, images: Tensor, questions: tuple[str, ...]) -> Tensor:
         """(B, Q) float32. A question is one batch without padding, since all its rows are as long; what the pictures cost is paid
@@ -104,8 +72,8 @@ class YesNo(NetworkBacked):
             if len(questions) > 1 and "mm_encoder_outputs" in takes:
                 seen = seen or {"image": _see(self.model, inputs)}
                 inputs = {key: value for key, value in inputs.items() if key != "pixel_values"} | {"mm_encoder_outputs": {**seen}}
-            logits = self.model(**inputs, **options).logits[:, -1].float()
-            columns.append((logits[:, yes].logsumexp(dim=1) - logits[:, no].logsumexp(dim=1)).sigmoid())
+            logits = self.model(**inputs, **options).logits[:, -1]
+            columns.append(yes_against_no(logits, yes, no))
         return torch.stack(columns, dim=1)
 
     def _chat(self, question: str) -> str:
@@ -125,7 +93,7 @@ class YesNo(NetworkBacked):
         yes, no = (
             {self.processor.tokenizer.encode(spelling.format(word), add_special_tokens=False)[0] for word in words
              for spelling in SPELLINGS}
-            for words in (("Yes", "yes"), ("No", "no"))
+            for words in (YES, NO)
         )  # fmt: skip
         if not yes - no or not no - yes:
             raise UnusableFile(f"the tokenizer of {self.name} begins yes and no with the same token. {PUBLISHED.advice}")

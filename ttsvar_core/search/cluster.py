@@ -14,6 +14,9 @@ from ..rng import selection_generator
 from ..selection import Selection, check_keep, unweighted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..extractors.base import FeatureExtractor
     from .view import View
 
 N_INIT = 10  # restarts of K-Means++; pinned, because scikit-learn's default has changed between versions
@@ -36,13 +39,19 @@ class Cluster:
         check_keep(self.keep, samples)
 
     def select(self, view: View) -> Selection:
-        """See `cluster`."""
-        state, keep = view.state, self.keep
-        if keep == state.samples:
-            return unweighted(range(keep), keep, f"all {keep} samples kept, nothing to cluster")
+        """See `draw`."""
+        state = view.state
         generator = selection_generator(state.seed, state.last_scale, state.selections_here)
-        selection = cluster(view.vectors(), keep, generator)
-        return selection._replace(reason=f"{selection.reason} ({view.extractor.name})")
+        return self.draw(state.samples, view.vectors, view.extractor, generator)
+
+    def draw(
+        self, samples: int, vectors: Callable[[], Tensor], extractor: FeatureExtractor | None, generator: np.random.Generator
+    ) -> Selection:
+        """The selection among the samples of a state or of any other batch, by their vectors: see `cluster`."""
+        if self.sees(samples) == "nothing":
+            return unweighted(range(samples), samples, f"all {samples} samples kept, nothing to cluster")
+        selection = cluster(vectors(), self.keep, generator)
+        return selection._replace(reason=f"{selection.reason} ({extractor.name})")
 
 
 def cluster(vectors: Tensor, keep: int, generator: np.random.Generator) -> Selection:

@@ -43,6 +43,8 @@ class Meter:
         record["seconds"] |= {name: value for name, value in step.seconds.items() if name != "sample"}
         if not math.isnan(step.before[0]):
             record["scores"] = list(step.before)
+        if step.answers is not None:
+            record["answers"] = step.answers.table()
         if step.selections:
             record.update(_told(step.selections))
         self._cache_bytes = step.cache_bytes
@@ -62,6 +64,7 @@ def _empty(plan: Plan, schedule: ScaleSchedule, scale: int) -> dict:
         "cache_bytes": 0,
         "decodes": 0,
         "scores": None,
+        "answers": [],
         "ancestors": None,
         "ess": None,
         "reason": None,

@@ -21,8 +21,9 @@ from ..selection import Selection, as_log_weights, check_keep, effective_sample_
 from .potential import NEEDS_EARLIER_SCORES, exponents, log_potential, solve_lambda
 
 if TYPE_CHECKING:
-    from .view import View
+    from torch import Tensor
 
+    from .view import View
 
 @dataclass(frozen=True)
 class Resample:
@@ -65,13 +66,23 @@ class Resample:
         Raises ValueError where `log_potential` and `resample` do.
         """
         state = view.scored()
-        history, scale, lam = state.scores, state.last_scale, self.lam
+        generator = selection_generator(state.seed, state.last_scale, state.selections_here)
+        selection = self.draw(state.scores, state.last_scale, generator, state.log_weights)
+        view.state = state._replace(log_weights=selection.log_weights)
+        return selection
+
+    def draw(
+        self, history: Tensor, scale: int, generator: np.random.Generator, unspent: Tensor | float = 0.0
+    ) -> Selection:
+        """The selection among P samples with rewards (P, S), as `log_potential` takes them; of a state or of any other batch.
+
+        unspent: (P,) log-weights from before. Raises ValueError where `log_potential` and `resample` do.
+        """
+        lam = self.lam
         if self.target_ess is not None:
-            target = max(1.0, self.target_ess * state.samples)
-            lam = solve_lambda(exponents(self.potential, history, scale), target)
-        view.state = state._replace(log_weights=state.log_weights + log_potential(self.potential, history, scale, lam))
-        generator = selection_generator(state.seed, scale, state.selections_here)
-        selection = resample(view.state.log_weights, self.keep, self.scheme, generator, self.ess_threshold)
+            lam = solve_lambda(exponents(self.potential, history, scale), max(1.0, self.target_ess * len(history)))
+        log_weights = unspent + log_potential(self.potential, history, scale, lam)
+        selection = resample(log_weights, self.keep, self.scheme, generator, self.ess_threshold)
         return selection._replace(reason=f"{self.potential.upper()}, lambda {lam:.4g}, {selection.reason}")
 
 

@@ -22,7 +22,7 @@ from .view import View
 
 if TYPE_CHECKING:
     from ..extractors.base import FeatureExtractor
-    from ..rewards.base import Reward
+    from ..rewards.base import Answers, Reward
 
 
 class Step(NamedTuple):
@@ -31,7 +31,8 @@ class Step(NamedTuple):
     state: the samples that go on, without their cache. before: (P,) the scores of those that ran the scale, NaN where nothing
     scored them. selections: who went on, one after another. images: (P, H, W, 3) in [0, 1] of the finished samples, None before.
     decoded: how many pictures were decoded. seconds: spent on "sample", "decode", "describe", "score" and "select". cache_bytes: of
-    the keys and values that the search goes on with.
+    the keys and values that the search goes on with. answers: what the scores before are made of, where there are any and their
+    reward told.
     """
 
     state: SearchState
@@ -41,6 +42,7 @@ class Step(NamedTuple):
     decoded: int
     seconds: dict[str, float]
     cache_bytes: int
+    answers: Answers | None = None
 
 
 class Result(NamedTuple):
@@ -111,7 +113,7 @@ def _act(view: View, plan: Plan, seconds: dict[str, float]) -> tuple[SearchState
     if plan.at(scale):
         seconds["select"] = time.perf_counter() - began - looked
     state = view.state
-    return state, Step(state.without_cache(), before, tuple(selections), images, view.decoded, seconds, 0)
+    return state, Step(state.without_cache(), before, tuple(selections), images, view.decoded, seconds, 0, view.answers)
 
 
 def run(

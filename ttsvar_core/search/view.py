@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ..decoding import sketch
-from ..rewards.base import check_finite, foretells
+from ..rewards.base import check_finite, explained, foretells, foretold
 
 if TYPE_CHECKING:
     from ..extractors.base import FeatureExtractor
@@ -25,7 +24,7 @@ class View:
     """A state after a scale, as the stages there see it. Lives as long as they act.
 
     Pictures are decoded once for all that look; scores are taken once and noted in `state`. decoded: how many pictures were
-    decoded. seconds: spent decoding, scoring and describing.
+    decoded. seconds: spent decoding, scoring and describing. answers: what the scores are made of, of the samples scored.
     """
 
     def __init__(
@@ -39,6 +38,7 @@ class View:
             raise ValueError("nothing to see: no scale has been sampled yet; sample at least scale 0 first")
         self.state, self.reward, self.extractor = state, reward, extractor
         self.decoded, self.seconds = 0, {}
+        self.answers = None
         self._decode, self._images, self._scored = decode, None, False
 
     @property
@@ -60,20 +60,18 @@ class View:
             scale, ahead = self.state.last_scale, foretells(self.reward) and not self.state.finished
             images = None if ahead else self.images
             with self.timed("score"):
-                given = self.reward.foretell(self.state) if ahead else self.reward.score(images, self.state.conditioning.prompt)
-                scores = torch.as_tensor(given).detach().float().cpu()
+                given = foretold(self.reward, self.state) if ahead else explained(self.reward, images, self.state.conditioning.prompt)
+            self.answers = given
+            scores = self.answers.scores
             if scores.shape != (self.state.samples,):
                 came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
                 raise ValueError(f"reward {self.reward.name} gave {came} for {self.state.samples} images; expected one per image")
             check_finite(scores, self.reward.name, "sample", f" at scale {scale}")
-            self.state, self._scored = self.state.with_scores(scores), True
+            self.state, self._scored = self.state.with_scores(scores, self.answers), True
         return self.state
 
     def vectors(self) -> Tensor:
-        """(P, F), one vector of the extractor per sample.
-
-        Raises ValueError for an extractor that looks at something else than images or features, or answers in another shape.
-        """
+        """See `described`. Raises ValueError as well for an extractor that looks at something else than images or features."""
         seen = {"features": lambda: self.state.features, "images": lambda: self.images}.get(self.extractor.looks_at)
         if seen is None:
             raise ValueError(
@@ -81,13 +79,7 @@ class View:
             )
         given = seen()
         with self.timed("describe"):
-            vectors = self.extractor.describe(given)
-        if vectors.ndim != 2 or len(vectors) != self.state.samples:
-            raise ValueError(
-                f"extractor {self.extractor.name} gave shape {tuple(vectors.shape)} for {self.state.samples} samples; "
-                "expected (P, F)"
-            )
-        return vectors
+            return described(self.extractor, given)
 
     def select(self, selection: Selection) -> None:
         """Go on with the selected samples; pictures that are decoded already go with them."""
@@ -101,6 +93,14 @@ class View:
         start = time.perf_counter()
         yield
         self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+
+def described(extractor: FeatureExtractor, seen: Tensor) -> Tensor:
+    """(P, F), one vector of the extractor for each of P samples seen. Raises ValueError for an answer in another shape."""
+    vectors = extractor.describe(seen)
+    if vectors.ndim != 2 or len(vectors) != len(seen):
+        raise ValueError(f"extractor {extractor.name} gave shape {tuple(vectors.shape)} for {len(seen)} samples; expected (P, F)")
+    return vectors
 
 
 def act(

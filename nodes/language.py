@@ -1,0 +1,61 @@
+"""A reward over a vision-language model that ComfyUI itself has loaded."""
+
+from functools import partial
+
+from comfy_api.latest import io
+
+from ..ttsvar_core.names import MEANS
+from . import host
+from .types import CATEGORY, Reward
+
+WHOLE = {"GenEval 2": "geneval2", "VQAScore": "vqascore"}
+
+
+class VisionLanguageReward(io.ComfyNode):
+    """A vision-language model of ComfyUI's own, asked yes or no."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TTSVAR_VisionLanguageReward",
+            display_name="Vision-Language Reward",
+            category=f"{CATEGORY}/load",
+            description="Asks a vision-language model whether a picture shows the prompt: the score is the probability that the "
+            "answer begins with yes and not no. Takes any model from Load CLIP that Generate Text takes together with an image.",
+            search_aliases=["vqascore", "geneval 2", "soft-tifa", "qwen3-vl", "gemma", "yes or no", "tts-var", "视觉语言模型"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="From Load CLIP: Qwen3-VL, Qwen3.5, Gemma 3 or Gemma 4 with their vision part."),
+                io.Combo.Input(
+                    "template", options=list(WHOLE), default="GenEval 2",
+                    tooltip="How the whole prompt is asked: in the words of GenEval 2 or of VQAScore.",
+                ),
+                io.Boolean.Input(
+                    "parts", default=False,
+                    tooltip="Ask about each object, number, colour and place of a prompt like GenEval's by itself (Soft-TIFA); "
+                    "other prompts are asked whole.",
+                ),
+                io.String.Input(
+                    "questions", multiline=True, default="",
+                    tooltip="Questions of your own in place of the prompt, one per line; yes has to be the answer that you want.",
+                ),
+                io.Combo.Input(
+                    "mean", options=list(MEANS), default=MEANS[0], advanced=True,
+                    tooltip="Of several answers: geometric where all must hold, arithmetic for how much of the prompt is there.",
+                ),
+            ],
+            outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
+        )
+
+    @classmethod
+    def execute(cls, clip, template, parts, questions, mean) -> io.NodeOutput:
+        from ..ttsvar_core.rewards.asking import AskedReward
+        from ..ttsvar_core.rewards.questions import TEMPLATES
+        from . import host_language
+
+        name = f"yes-no ({host_language.name_of(clip)})"
+        asked = tuple(line.strip() for line in questions.splitlines() if line.strip())
+        reward = AskedReward(partial(host_language.answer, clip), name, TEMPLATES[WHOLE[template]], asked, parts, mean)
+        return io.NodeOutput(host.Hosted(reward, ()))
+
+
+NODES = [VisionLanguageReward]
