@@ -60,8 +60,8 @@ class View:
             scale, ahead = self.state.last_scale, foretells(self.reward) and not self.state.finished
             images = None if ahead else self.images
             with self.timed("score"):
-                given = foretold(self.reward, self.state) if ahead else explained(self.reward, images, self.state.conditioning.prompt)
-            self.answers = given
+                prompt = self.state.conditioning.prompt
+                self.answers = foretold(self.reward, self.state) if ahead else explained(self.reward, images, prompt)
             scores = self.answers.scores
             if scores.shape != (self.state.samples,):
                 came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
