@@ -22,6 +22,7 @@ from lab.experiment.arms import Arm, Setting
 from lab.experiment.definitions import EXPERIMENTS, build
 from lab.experiment.engines import WorkerDied, one_thread, opened
 from lab.experiment.prices import Prices
+from lab.experiment.report import write_report
 from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
 from lab.experiment.walk import walk
 from ttsvar_core.config import PRESETS
@@ -247,6 +248,20 @@ def test_results_written_before_worlds_said_more_are_still_read(straight):
         del results["world"][key]
     experiment = build(results["experiment"], setting_of(results["world"]), results["n"])
     assert {arm.name for arm in experiment.arms} == set(results["arms"])
+
+
+def test_results_of_early_versions_have_a_report(straight, tmp_path):
+    """Before completions and prices were part of an experiment."""
+    results = json.loads(straight.read_text())
+    del results["prices"]
+    for of_arms in (results["arms"], *(unit["arms"] for unit in results["units"])):
+        for name in [name for name in of_arms if name.startswith("fixed-")]:
+            del of_arms[name]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    report = write_report(path).read_text()
+    assert "Consistency of intermediate and final best, watched-2" in report and "What a scale knows" not in report
+    assert "| fixed |" in write_report(straight).read_text()
 
 
 def test_impossible_requests_are_refused_before_anything_runs(tmp_path):

@@ -33,7 +33,8 @@ def write_report(results_path: str | Path) -> Path:
     results_path = Path(results_path)
     results = json.loads(results_path.read_text(encoding="utf-8"))
     experiment = build(results["experiment"], setting_of(results["world"], results), results["n"])
-    sections = report_sections(results, experiment)
+    ran = tuple(arm for arm in experiment.arms if arm.name in results["arms"])  # results of early versions have fewer
+    sections = report_sections(results, experiment._replace(arms=ran))
     folder = results_path.parent
     path = folder / "report.md"
     write(path, _markdown(f"Experiment {experiment.name}", sections, folder / "plots"))
