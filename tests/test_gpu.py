@@ -23,6 +23,10 @@ def test_rehearsal_runs_every_check(tmp_path, capsys):
     assert sum(check.seconds for check in command.CHECKS) > command.BUDGET < 9 * 60
     together = record["launches"]["found"]["tts-var 1 together"]
     assert {"eager", "graph", "replay", "compiled", "launches"} <= set(together)
+    assert record["decoding"]["found"]["8 sketches together, torch.bfloat16"]["seconds"] > 0
+    assert record["launches"]["found"]["graphs' memory"]["graphs"] == len(
+        [key for key in record["launches"]["found"] if key.startswith("scale")]
+    )
     assert record["search"]["found"]["tts-var 1"]["reward"] > 0
     assert list(tmp_path.iterdir()) == [tmp_path / "gpu.json"]
 

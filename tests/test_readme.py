@@ -149,13 +149,27 @@ def test_the_table_of_files_is_the_registrys():
     assert fill(README) == README, "run lab/tools/build_readme.py"
 
 
-def test_counted_figures():
-    from ttsvar_core.scales import official
-    from ttsvar_core.search.plan import tts_var
+@pytest.mark.parametrize(
+    ("first", "options"),
+    [
+        ("one picture", "--plan raw"), ("Best-of-2", "--plan best-of-n --n 2"), ("TTS-VAR, N = 1", "--plan tts-var"),
+        ("the same, `--guidance-until 9`", "--plan tts-var --guidance-until 9"),
+    ],
+)
+def test_counted_figures(first, options, tmp_path):
+    from ttsvar_core.cli import main
 
-    schedule, plan = official(1.0, "1M"), tts_var(1)
-    assert f"{sum(plan.running(s) * t for s, t in enumerate(schedule.tokens)):,}" in README
-    assert f"{sum(schedule.tokens):,}" in README
+    told = tmp_path / "cost.json"
+    words = f"cost --model 2b --pixels 1M --extractor dinov2-pca --reward image-reward --json {told.as_posix()} {options}"
+    assert main(words.split()) == 0
+    found = json.loads(told.read_text())
+    side = found["raw"] if first == "one picture" else found  # one picture needs no judge
+    parts = [side["parts"][part] / 1e12 for part in ("transformer", "decode", "features", "reward")]
+    counted = README.split("Counted from shapes")[1].splitlines()
+    row = next(line for line in counted if line.startswith(f"| {first} |"))
+    expected = [f"{part:.1f}" if part else "" for part in parts]
+    expected += [f"{side['flops'] / 1e12:.1f}", f"{side['flops'] / found['raw']['flops']:.2f}"]
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == expected
 
 
 @pytest.mark.parametrize("name", ["125m-0.25M-tts-var-1", "2b-one-layer-1M-tts-var-1"])
@@ -164,8 +178,12 @@ def test_measured_figures_are_those_on_file(name):
     ran = found["command"]
     row = next(line for line in README.splitlines() if line.startswith("|") and f"`--model {ran['model']} " in line)
     assert f"--pixels {ran['pixels']}`" in row and (ran["plan"], ran["n"]) == ("tts-var", 1)
+    all_that_runs = ""  # where decoding was made to cost nothing
+    if not ran["small_tokenizer"]:
+        all_that_runs = f"{found['ratio_to_raw_with_looking']:.2f}x (operations {found['ratio_to_raw_flops_with_looking']:.2f}x)"
     figures = [
-        f"{found['ratio_to_raw']:.2f}x (tokens {found['ratio_to_raw_tokens']:.2f}x)",
+        all_that_runs,
+        f"{found['ratio_to_raw']:.2f}x (operations {found['ratio_to_raw_flops']:.2f}x)",
         f"{found['overhead_share']:.2%}",
         f"{found['peak_cache_bytes'] / 2**20:.1f} MiB",
         f"{found['formula_cache_bytes'] / 2**20:.1f} MiB",

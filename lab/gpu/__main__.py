@@ -14,6 +14,7 @@ CHECKS = (  # what is worth most comes first
     Check("parity", 100, "lab.gpu.parity:check"),
     Check("search", 110, "lab.gpu.speed:search"),
     Check("kernels", 40, "lab.gpu.speed:kernels"),
+    Check("decoding", 30, "lab.gpu.speed:decoding"),
     Check("launches", 130, "lab.gpu.launches:check"),
     Check("cards", 80, "lab.gpu.limits:cards"),
     Check("out of memory", 40, "lab.gpu.limits:out_of_memory"),

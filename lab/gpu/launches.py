@@ -6,7 +6,6 @@ places, so features, keys and values are copied there before every replay: "grap
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.cache import Chunk, KVCache
 from ttsvar_core.infinity.model import TextContext
+from ttsvar_core.out_of_memory import empty_cache
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.plan import raw, tts_var
 from ttsvar_core.state import start
@@ -27,8 +27,6 @@ from ttsvar_core.state import start
 from .place import Place
 from .runner import Notes
 from .speed import profiled
-
-REPEATS = 5
 
 
 class Inputs(NamedTuple):
@@ -90,6 +88,11 @@ class Recorded:
                 self._function(self.places)
         torch.cuda.current_stream().wait_stream(beside)
 
+    def rest(self) -> Recorded:
+        """The recording without its places, which is replayed no more but keeps its pool: that ends with its last graph."""
+        self.places = None
+        return self
+
     def replay(self) -> Tensor:
         """The function of what lies in the places."""
         if self._graph is None:
@@ -111,29 +114,52 @@ def check(place: Place, notes: Notes) -> None:
     tokens, plans = given[2].tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
     pairs = {name: [(scale, plan.running(scale)) for scale in range(len(tokens))] for name, plan in plans.items()}
     largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -tokens[pair[0]] * pair[1])
-    pool, times = torch.cuda.graph_pool_handle() if place.card else None, {pair: {} for pair in largest_first}
+    times, pool = {pair: {} for pair in largest_first}, Pool(place)
+
+    def add_up() -> None:
+        for name, some in pairs.items():
+            notes.attempt(f"{name} together", _together, [times[pair] for pair in some])
+
     with torch.inference_mode():
         for scale, samples in largest_first:
             key = f"scale {scale}, {samples} samples"
             notes.attempt(key, _plain_and_recorded, place, given, scale, samples, pool)
             times[scale, samples] |= notes.found[key]
+        notes.attempt("graphs' memory", pool.held)
+        add_up()  # now already: compiling may take longer than there is time
         notes.attempt("compiling", _compiled, place, given, times)
-    for name, some in pairs.items():
-        notes.attempt(f"{name} together", _together, [times[pair] for pair in some])
+        add_up()
 
 
-def _plain_and_recorded(place: Place, given: tuple, scale: int, samples: int, pool: Any) -> dict[str, Any]:
+class Pool:
+    """The memory that all graphs share, and the graphs."""
+
+    def __init__(self, place: Place) -> None:
+        self._card, self.graphs = place.card, []
+        self.handle = torch.cuda.graph_pool_handle() if place.card else None
+        self._before = self._reserved()
+
+    def held(self) -> dict[str, Any]:
+        """How many graphs there are and what they keep, in GB."""
+        return {"graphs": len(self.graphs), "gb": (self._reserved() - self._before) / 1e9}
+
+    def _reserved(self) -> int:
+        empty_cache()
+        return torch.cuda.memory_reserved() if self._card else 0
+
+
+def _plain_and_recorded(place: Place, given: tuple, scale: int, samples: int, pool: Pool) -> dict[str, Any]:
     model, text, schedule = given
     inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
     plain = function(inputs)
-    eager = seconds(place, lambda: function(inputs))
-    recorded = Recorded(function, inputs, pool)
+    eager = place.seconds(lambda: function(inputs))
+    recorded = Recorded(function, inputs, pool.handle)
     apart = float((recorded(inputs) - plain).abs().max())
     counted = profiled(place, lambda: function(inputs))
-    return {
-        "ok": apart < 1e-2, "eager": eager, "graph": seconds(place, lambda: recorded(inputs)),
-        "replay": seconds(place, recorded.replay), "launches": counted["launches"], "logits_apart": apart,
-    }
+    graph, replay = place.seconds(lambda: recorded(inputs)), place.seconds(recorded.replay)
+    pool.graphs.append(recorded.rest())
+    found = {"eager": eager, "graph": graph, "replay": replay, "launches": counted["launches"], "logits_apart": apart}
+    return {"ok": apart < 1e-2, **found}
 
 
 def _compiled(place: Place, given: tuple, times: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
@@ -145,7 +171,7 @@ def _compiled(place: Place, given: tuple, times: dict[tuple[int, int], dict[str,
     for (scale, samples), found in times.items():
         inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
         function(inputs)
-        found["compiled"] = seconds(place, lambda function=function, inputs=inputs: function(inputs))
+        found["compiled"] = place.seconds(lambda function=function, inputs=inputs: function(inputs))
     each = [[*pair, found["compiled"]] for pair, found in times.items()]
     return {"seconds_with_compiling": time.perf_counter() - began, "_compiled": each}
 
@@ -156,17 +182,3 @@ def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
     sums = {way: sum(one[way] for one in found) for way in ways if all(way in one for one in found)}
     faster = {f"{way}_gain": sums["eager"] / value for way, value in sums.items() if way != "eager"}
     return {**sums, **faster, "launches": sum(one["launches"] for one in found)}
-
-
-def seconds(place: Place, work: Callable[[], Any]) -> float:
-    """The median time of a piece of work."""
-    taken = []
-    for _ in range(REPEATS if place.card else 1):
-        if place.card:
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        work()
-        if place.card:
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +20,8 @@ from ttsvar_core.out_of_memory import empty_cache
 from ttsvar_core.scales import ScaleSchedule, parse_schedule
 
 TINY_SCALES = "1 1 1 1 1 1 2 2 2 2 3 3 4"  # as many as the published schedules have, so that the same plans run
+
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,19 @@ class Place:
     def some(self, things: Sequence[Any]) -> Sequence[Any]:
         """All of them; in a rehearsal the last one stands for them."""
         return things[-1:] if self.rehearse else things
+
+    def seconds(self, work: Callable[[], Any]) -> float:
+        """The median time of a piece of work; in a rehearsal that of a single time."""
+        taken = []
+        for _ in range(1 if self.rehearse else REPEATS):
+            if self.card:
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            work()
+            if self.card:
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
 
     @contextmanager
     def limited(self, size: float) -> Iterator[float]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from lab.benchmark.clock import copy_bandwidth, machine, matmul_ceiling
 from lab.benchmark.runs import report
-from ttsvar_core.decoding import decode
+from ttsvar_core.bsq.bits import cell_grid
+from ttsvar_core.decoding import decode, decoder_in
 from ttsvar_core.quantize import store_blocks_in_float8
 from ttsvar_core.sampling import sample
 from ttsvar_core.search.plan import PLANS
@@ -75,6 +79,32 @@ def kernels(place: Place, notes: Notes) -> None:
     decode(finished)
     notes.attempt("raw picture", profiled, place, lambda: sample(state, len(schedule) - 1))
     notes.attempt("decode", profiled, place, lambda: decode(finished))
+
+
+def decoding(place: Place, notes: Notes) -> None:
+    """Precisions and layouts of the decoder on a whole picture, and whether eight sketches gain by being decoded together."""
+    model, _, schedule = place.model("2b", torch.bfloat16)
+    sizes, cells = model.config.tokenizer, cell_grid(schedule.final, model.patchify)
+    sketches = torch.randn(8, sizes.codebook_dim, *model.config.sketch_cells(schedule, 0), device=place.device)
+    whole = torch.randn(1, sizes.codebook_dim, *cells, device=place.device)
+    for dtype in place.some((torch.float32, torch.float16, torch.bfloat16)):
+        decode_in = decoder_in(model, place.device, dtype)
+        notes.attempt(f"whole, {dtype}", _timed, place, decode_in, whole.split(1))
+        notes.attempt(f"8 sketches one by one, {dtype}", _timed, place, decode_in, sketches.split(1))
+        notes.attempt(f"8 sketches together, {dtype}", _timed, place, decode_in, [sketches])
+        lasting = copy.deepcopy(model.tokenizer).to(dtype=dtype, memory_format=torch.channels_last)
+        notes.attempt(f"whole, {dtype}, channels last", _timed, place, lasting.decode, whole.split(1))
+
+
+def _timed(place: Place, work: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> dict[str, Any]:
+    def once() -> None:
+        for part in parts:
+            work(part)
+
+    with torch.inference_mode():
+        once()
+        seconds, most = place.watched(place.seconds, once)
+    return {"seconds": seconds, **most}
 
 
 def profiled(place: Place, work: Any) -> dict[str, Any]:
