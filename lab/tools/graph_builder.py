@@ -14,6 +14,7 @@ GAP_X, GAP_Y, GROUP_HEAD, GROUP_PAD = 60, 30, 70, 30
 PICTURES = {"PreviewImage": (300, 320), "SaveImage": (320, 360), "TTSVAR_InspectState": (460, 560), "PreviewAny": (380, 240)}
 WIDE = {"TTSVAR_PromptEncode": 340, "TTSVAR_Generate": 380, "MarkdownNote": 420, "PrimitiveStringMultiline": 340}
 PREVIEW = {"TTSVAR_ScaleStepSampler": 250, "TTSVAR_Generate": 330}  # height of the live preview under the widgets
+GROWING = "COMFY_AUTOGROW_V3"  # inputs that the editor adds as they are wired
 COLOURS = {"load": "#3f5159", "search": "#3f5539", "look": "#59503f", "answer": "#593f5b"}
 
 
@@ -130,6 +131,7 @@ class Graph:
         entry = self.catalogue[type]
         parts = [(entry["input"][part], entry["input_order"][part]) for part in ("required", "optional") if part in entry["input"]]
         named = [(name, specs[name]) for specs, order in parts for name in order]
+        named = [(name, spec) for name, spec in named if spec[0] != GROWING]
         return [(name, spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in named]
 
     def _widget_values(self, node: Node) -> list:

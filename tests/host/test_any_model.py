@@ -52,3 +52,24 @@ def test_another_lambda_samples_only_the_rest(server):
     (cut,) = numbers(prompt, "TTSVAR_ResampleBatch")
     prompt[cut]["inputs"]["target_ess"] = 0.7
     assert cached(server.run(prompt)) == set(prompt) - downstream(prompt, cut)
+
+
+@pytest.mark.parametrize("noise", ["disable", "enable"])
+def test_the_advanced_sampler_does_as_well_and_copies_draw_noise_of_their_own(server, noise):
+    """Under euler three copies of one latent stay one, unless the second sampler adds noise: by batch_index, where they differ."""
+    steps = {"steps": 3, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "model": ["1", 0]}
+    steps |= {"positive": ["2", 0], "negative": ["2", 0]}
+    first = {"add_noise": "enable", "noise_seed": 1, "start_at_step": 0, "end_at_step": 1, "return_with_leftover_noise": "enable"}
+    rest = {"add_noise": noise, "noise_seed": 2, "start_at_step": 1, "end_at_step": 9, "return_with_leftover_noise": "disable"}
+    drawn = {"keep": 0, "potential": "value", "lambda_": 50.0, "scheme": "multinomial", "target_ess": 0.0, "seed": 0}
+    server.run({
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a fox"}},
+        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 32, "height": 32, "batch_size": SAMPLES}},
+        "4": {"class_type": "KSamplerAdvanced", "inputs": {**steps, **first, "latent_image": ["3", 0]}},
+        "5": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "0, 9, 0"}},
+        "6": {"class_type": "TTSVAR_ResampleBatch", "inputs": {**drawn, "scores": ["5", 0], "latent": ["4", 0]}},
+        "7": {"class_type": "KSamplerAdvanced", "inputs": {**steps, **rest, "latent_image": ["6", 0]}},
+        "8": {"class_type": "SaveLatent", "inputs": {"samples": ["7", 0], "filename_prefix": f"advanced/{noise}"}},
+    })
+    assert different(server, f"advanced/{noise}") == (SAMPLES if noise == "enable" else 1)
