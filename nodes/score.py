@@ -44,7 +44,10 @@ class RewardScorer(io.ComfyNode):
         images = decoded(state)
         with host.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
-        return io.NodeOutput(state, list(state.scores_at(state.last_scale)))
+        scores = list(state.scores_at(state.last_scale))
+        best = max(scores)
+        host.say(f"{reward.name}: best {best:.3f} (number {scores.index(best)}), mean {sum(scores) / len(scores):.3f}")
+        return io.NodeOutput(state, scores)
 
 
 class AttachScores(io.ComfyNode):
@@ -121,7 +124,10 @@ class ScoreImages(io.ComfyNode):
             category=CATEGORY,
             description="Scores any pictures against a prompt and sorts them, best first. Works in every workflow, "
             "whatever made the pictures: Best-of-N for any model.",
-            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var", "排序"],
+            search_aliases=[
+                "sort images", "rank images", "filter images", "select images", "choose image", "best of n", "aesthetic score",
+                "image reward", "hps", "pick best", "seed search", "tts-var", "排序",
+            ],
             inputs=[
                 io.Image.Input("images", tooltip="A batch of pictures from any node."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
@@ -146,6 +152,7 @@ class ScoreImages(io.ComfyNode):
         with host.running(reward, images=images):
             scores = reward.score(images[..., :3].float(), prompt).float().cpu()
         order = top_k(scores, len(scores)).tolist()
+        host.say(f"{reward.name}: image {order[0]} is best with {scores[order[0]]:.3f}, of {len(order)}")
         lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(order)]
         return io.NodeOutput(images[order], scores[order].tolist(), "\n".join([f"{reward.name}: {prompt}", *lines]))
 

@@ -60,7 +60,7 @@ def sampling():
             "(0.5 for Infinity-2B, 1 for 8B).",
         ),
         io.Float.Input(
-            "top_p", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+            "top_p", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True, display_mode=io.NumberDisplay.slider,
             tooltip="A bit value less likely than 1 - top_p is never drawn; 1 allows everything. 0 takes the model's own value "
             "(0.97 for Infinity-2B).",
         ),

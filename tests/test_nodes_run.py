@@ -92,7 +92,7 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
     prompt = prompt_of(pack, "full_search")
     (decoder,) = only(prompt, "DecodeState")
     wired = execute(pack, prompt)[decoder][0]
-    image, finalists, state, report = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
+    image, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
         name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
     })
     result = searched(pack, parts, pack.core("search.plan").tts_var(1))
@@ -162,7 +162,7 @@ def test_guidance_ends_where_the_widget_says(pack, parts):
     assert [step.guidance for step in part.steps] == [own] * 4 + [1.0] and part.cache.branches == 1
     (always,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4)
     assert [step.guidance for step in always.steps] == [own] * 5 and always.cache.branches == 2
-    _, _, finished, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", guidance_until=9)
+    _, _, finished, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", guidance_until=9)
     assert [step.guidance for step in finished.steps] == [own] * 10 + [1.0] * 3
     with pytest.raises(ValueError, match="guidance until scale 13: the last scale is 12"):
         pack.run("TTSVAR_ScaleStepSampler", state=state, guidance_until=13)
@@ -418,7 +418,7 @@ def test_a_blend_is_a_reward_whose_networks_are_hosted(pack, parts):
     ],
 )
 def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack, plan):
-    _, finalists, state, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
+    _, finalists, state, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
     assert len(finalists) == 1 and state.lineage[0].scale == 6
     with pytest.raises(ValueError, match="not JSON"):
         pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan="{")
@@ -448,9 +448,9 @@ def test_only_the_bundled_model_brings_a_reward(pack, parts, no_search):
 
 def test_a_model_of_ones_own_without_a_reward_draws_raw_pictures(pack, parts):
     model = named(parts["model"], "infinity_2b_reg")
-    image, *_, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=model)
+    image, *_, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=model)
     assert image.shape == (1, 64, 64, 3) and json.loads(report)["reward"] is None
-    *_, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=parts["model"])
+    *_, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=parts["model"])
     assert json.loads(report)["reward"] == "scenes"
 
 
@@ -472,7 +472,7 @@ def test_a_prompt_the_verifier_cannot_judge_is_refused_before_any_work(pack, par
 def test_a_raw_picture_needs_no_judge(pack, parts):
     """The reward decides nothing there, so a prompt it cannot judge is drawn all the same."""
     for wired in ({}, {"reward": parts["reward"]}):
-        image, *_, report = pack.run("TTSVAR_Generate", prompt="a castle", method="raw", **wired)
+        image, *_, report, _ = pack.run("TTSVAR_Generate", prompt="a castle", method="raw", **wired)
         assert image.shape == (1, 64, 64, 3) and json.loads(report)["reward"] is None
 
 
