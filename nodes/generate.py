@@ -76,10 +76,11 @@ class Generate(io.ComfyNode):
         def searched(plan, *lookers):
             return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview)
 
-        result = searched(chosen, reward, extractor)
+        result, words = searched(chosen, reward, extractor)
         report = json.dumps(result.report, indent=1, allow_nan=False)
         images = host.to_image(result.images)
-        alone = host.to_image(searched(raw(), None, None).images) if compare else host.nothing()
+        alone = host.to_image(searched(raw(), None, None)[0].images) if compare else host.nothing()
+        host.say(words)
         return io.NodeOutput(
             images[[result.best]], images[_best_first(result)], result.state.without_cache(), report, alone
         )
@@ -164,7 +165,8 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 
 
 def _search(state, plan, reward, extractor, sampling, preview):
-    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
+    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all; and
+    what came of it in a line."""
     from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import sketch
     from ..ttsvar_core.search.memory import Sampler
@@ -193,8 +195,7 @@ def _search(state, plan, reward, extractor, sampling, preview):
     sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
     best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
-    host.say(f"{best}of {len(result.images)} finished, {budget.ended()}, the work of {worth(cost):.1f} pictures")
-    return result
+    return result, f"{best}of {len(result.images)} finished, {budget.ended()}, the work of {worth(cost):.1f} pictures"
 
 
 def _cost(state, plan, sampling, reward, extractor) -> Search:

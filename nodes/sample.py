@@ -99,7 +99,7 @@ class ScaleStepSampler(io.ComfyNode):
         budget = of_sampling(state, through, drawn)
         watch = previewer(state.model, through + 1 - state.next_scale, preview, budget)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
-        host.say(f"through scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
+        host.say(f"scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
         return io.NodeOutput(host.put_cache(state, cache_policy))
 
 

@@ -73,7 +73,7 @@ class PotentialResampler(io.ComfyNode):
                 State.Input("state", tooltip="A state that was scored at its last scale."),
                 _keep(2),
                 io.Combo.Input(
-                    "potential", options=list(POTENTIALS), default="value",
+                    "potential", options=list(POTENTIALS), default="value", advanced=True,
                     tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
                     "far; sum, all scores so far. The paper uses value.",
                 ),

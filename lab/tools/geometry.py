@@ -1,6 +1,7 @@
 """How large the editor draws a node, where its sockets lie, the way a wire takes, and what of a graph is in view when it opens.
 
-Read from the editor's canvas (frontend 1.49): a title of 30, rows of 20 for sockets, 24 for widgets, at 1920 x 1080 a template
+Read from the editor (frontend 1.49): a title of 30, rows of 20 for sockets, of 24 for widgets on the classic canvas and 28 in the
+newer renderer, which also adds a line where inputs are folded away; a node is as high as either needs. At 1920 x 1080 a template
 opens with its nodes' bounds at three quarters of the window.
 """
 
@@ -12,14 +13,14 @@ from typing import Any
 
 from comfyui_http import is_widget
 
-TITLE, SOCKET, WIDGET, TEXT_BOX = 30, 20, 24, 96
-SPOKEN = 66  # the line under the widgets in which a node says what it did
+TITLE, SOCKET, WIDGET, TEXT_BOX, FRAME = 30, 20, 28, 96, 42
+FOLDED = 24  # the line that unfolds advanced inputs
+SPOKEN = 60  # the lines under the widgets in which a node says what it did
 SPEAKING = {
     "TTSVAR_ScaleStepSampler", "TTSVAR_ClusterSelector", "TTSVAR_PotentialResampler", "TTSVAR_SelectBest", "TTSVAR_SelectByHand",
     "TTSVAR_ChooseSketches", "TTSVAR_SaveState", "TTSVAR_LoadState", "TTSVAR_RewardScorer", "TTSVAR_Generate",
     "TTSVAR_ScoreImages",
 }
-PREVIEW = 230  # the picture a node shows while it runs
 WINDOW, FILLED, MARGIN = (1920, 1080), 0.75, 10
 WIDTH = 225
 
@@ -28,9 +29,9 @@ def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: d
     """Width and height of a node's body as the canvas draws it, with room for what the node says."""
     shown = [options for _, kind, options in inputs if is_widget(kind, options) and not options.get("advanced")]
     sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
-    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET * (2 if one.get("control_after_generate") else 1) for one in shown)
-    spoken = SPOKEN if type in SPEAKING else 0
-    return WIDTH, sockets * SOCKET + (rows + 8 if rows else 0) + spoken + 10
+    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
+    folded = FOLDED * any(is_widget(kind, options) and options.get("advanced", False) for _, kind, options in inputs)
+    return WIDTH, FRAME + sockets * SOCKET + rows + folded + SPOKEN * (type in SPEAKING)
 
 
 def box(node: dict) -> tuple[float, float, float, float]:
@@ -56,7 +57,7 @@ def input_at(node: dict, place: int) -> tuple[float, float]:
         return node["pos"][0], node["pos"][1] + SOCKET * (sockets.index(node["inputs"][place]) + 0.7)
     rows = max(1, len(sockets), len(node["outputs"]))
     widgets = [one for one in node["inputs"] if "widget" in one]
-    return node["pos"][0], node["pos"][1] + rows * SOCKET + WIDGET * (widgets.index(node["inputs"][place]) + 0.5)
+    return node["pos"][0], node["pos"][1] + rows * SOCKET + 24 * (widgets.index(node["inputs"][place]) + 0.5)
 
 
 def output_at(node: dict, slot: int) -> tuple[float, float]:

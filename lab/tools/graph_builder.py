@@ -16,9 +16,9 @@ from typing import Any
 import geometry
 from comfyui_http import is_widget
 
-COLOURS = {"load": "#3f5159", "search": "#3f5539", "look": "#59503f", "answer": "#593f5b"}
+COLOURS = {"load": "#5f8ea0", "search": "#6f9a5f", "look": "#a08f5f", "answer": "#9a6aa5"}
 NOTE = {"color": "#432", "bgcolor": "#653"}
-GROUP_HEAD, GROUP_PAD = 70, 20
+GROUP_HEAD, GROUP_PAD = 64, 20
 INSIDE, OUTSIDE = -10, -20  # the numbers of a subgraph's own input and output node
 
 
@@ -54,12 +54,14 @@ class Node:
 
 @dataclass(eq=False)
 class Graph:
-    """A graph in the making. catalogue: the answer of /object_info. about: what a subgraph says of itself."""
+    """A graph in the making. catalogue: the answer of /object_info. about, aliases: what a subgraph says of itself. first:
+    the number of its first node; no two nodes of a file should share one."""
 
     name: str
     catalogue: dict
     about: str = ""
     aliases: tuple[str, ...] = ()
+    first: int = 1
     nodes: list[Node] = field(default_factory=list)
     groups: list[dict] = field(default_factory=list)
     given: list[dict] = field(default_factory=list)
@@ -81,7 +83,7 @@ class Graph:
         wires = {name: value for name, value in inputs.items() if isinstance(value, (Node, tuple, dict))}
         values = {name: value for name, value in inputs.items() if name not in wires}
         wires = {name: (value, "") if isinstance(value, Node) else value for name, value in wires.items()}
-        node = Node(len(self.nodes) + 1, type, title, values, wires, inside=inside)
+        node = Node(len(self.nodes) + self.first, type, title, values, wires, inside=inside)
         node.size = size or geometry.size(type, self.inputs(node), self.outputs(node), node.wires)
         self.nodes.append(node)
         return node
@@ -205,7 +207,7 @@ class Graph:
         entries, links, _, _ = self._wired()
         keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
         left, right = min(node.position[0] for node in self.nodes), max(node.right for node in self.nodes)
-        state = {"lastGroupId": len(self.groups), "lastNodeId": len(self.nodes), "lastLinkId": len(links), "lastRerouteId": 0}
+        state = {"lastGroupId": len(self.groups), "lastNodeId": max(node.number for node in self.nodes), "lastLinkId": len(links), "lastRerouteId": 0}
         given = [(slot["name"], self.taken(slot)[0], slot["label"]) for slot in self.given]
         gives = [(name, self.kind(source), name) for name, source in self.gives]
         inputs, outputs = self._slots(given, left - 160, links, 1, 2), self._slots(gives, right + 90, links, 3, 4)
@@ -259,7 +261,7 @@ class Graph:
     def _entry(self, node: Node) -> dict:
         entry = {
             "id": node.number, "type": node.type, "pos": list(node.position), "size": list(node.size), "flags": {},
-            "order": node.number - 1, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [],
+            "order": node.number - self.first, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [],
         }
         if node.title:
             entry["title"] = node.title

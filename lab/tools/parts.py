@@ -9,7 +9,7 @@ from ttsvar_core.registry import EXTRACTORS, MODEL_FILES, REWARDS, TEXT_ENCODER,
 
 VIEW = "TTSVAR_InspectState"  # what shows a state
 PROMPT = "a photo of a red circle left of a blue square"
-HEAD = 70  # from a group's upper edge to its nodes' bodies
+HEAD = 64  # from a group's upper edge to its nodes' bodies
 GAP, GULF = 36, 90  # between nodes of a group, and of neighbouring groups
 T5_FILE = "model-00001-of-00002.safetensors"  # the first of its folder; named, the editor sees that it is missing
 
@@ -43,7 +43,7 @@ def image_model(graph: Graph, size: str, **inputs) -> tuple[Node, Node]:
 
 def loaders(catalogue: dict, published_ones: bool = False, text: str = PROMPT) -> Graph:
     """Everything a search loads, and the prompt, checked by the reward: the bundled ones, or Infinity-2B with the paper's."""
-    inside = Graph("Load Infinity-2B and read the prompt" if published_ones else "Load and read the prompt", catalogue)
+    inside = Graph("Load Infinity-2B and read the prompt" if published_ones else "Load and read the prompt", catalogue, first=100)
     if published_ones:
         model, encoder = image_model(inside, "2b")
         judge, looker = REWARDS["image-reward"], EXTRACTORS["dinov2-PCA"]
@@ -77,7 +77,7 @@ def left_column(graph: Graph, words: str, load: Node | None, size: tuple[int, in
 
 def load_node(graph: Graph, text: str = PROMPT) -> Node:
     """The bundled model, its text encoder, reward, extractor and the prompt as one node."""
-    return graph.fold(loaders(graph.catalogue, text=text), "Load and read the prompt", (300, 230))
+    return graph.fold(loaders(graph.catalogue, text=text), "Load and read the prompt", (300, 205))
 
 
 def shown(graph: Graph, ended: Node, prefix: str, at: tuple[int, int], title: str = "How it was found") -> list[Node]:
@@ -100,7 +100,7 @@ def diverse_step(catalogue: dict) -> Graph:
     """Sample on, then keep samples that differ."""
     inside = Graph(
         "Diverse step", catalogue, "Samples the next scales and keeps sketches that differ. The paper does it at scales 2 and 5.",
-        ("cluster", "diversity", "filter images", "tts-var"),
+        ("cluster", "diversity", "filter images", "tts-var"), first=200,
     )
     sampled = inside.add(
         "TTSVAR_ScaleStepSampler", state=inside.takes("state"), through_scale=inside.takes("through_scale", "through scale", 2)
@@ -118,7 +118,7 @@ def reward_step(catalogue: dict) -> Graph:
     """Sample on, score, and draw the samples that promise most."""
     inside = Graph(
         "Reward step", catalogue, "Samples the next scales, scores the sketches and draws those that go on by their scores. "
-        "The paper does it at scales 6 and 9.", ("resample", "rank images", "select images", "lambda", "tts-var"),
+        "The paper does it at scales 6 and 9.", ("resample", "rank images", "select images", "lambda", "tts-var"), first=300,
     )
     sampled = inside.add(
         "TTSVAR_ScaleStepSampler", state=inside.takes("state"), through_scale=inside.takes("through_scale", "through scale", 6)
@@ -137,7 +137,7 @@ def finish(catalogue: dict) -> Graph:
     """Draw what is left, score it, keep the best and decode it."""
     inside = Graph(
         "Finish and keep the best", catalogue, "Samples the remaining scales, scores the finished samples and decodes the best.",
-        ("best of n", "pick best", "decode", "tts-var"),
+        ("best of n", "pick best", "decode", "tts-var"), first=400,
     )
     sampled = inside.add("TTSVAR_ScaleStepSampler", state=inside.takes("state"))
     keep_best(inside, sampled)
@@ -147,7 +147,7 @@ def finish(catalogue: dict) -> Graph:
 
 def pick(catalogue: dict) -> Graph:
     """Score samples, keep the best and decode it."""
-    inside = Graph("Keep the best", catalogue, "Scores the samples of a state and decodes the best.", ("best of n", "pick best"))
+    inside = Graph("Keep the best", catalogue, "Scores the samples of a state and decodes the best.", ("best of n", "pick best"), 500)
     keep_best(inside, inside.takes("state"))
     inside.row(inside.nodes, (0, 0))
     return inside
@@ -166,7 +166,7 @@ def search(catalogue: dict) -> Graph:
     """The paper's search from a model, a reward and an extractor to a picture."""
     inside = Graph(
         "TTS-VAR search", catalogue, "The paper's search: 8 samples, 6 and 4 that differ, 2 and 1 that score best. Wire a model, "
-        "a conditioning, a reward and an extractor.", ("text to image", "best of n", "seed search", "infinity", "tts-var"),
+        "a conditioning, a reward and an extractor.", ("text to image", "best of n", "seed search", "infinity", "tts-var"), first=600,
     )
     state = inside.add(
         "TTSVAR_StartState", model=inside.takes("model"), conditioning=inside.takes("conditioning"),
@@ -197,7 +197,7 @@ def best_of_any(catalogue: dict) -> Graph:
     inside = Graph(
         "Best of N of any pictures", catalogue, "Scores a batch of pictures from any model against a prompt and sorts it: the "
         "first is the best. Choose the reward inside.",
-        ("best of n", "rank images", "filter images", "select images", "aesthetic score", "seed search"),
+        ("best of n", "rank images", "filter images", "select images", "aesthetic score", "seed search"), first=700,
     )
     reward = inside.add(
         "TTSVAR_RewardLoader", reward=inside.takes("reward", default=REWARDS["image-reward"].title), file=inside.takes("file")
@@ -215,7 +215,7 @@ def sketch_and_choose(catalogue: dict) -> Graph | None:
         return None
     inside = Graph(
         "Sketch and choose", catalogue, "Samples a few scales of every sample and lets you click those that go on.",
-        ("choose image", "select images", "pick", "human in the loop", "tts-var"),
+        ("choose image", "select images", "pick", "human in the loop", "tts-var"), first=800,
     )
     sampled = inside.add(
         "TTSVAR_ScaleStepSampler", state=inside.takes("state"), through_scale=inside.takes("through_scale", "through scale", 7)

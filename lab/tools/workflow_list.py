@@ -26,27 +26,32 @@ STEERED = {"guidance": 3.0}  # the models' own, so that it can be read and chang
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
     generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="TTS-VAR", n=2, compare=True, **STEERED)
+    saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
+    alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
+    seen = graph.add(VIEW, "How it was found", (520, 420), state=generate.out("state"))
     compared = graph.add(
-        "ImageCompare", "No search | search", (420, 470), image_a=generate.out("raw"), image_b=generate.out("image")
+        "ImageCompare", "Slide: without | with a search (Nodes 2.0)", (520, 300), image_a=generate.out("raw"),
+        image_b=generate.out("image"),
     )
-    saved = graph.add("SaveImage", "Best picture", (420, 330), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
-    seen = graph.add(VIEW, "How it was found", (520, 620), state=generate.out("state"))
     x = left_column(graph, (
         "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
-        "The node says what the search will cost, how far it is, and what it found. Slide between the picture drawn **without** a "
-        "search and **with** one, of the same seed.\n\n"
+        "The node says what the search will cost, how far it is, and what it found. Below the best picture is what the same seed "
+        "draws **without** a search.\n\n"
         "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow diamond above a purple circle*\n"
         "- another seed\n- **N** 4: more samples start, more are finished\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
-    ), None, (340, 560))
+    ), None, (340, 430))
     graph.row([generate], (x, HEAD))
-    graph.row([compared], (generate.right + GULF, HEAD))
-    saved.position = (compared.position[0], compared.bottom + 80)
-    graph.row([seen], (compared.right + GAP, HEAD))
-    graph.lead([(generate.right + 25, compared.bottom + 25)], (seen, "state"))
+    graph.row([saved, seen], (generate.right + GULF, HEAD), GAP)
+    graph.row([alone], (saved.position[0], saved.bottom + 110), GAP)
+    graph.row([compared], (seen.position[0], seen.bottom + 60), GAP)
+    lane = saved.bottom + 30
+    graph.lead([(generate.right + 18, lane)], (seen, "state"))
+    graph.lead([(generate.right + 36, lane + 15)], (compared, "image_b"))
+    graph.lead([(generate.right + 54, lane + 30)], (compared, "image_a"))
     graph.group("1  Search", "search", [generate])
-    graph.group("2  Result", "answer", [compared, saved, seen])
+    graph.group("2  Result", "answer", [saved, alone, seen, compared])
     graph.on_phone([(generate, name) for name in ("prompt", "method", "n", "seed")], [saved, seen])
 
 
@@ -100,7 +105,7 @@ def full_search(graph: Graph) -> None:
 
 def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> None:
     """Four rows: load, keep what differs, keep what promises, finish; the long wires run in the lanes between them."""
-    start = graph.add("TTSVAR_StartState", "", (260, 178), model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
+    start = graph.add("TTSVAR_StartState", "", (260, 195), model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     rows, views, state = [[], [], []], [], start
     for scales, through, keep in (("0-2", 2, 6), ("3-5", 5, 4)):
         sampled = graph.add("TTSVAR_ScaleStepSampler", f"Scales {scales}", state=state, through_scale=through, **drawn)
@@ -109,7 +114,7 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
         )
         rows[0] += [sampled, state]
         state = state.out("state")
-    views.append(graph.add(VIEW, "Four layouts", (460, 450), state=state))
+    views.append(graph.add(VIEW, "Four layouts", (460, 440), state=state))
     for title, through, keep in (("Scale 6", 6, 2), ("Scales 7-9", 9, 1)):
         sampled = graph.add("TTSVAR_ScaleStepSampler", title, state=state, through_scale=through, **drawn)
         scored = graph.add("TTSVAR_RewardScorer", "", state=sampled, reward=load.out("reward"))
@@ -120,14 +125,14 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
     scored = graph.add("TTSVAR_RewardScorer", "", state=last, reward=load.out("reward"))
     best = graph.add("TTSVAR_SelectBest", "", state=scored.out("state"), keep=1)
     decoded = graph.add("TTSVAR_DecodeState", "", state=best.out("state"))
-    saved = graph.add("SaveImage", "Best picture", (300, 230), images=decoded, filename_prefix=prefix)
-    views.append(graph.add(VIEW, "The whole search", (460, 450), state=scored.out("state")))
+    saved = graph.add("SaveImage", "Best picture", (300, 210), images=decoded, filename_prefix=prefix)
+    views.append(graph.add(VIEW, "The whole search", (460, 440), state=scored.out("state")))
     rows[2] = [last, scored, best, decoded, saved]
     _place_full(graph, load, start, rows, views, words)
 
 
 def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], views: list[Node], words: str) -> None:
-    note = graph.note(words, (560, 210))
+    note = graph.note(words, (540, 205))
     note.position = (-20, 30)
     graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
     graph.group("1  Load and start", "load", [load, start])
@@ -135,22 +140,22 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
     titles = (("2  Keep what differs", "search"), ("3  Keep what promises", "search"), ("4  Finish", "answer"))
     for row, (title, kind) in zip(rows, titles, strict=True):
         lanes.append(low)
-        _, bottom = graph.row(row, (0, low + 52 + HEAD), GAP)
+        _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
         graph.group(title, kind, row)
         low = bottom + 20
     x = max(rows[1][-1].right, start.right) + GULF
     views[0].position, views[1].position = (x, HEAD), (x, rows[1][0].position[1] + 130)
     graph.group("See", "look", views)
     turn = -46
-    graph.lead([(start.right + 26, lanes[0] + 14)], (rows[0][0], "state"))
-    graph.lead([(load.right + 18, lanes[0] + 42)], (rows[0][1], "extractor"), (rows[0][3], "extractor"))
-    graph.lead([(rows[0][3].right + 26, lanes[1] + 14)], (rows[1][0], "state"))
-    graph.lead([(load.right + 26, lanes[0] + 28), (turn, lanes[0] + 28), (turn, lanes[1] + 42)],
+    graph.lead([(start.right + 26, lanes[0] + 10)], (rows[0][0], "state"))
+    graph.lead([(load.right + 18, lanes[0] + 34)], (rows[0][1], "extractor"), (rows[0][3], "extractor"))
+    graph.lead([(rows[0][3].right + 26, lanes[1] + 10)], (rows[1][0], "state"))
+    graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28)],
                (rows[1][1], "reward"), (rows[1][4], "reward"))
-    graph.lead([(load.right + 26, lanes[0] + 28), (turn, lanes[0] + 28), (turn, lanes[1] + 42), (turn, lanes[2] + 42)],
+    graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28), (turn, lanes[2] + 34)],
                (rows[2][1], "reward"))
-    graph.lead([(rows[1][5].right + 26, lanes[2] + 14)], (rows[2][0], "state"))
-    graph.lead([(rows[2][1].right + 18, lanes[2] + 28)], (views[1], "state"))
+    graph.lead([(rows[1][5].right + 26, lanes[2] + 10)], (rows[2][0], "state"))
+    graph.lead([(rows[2][1].right + 18, lanes[2] + 22)], (views[1], "state"))
 
 
 def compare_methods(graph: Graph) -> None:
@@ -335,7 +340,7 @@ def infinity_8b_simple(graph: Graph) -> None:
 def _simple(graph: Graph, size: str, name: str, drawn: dict, loading: dict, starting: dict, words: str) -> None:
     model, encoder = image_model(graph, size, **loading)
     prompt = graph.add("TTSVAR_PromptEncode", "", (270, 150), text_encoder=encoder, text=PANDA)
-    start = graph.add("TTSVAR_StartState", "How many, how large", (230, 178), model=model, conditioning=prompt, **starting)
+    start = graph.add("TTSVAR_StartState", "How many, how large", (230, 195), model=model, conditioning=prompt, **starting)
     sampled = graph.add("TTSVAR_ScaleStepSampler", "", (230, 410), state=start, **drawn)
     decoded = graph.add("TTSVAR_DecodeState", "", state=sampled)
     saved = graph.add("SaveImage", "Pictures", (420, 480), images=decoded, filename_prefix=f"ttsvar/{name}")
@@ -352,7 +357,7 @@ def _simple(graph: Graph, size: str, name: str, drawn: dict, loading: dict, star
 
 def infinity_2b_full_search(graph: Graph) -> None:
     """The full graph set up for Infinity-2B, ImageReward and DINOv2."""
-    load = graph.fold(loaders(graph.catalogue, True, PANDA), "Load Infinity-2B", (300, 230))
+    load = graph.fold(loaders(graph.catalogue, True, PANDA), "Load Infinity-2B", (300, 205))
     _full(graph, load, "ttsvar/infinity_2b", (
         "## Infinity-2B with ImageReward and DINOv2\n\nMissing files are listed with their addresses, all at once; *flan-t5-xl* is a "
         "whole folder. Double-click *Load Infinity-2B* for precision and files. 1024x1024 should fit on a card with 12 GB.\n\n"
