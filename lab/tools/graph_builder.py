@@ -89,8 +89,10 @@ class Graph:
         return node
 
     def note(self, text: str, size: tuple[int, int]) -> Node:
-        """A note in Markdown that says what to try."""
-        return self.add("MarkdownNote", "Read me", size, text=text)
+        """A note in Markdown that says what to try, in letters that can be read at the opening zoom: those of headings."""
+        lines = [line.replace("- ", "• ", 1) if line.startswith("- ") else line for line in text.split("\n") if line]
+        large = "\n\n".join(line if line.startswith("#") else f"### {line}" for line in lines)
+        return self.add("MarkdownNote", "Read me", size, text=large.replace("**", ""))
 
     def takes(self, name: str, label: str = "", default: Any = None) -> dict:
         """An input of a subgraph, to wire to its nodes; wired to a widget, it is that widget on the folded node."""

@@ -161,18 +161,17 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
 def compare_methods(graph: Graph) -> None:
     """Four ways to spend samples, same prompt and seed, in a square."""
     prompt = graph.add("PrimitiveStringMultiline", "Prompt for all", (300, 130), value=PROMPT)
-    seed = graph.add("PrimitiveInt", "Seed for all", (300, 90), value=3)
     x = left_column(graph, (
         "## Four ways to spend samples\n\n- **raw**: one picture, no search\n- **Best-of-N**: N full pictures, the best one\n"
         "- **Importance Sampling**: N pictures, resampled by score at scales 6 and 9\n- **TTS-VAR**: 8N sketches, the different "
-        "ones, then the promising ones, N pictures\n\nOne prompt and one seed feed all four. Each node says what it cost.\n\n"
+        "ones, then the promising ones, N pictures\n\nOne prompt feeds all four, the seed is the same. Each node says what it cost.\n\n"
         "**Try** other seeds and see who answers the prompt."
-    ), None, (340, 380))
-    prompt.position, seed.position = (20, 30 + 380 + 40 + HEAD), (20, 30 + 380 + 40 + HEAD + 130 + 60)
-    graph.group("Shared by all", "load", [prompt, seed])
+    ), None, (340, 330))
+    prompt.position = (20, 30 + 330 + 40 + HEAD)
+    graph.group("Shared by all", "load", [prompt])
     cells, low = [], 0
     for at, (method, n) in enumerate((("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2))):
-        generate = graph.add("TTSVAR_Generate", "", (290, 440), prompt=prompt, seed=seed, method=method, n=n, preview="off", **STEERED)
+        generate = graph.add("TTSVAR_Generate", "", (290, 440), prompt=prompt, seed=3, method=method, n=n, preview="off", **STEERED)
         answer = graph.add("PreviewImage", f"{method}: the answer", (330, 440), images=generate.out("image"))
         row, column = divmod(at, 2)
         right, bottom = graph.row([generate, answer], (x + column * (290 + GAP + 330 + GULF), HEAD + row * low), GAP)
@@ -180,9 +179,8 @@ def compare_methods(graph: Graph) -> None:
         graph.group(method if method == "raw" else f"{method}, N = {n}", "search", [generate, answer])
         cells.append(generate)
     lane = low - 60
-    for source, name, shift in ((prompt, "prompt", 20), (seed, "seed", 38)):
-        for cell in (cells[1], cells[3]):
-            graph.lead([(source.right + 20 + shift, lane + shift)], (cell, name))
+    for cell in (cells[1], cells[3]):
+        graph.lead([(prompt.right + 50, lane + 30)], (cell, "prompt"))
 
 
 def branch_lambda(graph: Graph) -> None:
@@ -344,11 +342,11 @@ def _simple(graph: Graph, size: str, name: str, drawn: dict, loading: dict, star
     sampled = graph.add("TTSVAR_ScaleStepSampler", "", (230, 410), state=start, **drawn)
     decoded = graph.add("TTSVAR_DecodeState", "", state=sampled)
     saved = graph.add("SaveImage", "Pictures", (420, 480), images=decoded, filename_prefix=f"ttsvar/{name}")
-    x = left_column(graph, words, None, (310, 620))
-    graph.row([model], (x, HEAD))
-    encoder.position = (x, model.bottom + 60)
+    x = left_column(graph, words, model, (340, 400))
+    encoder.position = (model.position[0], model.bottom + 60)
+    graph.groups.clear()
     graph.group("1  Load", "load", [model, encoder])
-    graph.row([prompt], (model.right + GULF, encoder.position[1]))
+    graph.row([prompt], (x, encoder.position[1]))
     graph.group("2  Prompt", "load", [prompt])
     graph.row([start, sampled, decoded, saved], (prompt.right + GULF, HEAD), GAP)
     graph.group("3  Pictures", "answer", [start, sampled, decoded, saved])
