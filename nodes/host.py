@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,11 @@ def find(folder: str, name: str) -> str:
         source = f" It is published at {published.page} (for example {published.what})." if published else ""
         raise FileNotFoundError(f"There is no {name!r} in {where}. Put it there and refresh the browser page (R).{source}")
     return found
+
+
+def whole(path: str) -> str:
+    """The folder of a file that is one of several it holds, "model-00001-of-00002.safetensors"; any other path as it is."""
+    return os.path.dirname(path) if re.search(r"-\d{5}-of-\d{5}\.", os.path.basename(path)) else path
 
 
 def find_first(file: WeightFile) -> str:

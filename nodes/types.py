@@ -51,8 +51,8 @@ def sampling():
     return [
         io.Float.Input(
             "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
-            tooltip="How strongly the prompt steers (classifier-free guidance). 0 takes the model's own value (3 for Infinity-2B); "
-            "1 switches guidance off and halves the work.",
+            tooltip="How strongly the prompt steers (classifier-free guidance): 3 is Infinity's own, 1 switches guidance off and "
+            "halves the work. 0 takes the model's own value, and the node says which.",
         ),
         io.Float.Input(
             "tau", default=0.0, min=0.0, max=10.0, step=0.05, advanced=True,

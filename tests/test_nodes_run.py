@@ -89,7 +89,7 @@ def searched(pack, parts, plan):
 
 
 def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
-    prompt = prompt_of(pack, "full_search")
+    prompt = prompt_of(pack, "03_full_search")
     (decoder,) = only(prompt, "DecodeState")
     wired = execute(pack, prompt)[decoder][0]
     image, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
@@ -104,7 +104,7 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
 
 def test_the_graph_with_its_selectors_bypassed_is_best_of_8(pack, parts):
     """What the note of full_search says. A bypassed node hands on its first input of its output's type."""
-    prompt = prompt_of(pack, "full_search")
+    prompt = prompt_of(pack, "03_full_search")
     for number in [*only(prompt, "InspectState"), *only(prompt, "ClusterSelector"), *only(prompt, "PotentialResampler")]:
         handed_on = prompt.pop(number)["inputs"]["state"]
         for node in prompt.values():
@@ -119,9 +119,9 @@ def test_the_2b_graph_runs_with_the_settings_its_note_gives_for_smaller_cards(pa
     plan = pack.core("search.plan").tts_var(1, 10)
     through, keep = [*(stage.scale for stage in plan.stages), -1], [3, 2, 2, 1]
     assert through == [2, 4, 5, 7, -1]
-    note = (ROOT / "workflows" / "infinity_2b.json").read_text(encoding="utf-8")
+    note = (ROOT / "workflows" / "12_infinity_2b_full_search.json").read_text(encoding="utf-8")
     assert "end at 2, 4, 5, 7 and -1" in note and "4 samples" in note and "keep 3 and 2" in note
-    prompt = prompt_of(pack, "infinity_2b")
+    prompt = prompt_of(pack, "12_infinity_2b_full_search")
     for number in (*only(prompt, "InspectState"), *only(prompt, "SaveImage")):
         del prompt[number]
     bundled = {"InfinityLoader": "model", "TextEncoderLoader": "text_encoder", "RewardLoader": "reward"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,7 +189,7 @@ class Graph:
             extra["linearData"] = self.app
         graph = {
             "id": self.identity, "revision": 0, "last_node_id": len(self.nodes), "last_link_id": len(links), "nodes": entries,
-            "links": links, "groups": self.groups, "definitions": {"subgraphs": [one.definition() for one in {one.identity: one for one in self._folded()}.values()]},
+            "links": links, "groups": self.groups, "definitions": {"subgraphs": [one.definition() for one in self._folded()]},
             "config": {}, "extra": extra, "version": 0.4,
         }
         path = folder / f"{self.name}.json"
@@ -198,18 +197,17 @@ class Graph:
         path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
-    def _folded(self) -> Iterator[Graph]:
-        for node in self.nodes:
-            if node.inside:
-                yield node.inside
-                yield from node.inside._folded()
+    def _folded(self) -> list[Graph]:
+        """Every subgraph once, however often it is used."""
+        return list({node.inside.identity: node.inside for node in self.nodes if node.inside}.values())
 
     def definition(self) -> dict:
         """A subgraph as the editor saves it."""
         entries, links, _, _ = self._wired()
         keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
         left, right = min(node.position[0] for node in self.nodes), max(node.right for node in self.nodes)
-        state = {"lastGroupId": len(self.groups), "lastNodeId": max(node.number for node in self.nodes), "lastLinkId": len(links), "lastRerouteId": 0}
+        numbers = {"lastNodeId": max(node.number for node in self.nodes), "lastLinkId": len(links)}
+        state = {"lastGroupId": len(self.groups), "lastRerouteId": 0, **numbers}
         given = [(slot["name"], self.taken(slot)[0], slot["label"]) for slot in self.given]
         gives = [(name, self.kind(source), name) for name, source in self.gives]
         inputs, outputs = self._slots(given, left - 160, links, 1, 2), self._slots(gives, right + 90, links, 3, 4)
@@ -242,7 +240,8 @@ class Graph:
         entries, links = {node.number: self._entry(node) for node in self.nodes}, []
         reroutes: dict[tuple, dict] = {}
         passed = []
-        for node, (name, wire) in [(node, item) for node in self.nodes for item in node.wires.items()]:
+        for target, name in ((node, name) for node in self.nodes for name in node.wires):
+            node, wire = target, target.wires[name]
             number, sockets = len(links) + 1, entries[node.number]["inputs"]
             socket = next(socket for socket in sockets if socket["name"] == name)
             socket["link"] = number

@@ -125,7 +125,8 @@ def reward_step(catalogue: dict) -> Graph:
     )
     scored = inside.add("TTSVAR_RewardScorer", state=sampled, reward=inside.takes("reward"))
     cut = inside.add(
-        "TTSVAR_PotentialResampler", state=scored.out("state"), keep=inside.takes("keep", default=2), lambda_=inside.takes("lambda")
+        "TTSVAR_PotentialResampler", state=scored.out("state"), keep=inside.takes("keep", default=2),
+        lambda_=inside.takes("lambda"),
     )
     inside.returns("state", cut.out("state"))
     inside.returns("reason", cut.out("reason"))
@@ -147,7 +148,8 @@ def finish(catalogue: dict) -> Graph:
 
 def pick(catalogue: dict) -> Graph:
     """Score samples, keep the best and decode it."""
-    inside = Graph("Keep the best", catalogue, "Scores the samples of a state and decodes the best.", ("best of n", "pick best"), 500)
+    about = "Scores the samples of a state and decodes the best."
+    inside = Graph("Keep the best", catalogue, about, ("best of n", "pick best"), 500)
     keep_best(inside, inside.takes("state"))
     inside.row(inside.nodes, (0, 0))
     return inside
@@ -166,7 +168,8 @@ def search(catalogue: dict) -> Graph:
     """The paper's search from a model, a reward and an extractor to a picture."""
     inside = Graph(
         "TTS-VAR search", catalogue, "The paper's search: 8 samples, 6 and 4 that differ, 2 and 1 that score best. Wire a model, "
-        "a conditioning, a reward and an extractor.", ("text to image", "best of n", "seed search", "infinity", "tts-var"), first=600,
+        "a conditioning, a reward and an extractor.",
+        ("text to image", "best of n", "seed search", "infinity", "tts-var"), first=600,
     )
     state = inside.add(
         "TTSVAR_StartState", model=inside.takes("model"), conditioning=inside.takes("conditioning"),

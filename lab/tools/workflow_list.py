@@ -105,7 +105,8 @@ def full_search(graph: Graph) -> None:
 
 def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> None:
     """Four rows: load, keep what differs, keep what promises, finish; the long wires run in the lanes between them."""
-    start = graph.add("TTSVAR_StartState", "", (260, 195), model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
+    given = {"model": load.out("model"), "conditioning": load.out("conditioning")}
+    start = graph.add("TTSVAR_StartState", "", (260, 195), samples=8, **given)
     rows, views, state = [[], [], []], [], start
     for scales, through, keep in (("0-2", 2, 6), ("3-5", 5, 4)):
         sampled = graph.add("TTSVAR_ScaleStepSampler", f"Scales {scales}", state=state, through_scale=through, **drawn)
@@ -137,7 +138,7 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
     graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
     graph.group("1  Load and start", "load", [load, start])
     low, lanes = max(load.bottom, note.bottom, start.bottom) + 20, []
-    titles = (("2  Keep what differs", "search"), ("3  Keep what promises", "search"), ("4  Finish", "answer"))
+    titles = (("2  Keep diverse ones", "search"), ("3  Keep good ones", "search"), ("4  Finish", "answer"))
     for row, (title, kind) in zip(rows, titles, strict=True):
         lanes.append(low)
         _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
@@ -164,17 +165,19 @@ def compare_methods(graph: Graph) -> None:
     x = left_column(graph, (
         "## Four ways to spend samples\n\n- **raw**: one picture, no search\n- **Best-of-N**: N full pictures, the best one\n"
         "- **Importance Sampling**: N pictures, resampled by score at scales 6 and 9\n- **TTS-VAR**: 8N sketches, the different "
-        "ones, then the promising ones, N pictures\n\nOne prompt feeds all four, the seed is the same. Each node says what it cost.\n\n"
+        "ones, then the promising ones, N pictures\n\n"
+        "One prompt feeds all four, the seed is the same. Each node says what it cost.\n\n"
         "**Try** other seeds and see who answers the prompt."
     ), None, (340, 330))
     prompt.position = (20, 30 + 330 + 40 + HEAD)
     graph.group("Shared by all", "load", [prompt])
     cells, low = [], 0
     for at, (method, n) in enumerate((("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2))):
-        generate = graph.add("TTSVAR_Generate", "", (290, 440), prompt=prompt, seed=3, method=method, n=n, preview="off", **STEERED)
+        settings = {"method": method, "n": n, "seed": 3, "preview": "off", **STEERED}
+        generate = graph.add("TTSVAR_Generate", "", (290, 440), prompt=prompt, **settings)
         answer = graph.add("PreviewImage", f"{method}: the answer", (330, 440), images=generate.out("image"))
         row, column = divmod(at, 2)
-        right, bottom = graph.row([generate, answer], (x + column * (290 + GAP + 330 + GULF), HEAD + row * low), GAP)
+        _, bottom = graph.row([generate, answer], (x + column * (290 + GAP + 330 + GULF), HEAD + row * low), GAP)
         low = low or bottom + 20 + 60
         graph.group(method if method == "raw" else f"{method}, N = {n}", "search", [generate, answer])
         cells.append(generate)
@@ -308,8 +311,8 @@ def infinity_2b_simple(graph: Graph) -> None:
     _simple(graph, "2b", "infinity_2b", OWN_2B, {}, {"samples": 2}, (
         "## Pictures by Infinity-2B\n\nLoader, prompt, picture: no search. If files are missing, the editor lists all of them with "
         "their addresses. They belong into\n- models/infinity: **infinity_2b_reg.pth**\n- models/vae: **infinity_vae_d32reg.pth** "
-        "(not d32)\n- models/text_encoders: the whole folder **flan-t5-xl**\n\nthen press R and Run. 1024x1024 should fit on a card "
-        "with 12 GB.\n\n**samples** is the number of pictures, **aspect ratio** is width : height.\n\n**Try** guidance 2 to 5."
+        "(not d32)\n- models/text_encoders: the whole folder **flan-t5-xl**\n\nthen press R and Run. 1024x1024 should fit on a "
+        "card with 12 GB.\n\n**samples** is the number of pictures, **aspect ratio** is width : height.\n\n**Try** guidance 2 to 5."
     ))
 
 
@@ -318,8 +321,8 @@ def infinity_2b_small_cards(graph: Graph) -> None:
     _simple(graph, "2b", "infinity_2b_small", OWN_2B | {"guidance_until": 6, "cache_policy": "float8"}, {"precision": "float8"},
             {"samples": 1, "pixel_budget": "0.25M"}, (
         "## Infinity-2B on a small card\n\nAs *infinity 2b simple*, set for 8 GB and less: weights and cache in **float8**, one "
-        "picture of 512x512 (**pixel budget** 0.25M, ten scales), no guidance in the last three scales.\n\nIf files are missing, the "
-        "editor lists all of them with their addresses:\n- models/infinity: **infinity_2b_reg.pth**\n- models/vae: "
+        "picture of 512x512 (**pixel budget** 0.25M, ten scales), no guidance in the last three scales.\n\nIf files are missing, "
+        "the editor lists all of them with their addresses:\n- models/infinity: **infinity_2b_reg.pth**\n- models/vae: "
         "**infinity_vae_d32reg.pth** (not d32)\n- models/text_encoders: the whole folder **flan-t5-xl**\n\n"
         "**Try** pixel budget 1M with *guidance_until* 9: 6 GB by arithmetic; *tile_size* 512 in Decode State saves more."
     ))
@@ -357,10 +360,10 @@ def infinity_2b_full_search(graph: Graph) -> None:
     """The full graph set up for Infinity-2B, ImageReward and DINOv2."""
     load = graph.fold(loaders(graph.catalogue, True, PANDA), "Load Infinity-2B", (300, 205))
     _full(graph, load, "ttsvar/infinity_2b", (
-        "## Infinity-2B with ImageReward and DINOv2\n\nMissing files are listed with their addresses, all at once; *flan-t5-xl* is a "
-        "whole folder. Double-click *Load Infinity-2B* for precision and files. 1024x1024 should fit on a card with 12 GB.\n\n"
-        "**Try, for smaller cards**: precision *float8*; budget 0.25M in Start State, which has 10 scales: let the samplers end at 2, 4, "
-        "5, 7 and -1; 4 samples, and keep 3 and 2 in the Cluster Selectors."
+        "## Infinity-2B with ImageReward and DINOv2\n\nMissing files are listed with their addresses, all at once; *flan-t5-xl* is "
+        "a whole folder. Double-click *Load Infinity-2B* for precision and files. 1024x1024 should fit on a card with 12 GB.\n\n"
+        "**Try, for smaller cards**: precision *float8*; budget 0.25M in Start State, which has 10 scales: let the samplers end "
+        "at 2, 4, 5, 7 and -1; 4 samples, and keep 3 and 2 in the Cluster Selectors."
     ), {"cache_policy": "offload", "preview": "off", **OWN_2B})
 
 
