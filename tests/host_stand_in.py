@@ -112,8 +112,8 @@ class Interrupted(BaseException):
     """What ComfyUI raises when the user pressed stop."""
 
 
-class Blocker:
-    """What ComfyUI hands on in place of an output that is not there."""
+class ExecutionBlocker:
+    """Stops whatever takes it, without an error if it says nothing."""
 
     def __init__(self, message: str | None) -> None:
         self.message = message
@@ -208,7 +208,7 @@ def _modules(host: Host) -> dict[str, types.ModuleType]:
     comfy.cli_args = cli
     execution, utilities, graph = (types.ModuleType(f"comfy_execution{name}") for name in ("", ".utils", ".graph_utils"))
     utilities.get_executing_context = lambda: types.SimpleNamespace(node_id="1")
-    graph.ExecutionBlocker = Blocker
+    graph.ExecutionBlocker = ExecutionBlocker
     server = types.ModuleType("server")
     speaking = types.SimpleNamespace(send_progress_text=lambda text, node_id: host.said.append(text))
     server.PromptServer = types.SimpleNamespace(instance=speaking)

@@ -223,7 +223,7 @@ def sketch_and_choose(catalogue: dict) -> Graph | None:
     sampled = inside.add(
         "TTSVAR_ScaleStepSampler", state=inside.takes("state"), through_scale=inside.takes("through_scale", "through scale", 7)
     )
-    chosen = inside.add("TTSVAR_ChooseSketches", state=sampled, samples=inside.takes("samples"))
+    chosen = inside.add("TTSVAR_ChooseSketches", state=sampled, choice=inside.takes("choice"))
     inside.returns("state", chosen.out("state"))
     inside.row([sampled, chosen], (0, 0))
     return inside

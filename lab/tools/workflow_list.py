@@ -71,7 +71,7 @@ def choose_by_hand(graph: Graph) -> None:
     x = left_column(graph, (
         "## Choose by hand\n\nYou are the reward.\n\n"
         + ("1. Press **Run**: eight sketches appear, and it stops there.\n2. Click those you like; a second click releases, "
-           "shift-click takes one twice.\n3. **Continue**: only what follows your choice runs.\n\n" if clicking else
+           "shift-click takes one twice.\n3. Press **Continue**: only what follows your choice runs.\n\n" if clicking else
            "1. Press **Run** and look at the eight sketches.\n2. Type the numbers you like into *Select by Hand* (0-3 and 5, 5 "
            "work too).\n3. **Run** again: the sketches are remembered, only the rest is drawn.\n\n")
         + "**Try** stopping the sketch at scale 4 or 9: how early can you tell?\n\n**Next:** *03 full search* lets a reward choose."
@@ -88,7 +88,7 @@ def choose_by_hand(graph: Graph) -> None:
     graph.group("2  Sketch", "search", [start, sketched])
     graph.group("3  Choose", "look", [chosen, *looked])
     graph.group("4  Finish", "answer", [ended, *result])
-    widget = "samples" if clicking else "numbers"
+    widget = "choice" if clicking else "numbers"
     graph.on_phone([(load, "prompt"), (start, "seed"), (chosen, widget)], [result[0], *(looked or [chosen])])
 
 
