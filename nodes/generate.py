@@ -192,7 +192,7 @@ def _search(state, plan, reward, extractor, sampling, preview):
     budget = of_search(cost, model)
     host.say(prediction(cost, budget, host.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
-    sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget))
+    sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
     best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
     return result, f"{best}of {len(result.images)} finished, {budget.ended()}, the work of {worth(cost):.1f} pictures"

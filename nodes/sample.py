@@ -1,12 +1,13 @@
 """From noise to picture: start a state, run scales, decode."""
 
 import time
+from collections.abc import Callable
 
 from comfy_api.latest import io
 
 from ..ttsvar_core.names import CACHE_POLICIES
 from . import host
-from .budget import Budget, of_sampling, samples_told
+from .budget import of_sampling, samples_told
 from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, canvas, guidance_until, sampling, seed
 
 POLICIES = ["offload" if policy == "cpu" else policy for policy in CACHE_POLICIES]  # the host says where to
@@ -97,7 +98,7 @@ class ScaleStepSampler(io.ComfyNode):
         drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1)
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn), _wanted(preview))
         budget = of_sampling(state, through, drawn)
-        watch = previewer(state.model, through + 1 - state.next_scale, preview, budget)
+        watch = previewer(state.model, through + 1 - state.next_scale, preview, budget.drawn)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through)
         host.say(f"scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
         return io.NodeOutput(host.put_cache(state, cache_policy))
@@ -123,8 +124,8 @@ def _wanted(preview: str) -> int:
     return _SHOWN[preview] if host.shows_previews() else 0
 
 
-def previewer(model: host.HostedModel, scales: int, shown: str, budget: Budget):
-    """What to call with the state after every scale: progress, interrupt, a preview of it, and what is left of the budget.
+def previewer(model: host.HostedModel, scales: int, shown: str, told: Callable = lambda state: ""):
+    """What to call with the state after every scale: progress, interrupt, a preview of it, and the words of ``told``.
 
     After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
     of the time, however small the model is.
@@ -138,7 +139,7 @@ def previewer(model: host.HostedModel, scales: int, shown: str, budget: Budget):
         picture, begun = None, time.monotonic()
         if samples and begun >= due:
             picture = preview(model, state.features, samples)
-        progress.step(picture, budget.drawn(state))
+        progress.step(picture, told(state))
         if picture is not None:
             ended = time.monotonic()
             due = ended + (ended - begun)

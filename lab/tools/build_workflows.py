@@ -60,8 +60,8 @@ def run(server: str, prompt: dict) -> list[bytes]:
         time.sleep(0.2)
     if done["status"]["status_str"] != "success":
         raise SystemExit(json.dumps(done["status"]["messages"][-1], indent=1))
-    sheets = [number for number in done["outputs"] if prompt[number]["class_type"] == "TTSVAR_InspectState"]
-    ranked = sorted(done["outputs"], key=lambda number: (number not in sheets, -int(number)))
+    sheets, order = [number for number in prompt if prompt[number]["class_type"] == parts.VIEW], list(prompt)
+    ranked = sorted(done["outputs"], key=lambda number: (number not in sheets, -order.index(number)))
     images = [image for number in ranked for image in done["outputs"][number].get("images", [])]
     return [urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(image)}").read() for image in images]
 
