@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = (3, 11)  # what the pinned numpy and scikit-learn of requirements-dev.txt support
 COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
 TORCH_TRIO = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]  # one release; ComfyUI needs all three
-GRAPH = "full_search"  # the workflow that the browser opens and --headless runs
+GRAPH = "03_full_search"  # the workflow that the browser opens and --headless runs
 LINK = "ttsvar"  # the pack's folder in custom_nodes
 
 

@@ -5,6 +5,7 @@ import os
 from comfy_api.latest import io
 
 from . import host
+from .budget import samples_told
 from .load import encode
 from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, TextEncoder, canvas, seed
 
@@ -43,7 +44,9 @@ class SaveState(io.ComfyNode):
 
         path = host.fresh_output_path(filename_prefix, host.STATE_SUFFIX)
         save_state(state, path, with_cache)
-        return io.NodeOutput(path, ui={"text": (f"saved {os.path.basename(path)}, {os.path.getsize(path):,} bytes",)})
+        saved = f"saved {os.path.basename(path)}, {os.path.getsize(path):,} bytes"
+        host.say(saved)
+        return io.NodeOutput(path, ui={"text": (saved,)})
 
 
 class LoadState(io.ComfyNode):
@@ -93,7 +96,9 @@ class LoadState(io.ComfyNode):
         about = describe_file(chosen)
         conditioning = encode(text_encoder, about["prompt"], about["negative_prompt"] or "")
         host.load_transformer(model)
-        return io.NodeOutput(load_state(chosen, model, conditioning), about["prompt"])
+        state = load_state(chosen, model, conditioning)
+        host.say(f"{os.path.basename(chosen)}: {samples_told(state.samples)} after scale {state.last_scale}, {about['prompt']}")
+        return io.NodeOutput(state, about["prompt"])
 
 
 class StateFromImage(io.ComfyNode):
@@ -113,7 +118,7 @@ class StateFromImage(io.ComfyNode):
                 Conditioning.Input("conditioning", tooltip="What the picture shall become, from Prompt Encode."),
                 io.Image.Input("image", tooltip="One picture; it is scaled to cover the canvas and cut to it."),
                 io.Int.Input(
-                    "through_scale", default=4, min=0, max=13,
+                    "through_scale", default=4, min=0, max=13, display_mode=io.NumberDisplay.slider,
                     tooltip="The last scale taken from the picture. Small keeps colours and rough layout, large keeps nearly all.",
                 ),
                 *canvas(),

@@ -4,8 +4,10 @@ import json
 
 from comfy_api.latest import io
 
+from ..ttsvar_core.costs import Search
 from ..ttsvar_core.names import POTENTIALS, SCHEMES
 from . import host
+from .budget import look, of_search, prediction, worth
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
@@ -53,7 +55,8 @@ class Generate(io.ComfyNode):
             description="The whole search in one node: prompt in, best picture out. Everything not wired is the bundled model, "
             "its verifier and the latent pool. A model you wire needs a reward, too.",
             search_aliases=[
-                "text to image", "infinity", "best of n", "test-time scaling", "search", "tts-var", "quick start", "文生图",
+                "text to image", "infinity", "best of n", "test-time scaling", "search", "seed search", "tts-var", "quick start",
+                "文生图",
             ],
             inputs=_inputs(),
             outputs=[
@@ -61,6 +64,9 @@ class Generate(io.ComfyNode):
                 io.Image.Output("finalists", tooltip="All pictures that were finished, best first."),
                 State.Output("state", tooltip="The finished state, for Inspect State or Save State."),
                 io.String.Output("report", tooltip="What happened scale by scale, as JSON."),
+                io.Image.Output(
+                    "raw", tooltip="What the seed draws without a search, for Compare Images; only with compare on."
+                ),
             ],
         )
 
@@ -68,9 +74,10 @@ class Generate(io.ComfyNode):
     def execute(
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
-        guidance_until=LAST, budget=0.0, diverse=False,
+        guidance_until=LAST, budget=0.0, diverse=False, compare=False,
     ) -> io.NodeOutput:
         from ..ttsvar_core.search.budget import plan_within
+        from ..ttsvar_core.search.plan import raw
         from ..ttsvar_core.state import start
 
         if reward is None and (model is None or model.name == BUNDLED_MODEL):
@@ -86,11 +93,18 @@ class Generate(io.ComfyNode):
             found = plan_within(budget, model, conditioning, schedule, drawn, host.InTurn(reward))
             chosen, why = found.plan, {"budget": found.why}
         host.load_transformer(model)
-        result = _search(start(model, conditioning, chosen.samples, seed, schedule), chosen, reward, extractor, drawn, preview)
-        order = _best_first(result)
+
+        def searched(plan, *lookers):
+            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview)
+
+        result, words = searched(chosen, reward, extractor)
         images = host.to_image(result.images)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
-        return io.NodeOutput(images[[result.best]], images[order], result.state.without_cache(), report)
+        alone = host.to_image(searched(raw(), None, None)[0].images) if compare else host.nothing()
+        host.say(words)
+        return io.NodeOutput(
+            images[[result.best]], images[_best_first(result)], result.state.without_cache(), report, alone
+        )
 
 
 def _inputs() -> list:
@@ -111,7 +125,7 @@ def _inputs() -> list:
             "N sketches that branch at scales 4 to 6. own plan: the JSON below.",
         ),
         io.Int.Input(
-            "n", display_name="N", default=1, min=1, max=8,
+            "n", display_name="N", default=1, min=1, max=8, display_mode=io.NumberDisplay.slider,
             tooltip="Size of the search. TTS-VAR starts 8N samples and finishes N, at about 1.4 times the work of N pictures.",
         ),
         seed("Every random draw of the search follows from this number."),
@@ -144,6 +158,10 @@ def _inputs() -> list:
         guidance_until(),
         _budget(),
         diverse(),
+        io.Boolean.Input(
+            "compare", default=False, optional=True, advanced=True,
+            tooltip="Draw what the seed gives without a search, too, for the output raw: the work of one more picture.",
+        ),
     ]
 
 
@@ -179,7 +197,8 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 
 
 def _search(state, plan, reward, extractor, sampling, preview):
-    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
+    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all; and
+    what came of it in a line."""
     from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import sketch
     from ..ttsvar_core.search.memory import Sampler
@@ -196,13 +215,26 @@ def _search(state, plan, reward, extractor, sampling, preview):
         return sketch(state)
 
     def acted(step) -> None:
+        budget.looked(step.state.last_scale)
         if not step.state.finished:
             load_transformer(step.state.next_scale, step.cache_bytes)
 
+    seen_by, judged_by = (None if looker is None else host.InTurn(looker) for looker in (extractor, reward))
+    cost = _cost(state, plan, sampling, reward, extractor)
+    budget = of_search(cost, model)
+    host.say(prediction(cost, budget, host.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
-    seen_by, judged_by = host.InTurn(extractor), None if reward is None else host.InTurn(reward)
-    sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview))
-    return run(state, plan, judged_by, seen_by, sampler, decoded, acted)
+    sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
+    result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
+    best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
+    return result, f"{best}of {len(result.images)} finished, {budget.ended()}, the work of {worth(cost):.1f} pictures"
+
+
+def _cost(state, plan, sampling, reward, extractor) -> Search:
+    """What a search costs, from shapes."""
+    config, schedule, tokens = state.model.config, state.schedule, len(state.conditioning.text)
+    branches, itemsize = sampling.branches(len(schedule)), state.model.transformer.dtype.itemsize
+    return Search(config, plan, schedule, branches, tokens, look(extractor), look(reward), itemsize=itemsize)
 
 
 def _best_first(result) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,11 @@ def find(folder: str, name: str) -> str:
         source = f" It is published at {published.page} (for example {published.what})." if published else ""
         raise FileNotFoundError(f"There is no {name!r} in {where}. Put it there and refresh the browser page (R).{source}")
     return found
+
+
+def whole(path: str) -> str:
+    """The folder of a file that is one of several it holds, "model-00001-of-00002.safetensors"; any other path as it is."""
+    return os.path.dirname(path) if re.search(r"-\d{5}-of-\d{5}\.", os.path.basename(path)) else path
 
 
 def find_first(file: WeightFile) -> str:
@@ -161,9 +167,10 @@ class HostedModel(ImageModel):
 class Hosted:
     """A reward, extractor or text encoder with the patchers of its networks; in all else it is the object itself."""
 
-    def __init__(self, inner: Any, patchers: Sequence[Any]) -> None:
+    def __init__(self, inner: Any, patchers: Sequence[Any], networks: Sequence[str] = ()) -> None:
         self.inner = inner
         self.patchers = tuple(patchers)
+        self.networks = tuple(networks)  # as the registry names them, for what they cost
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -211,13 +218,13 @@ def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bo
     )
 
 
-def host(inner: Any, networks: Sequence[torch.nn.Module], text: bool = False) -> Hosted:
+def host(inner: Any, networks: Sequence[torch.nn.Module], text: bool = False, named: Sequence[str] = ()) -> Hosted:
     """Hand the networks of a reward, extractor or text encoder to ComfyUI's memory management."""
     if text:
         place = comfy.model_management.text_encoder_device(), comfy.model_management.text_encoder_offload_device()
     else:
         place = torch_device(), comfy.model_management.unet_offload_device()
-    return Hosted(inner, [_whole(network, *place) for network in networks])
+    return Hosted(inner, [_whole(module, *place) for module in networks], named)
 
 
 def _whole(network: torch.nn.Module, device: torch.device, offload: torch.device) -> Any:
@@ -356,16 +363,35 @@ def shows_previews() -> bool:
     return comfy.cli_args.args.preview_method != comfy.cli_args.LatentPreviewMethod.NoPreviews
 
 
+def say(text: str) -> None:
+    """Show a line on the node that is running, where there is a page to show it on."""
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)
+
+
+def nothing() -> Any:
+    """An output that is not there; nodes that take it do not run, and nobody calls that an error."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
+
+
 class Progress:
-    """The node's progress bar; every step checks for an interrupt and may show a picture."""
+    """The node's progress bar; every step checks for an interrupt and may show a picture and a line of words."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
         self.bar = comfy.utils.ProgressBar(total)
 
-    def step(self, picture: Image.Image | None = None) -> None:
+    def step(self, picture: Image.Image | None = None, words: str = "") -> None:
         """One more piece of work is done."""
         check_interrupt()
         self.done += 1
         shown = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
         self.bar.update_absolute(self.done, self.total, shown)
+        if words:
+            say(words)

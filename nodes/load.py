@@ -103,7 +103,7 @@ def load_encoder(encoder: str = host.BUNDLED, precision: str = "auto") -> host.H
     """The text encoder of a name as the loader offers it."""
     from ..ttsvar_core.infinity.text import load_text_encoder
 
-    path = host.bundled("scenes64.t5") if encoder == host.BUNDLED else host.find("text_encoders", encoder)
+    path = host.bundled("scenes64.t5") if encoder == host.BUNDLED else host.whole(host.find("text_encoders", encoder))
     loaded = load_text_encoder(path, dtype=host.precision(precision, host.TEXT_PRECISIONS))
     return host.host(loaded, [loaded.model], text=True)
 

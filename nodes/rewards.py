@@ -20,11 +20,28 @@ EXTRACTORS = [entry.title for entry in registry.EXTRACTORS.values()]
 def _load(entry: registry.Entry, files: tuple, precision: str, **options) -> host.Hosted:
     """What an entry of the registry loads, of a choice for each of its files; ``options`` are for those without any."""
     if not entry.files:
-        return host.host(entry.load(**options), ())
+        return host.host(entry.load(**options), (), named=(entry.network,))
+    loaded = entry.load(*_paths(entry, files), dtype=host.precision(precision))
+    return host.host(loaded, loaded.models, named=(entry.network,))
+
+
+def _paths(entry: registry.Entry, files: tuple) -> list[str]:
+    """Where the files of an entry lie. Raises FileNotFoundError for the first that does not, naming its page."""
     pairs = zip(entry.files, files, strict=False)
-    paths = [host.find_first(file) if chosen == AUTO else host.find(FOLDER, chosen) for file, chosen in pairs]
-    loaded = entry.load(*paths, dtype=host.precision(precision))
-    return host.host(loaded, loaded.models)
+    return [host.find_first(file) if chosen == AUTO else host.find(FOLDER, chosen) for file, chosen in pairs]
+
+
+def _missing(entries: dict, title: str | None, *files: str | None) -> bool | str:
+    """True, or what is missing, told before anything of a graph runs; a choice that a wire brings is None here."""
+    if title is None or None in files:
+        return True
+    if title not in {entry.title for entry in entries.values()}:
+        return f"There is no {title!r}; choose one of {', '.join(entry.title for entry in entries.values())}."
+    try:
+        _paths(registry.titled(entries, title), files)
+    except FileNotFoundError as error:
+        return str(error)
+    return True
 
 
 def _file(name: str, tooltip: str, **options):
@@ -42,7 +59,7 @@ class RewardLoader(io.ComfyNode):
             category=f"{CATEGORY}/load",
             description="Loads what scores pictures. The scene verifier comes with the pack and judges the bundled model's "
             "scenes; for real pictures take ImageReward, HPS v2.1, PickScore, CLIPScore or Aesthetic v2.5.",
-            search_aliases=["image reward", "hps", "aesthetic", "pickscore", "clip score", "scorer", "tts-var", "评分模型"],
+            search_aliases=["image reward", "hps", "aesthetic score", "pickscore", "clip score", "scorer", "tts-var", "评分模型"],
             inputs=[
                 io.Combo.Input(
                     "reward", options=REWARDS, default=SCENES, tooltip="Which reward. The scene verifier needs no file."
@@ -55,6 +72,10 @@ class RewardLoader(io.ComfyNode):
             ],
             outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, reward=None, file=None, head_file=None):
+        return _missing(registry.REWARDS, reward, file, head_file)
 
     @classmethod
     def execute(cls, reward, file, head_file, precision) -> io.NodeOutput:
@@ -116,8 +137,8 @@ class BlendRewards(io.ComfyNode):
         others = [more[name] for name in MORE if (more or {}).get(name) is not None]
         rewards = [*(reward for reward, _ in wired), *others]
         weights = [*(weight for _, weight in wired), *(numbers(more_weights) if more_weights.strip() else [1.0] * len(others))]
-        blend = Blend(rewards, how, weights)
-        return io.NodeOutput(host.Hosted(blend, [patcher for reward in rewards for patcher in getattr(reward, "patchers", ())]))
+        patchers, networks = ([one for reward in rewards for one in getattr(reward, name, ())] for name in ("patchers", "networks"))
+        return io.NodeOutput(host.Hosted(Blend(rewards, how, weights), patchers, networks))
 
 
 class ExtractorLoader(io.ComfyNode):
@@ -147,6 +168,10 @@ class ExtractorLoader(io.ComfyNode):
             ],
             outputs=[Extractor.Output("extractor", tooltip="For Cluster Selector, Inspect State or TTS-VAR Generate.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, extractor=None, file=None):
+        return _missing(registry.EXTRACTORS, extractor, file)
 
     @classmethod
     def execute(cls, extractor, file, precision, grid) -> io.NodeOutput:

@@ -1,11 +1,13 @@
 """From noise to picture: start a state, run scales, decode."""
 
 import time
+from collections.abc import Callable
 
 from comfy_api.latest import io
 
 from ..ttsvar_core.names import CACHE_POLICIES
 from . import host
+from .budget import of_sampling, samples_told
 from .types import (
     ASPECT_RATIOS,
     CATEGORY,
@@ -113,8 +115,10 @@ class ScaleStepSampler(io.ComfyNode):
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1, diverse)
         host.load_transformer(state.model, host.sampling_memory(state, through, drawn), _wanted(preview))
-        watch = previewer(state.model, through + 1 - state.next_scale, preview)
+        budget = of_sampling(state, through, drawn)
+        watch = previewer(state.model, through + 1 - state.next_scale, preview, budget.drawn)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through, candidates)
+        host.say(f"scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
         return io.NodeOutput(host.put_cache(state, cache_policy))
 
 
@@ -131,13 +135,19 @@ def sampling_of(
     return drawn if until == LAST else drawn.guided_until(until, scales)
 
 
+def _settings(sampling, scale: int) -> str:
+    """The settings a scale was drawn with, for whoever left them to the model."""
+    at = sampling.at(scale)
+    return f"guidance {at.guidance:g}, tau {at.tau:g}, top-p {at.top_p:g}"
+
+
 def _wanted(preview: str) -> int:
     """How many samples a live preview shows: none where the user has turned previews off in ComfyUI."""
     return _SHOWN[preview] if host.shows_previews() else 0
 
 
-def previewer(model: host.HostedModel, scales: int, shown: str):
-    """What to call with the state after every scale: progress, interrupt, and a preview of it.
+def previewer(model: host.HostedModel, scales: int, shown: str, told: Callable = lambda state: ""):
+    """What to call with the state after every scale: progress, interrupt, a preview of it, and the words of ``told``.
 
     After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
     of the time, however small the model is.
@@ -151,7 +161,7 @@ def previewer(model: host.HostedModel, scales: int, shown: str):
         picture, begun = None, time.monotonic()
         if samples and begun >= due:
             picture = preview(model, state.features, samples)
-        progress.step(picture)
+        progress.step(picture, told(state))
         if picture is not None:
             ended = time.monotonic()
             due = ended + (ended - begun)

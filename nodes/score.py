@@ -44,7 +44,10 @@ class RewardScorer(io.ComfyNode):
         images = None if foretells(reward) and not state.finished else decoded(state)
         with host.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
-        return io.NodeOutput(state, list(state.scores_at(state.last_scale)), ui=told(state.answers))
+        scores = list(state.scores_at(state.last_scale))
+        best = max(scores)
+        host.say(f"{reward.name}: best {best:.3f} (number {scores.index(best)}), mean {sum(scores) / len(scores):.3f}")
+        return io.NodeOutput(state, scores, ui=told(state.answers))
 
 
 class AttachScores(io.ComfyNode):
@@ -135,7 +138,10 @@ class ScoreImages(io.ComfyNode):
             category=CATEGORY,
             description="Scores any pictures against a prompt and sorts them, best first. Works in every workflow, "
             "whatever made the pictures: Best-of-N for any model.",
-            search_aliases=["sort images", "rank", "best of n", "image reward", "hps", "pick best", "tts-var", "排序"],
+            search_aliases=[
+                "sort images", "rank images", "filter images", "select images", "choose image", "best of n", "aesthetic score",
+                "image reward", "hps", "pick best", "seed search", "tts-var", "排序",
+            ],
             inputs=[
                 io.Image.Input("images", tooltip="A batch of pictures from any node."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
@@ -165,6 +171,7 @@ class ScoreImages(io.ComfyNode):
             answers = explained(reward, images[..., :3].float(), prompt)
         scores = answers.scores
         ranked = top_k(scores, len(scores)).tolist()
+        host.say(f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}")
         lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(ranked)]
         report = "\n".join([f"{reward.name}: {prompt}", *lines, *answer_lines(answers, ranked)])
         order = ranked if sort else list(range(len(scores)))

@@ -17,6 +17,12 @@ def _reason():
     return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
+def told(state, selection) -> io.NodeOutput:
+    """A selector's outputs; the node shows the reason as well."""
+    host.say(selection.reason)
+    return io.NodeOutput(state, selection.reason)
+
+
 class ClusterSelector(io.ComfyNode):
     """Keeps samples that differ."""
 
@@ -28,7 +34,7 @@ class ClusterSelector(io.ComfyNode):
             category=CATEGORY,
             description="Keeps samples that differ: clusters what they look like and keeps the one nearest to each centre. "
             "The paper does this early, at scales 2 and 5, when layouts form and rewards cannot judge yet.",
-            search_aliases=["diversity", "k-means", "cluster", "dinov2", "tts-var", "多样性"],
+            search_aliases=["diversity", "k-means", "cluster", "dinov2", "filter images", "tts-var", "多样性"],
             inputs=[
                 State.Input("state", tooltip="A state after an early scale."),
                 Extractor.Input("extractor", tooltip="What samples are compared by, from Extractor Loader."),
@@ -47,7 +53,7 @@ class ClusterSelector(io.ComfyNode):
         images = decoded(state) if looks else None
         with host.running(extractor, images=images):
             state, selection = act(state, stage, extractor=extractor, images=images)
-        return io.NodeOutput(state, selection.reason)
+        return told(state, selection)
 
 
 class PotentialResampler(io.ComfyNode):
@@ -67,7 +73,7 @@ class PotentialResampler(io.ComfyNode):
                 _keep(2),
                 *resampling(),
                 io.Float.Input(
-                    "ess_threshold", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
+                    "ess_threshold", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True, display_mode=io.NumberDisplay.slider,
                     tooltip="Above 0: while the effective sample size is at least this share of the samples, samples are only "
                     "cut, without copies.",
                 ),
@@ -82,7 +88,7 @@ class PotentialResampler(io.ComfyNode):
 
         stage = Resample(state.last_scale, keep, potential, lambda_, scheme, ess_threshold or None, target_ess or None)  # 0: off
         state, selection = act(state, stage)
-        return io.NodeOutput(state, selection.reason)
+        return told(state, selection)
 
 
 class SelectBest(io.ComfyNode):
@@ -96,7 +102,7 @@ class SelectBest(io.ComfyNode):
             category=CATEGORY,
             description="Keeps the samples scored highest at the last scale, best first. "
             "A search ends with this; after a Reward Scorer on full samples it is Best-of-N.",
-            search_aliases=["best of n", "top k", "argmax", "pick best", "tts-var", "最佳"],
+            search_aliases=["best of n", "top k", "argmax", "pick best", "seed search", "tts-var", "最佳"],
             inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
             outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
         )
@@ -106,7 +112,7 @@ class SelectBest(io.ComfyNode):
         from ..ttsvar_core.search.score import best
 
         selection = best(state, keep)
-        return io.NodeOutput(state.select(selection), selection.reason)
+        return told(state.select(selection), selection)
 
 
 class SelectByHand(io.ComfyNode):
@@ -120,7 +126,7 @@ class SelectByHand(io.ComfyNode):
             category=CATEGORY,
             description="Keeps the samples you name: look at the sketches in Inspect State, type the numbers you like, run on. "
             "What was sampled before is not sampled again.",
-            search_aliases=["manual", "choose", "pick", "human in the loop", "tts-var", "挑选"],
+            search_aliases=["manual", "choose image", "select images", "pick", "human in the loop", "tts-var", "挑选"],
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
                 io.String.Input(
@@ -137,7 +143,7 @@ class SelectByHand(io.ComfyNode):
         from ..ttsvar_core.selection import choose
 
         selection = choose(rows(numbers, state.samples), state.samples)
-        return io.NodeOutput(state.select(selection), selection.reason)
+        return told(state.select(selection), selection)
 
 
 def rows(text: str, samples: int) -> list[int]:

@@ -51,8 +51,8 @@ def sampling():
     return [
         io.Float.Input(
             "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
-            tooltip="How strongly the prompt steers (classifier-free guidance). 0 takes the model's own value (3 for Infinity-2B); "
-            "1 switches guidance off and halves the work.",
+            tooltip="How strongly the prompt steers (classifier-free guidance): 3 is Infinity's own, 1 switches guidance off and "
+            "halves the work. 0 takes the model's own value, and the node says which.",
         ),
         io.Float.Input(
             "tau", default=0.0, min=0.0, max=10.0, step=0.05, advanced=True,
@@ -60,7 +60,7 @@ def sampling():
             "(0.5 for Infinity-2B, 1 for 8B).",
         ),
         io.Float.Input(
-            "top_p", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+            "top_p", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True, display_mode=io.NumberDisplay.slider,
             tooltip="A bit value less likely than 1 - top_p is never drawn; 1 allows everything. 0 takes the model's own value "
             "(0.97 for Infinity-2B).",
         ),
@@ -80,7 +80,7 @@ def resampling():
     """The widgets that say how survivors are drawn by their scores, the advanced one last."""
     return [
         io.Combo.Input(
-            "potential", options=list(POTENTIALS), default="value",
+            "potential", options=list(POTENTIALS), default="value", advanced=True,
             tooltip="What counts: value, the score now; diff, its rise since the last scoring; max, the best score so "
             "far; sum, all scores so far. The paper uses value.",
         ),
@@ -94,7 +94,7 @@ def resampling():
             "top-k just takes the best, without-replacement draws nobody twice.",
         ),
         io.Float.Input(
-            "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
+            "target_ess", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True, display_mode=io.NumberDisplay.slider,
             tooltip="Above 0: lambda is found so that the effective sample size is this share of the samples, "
             "whatever unit the reward has.",
         ),

@@ -123,7 +123,7 @@ io = types.SimpleNamespace(
     Boolean=_type("BOOLEAN", *_widget, "label_on", "label_off"),
     Combo=_type("COMBO", "options", "control_after_generate", "default", "socketless"),
     Image=_type("IMAGE"), Latent=_type("LATENT"), Clip=_type("CLIP"), AnyType=_type("*"),
-    Autogrow=Autogrow,
+    Autogrow=Autogrow, NumberDisplay=types.SimpleNamespace(number="number", slider="slider"),
 )
 
 
@@ -131,12 +131,19 @@ class Interrupted(BaseException):
     """What ComfyUI raises when the user pressed stop."""
 
 
+class ExecutionBlocker:
+    """Stops whatever takes it, without an error if it says nothing."""
+
+    def __init__(self, message: str | None) -> None:
+        self.message = message
+
+
 class Host:
     """What the stand-in saw and what it shall do: interrupt after so many checks, folders, pictures shown."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stop_after = folder, None
-        self.checks, self.loaded, self.steps = 0, [], []
+        self.checks, self.loaded, self.steps, self.said = 0, [], [], []
         self.settings = types.SimpleNamespace(preview_method="auto")
 
     def check(self) -> None:
@@ -218,10 +225,17 @@ def _modules(host: Host) -> dict[str, types.ModuleType]:
     comfy, api, latest = types.ModuleType("comfy"), types.ModuleType("comfy_api"), types.ModuleType("comfy_api.latest")
     comfy.model_management, comfy.model_patcher, comfy.ops, comfy.utils = management, patcher, ops, utils
     comfy.cli_args = cli
+    execution, utilities, graph = (types.ModuleType(f"comfy_execution{name}") for name in ("", ".utils", ".graph_utils"))
+    utilities.get_executing_context = lambda: types.SimpleNamespace(node_id="1")
+    graph.ExecutionBlocker = ExecutionBlocker
+    server = types.ModuleType("server")
+    speaking = types.SimpleNamespace(send_progress_text=lambda text, node_id: host.said.append(text))
+    server.PromptServer = types.SimpleNamespace(instance=speaking)
     latest.io, latest.ui, latest.ComfyExtension = io, types.SimpleNamespace(PreviewImage=PreviewImage), ComfyExtension
     named = {
         "comfy": comfy, "comfy.cli_args": cli, "comfy.model_management": management, "comfy.model_patcher": patcher,
         "comfy.ops": ops, "comfy.utils": utils, "comfy_api": api, "comfy_api.latest": latest, "folder_paths": _folder_paths(host),
+        "comfy_execution": execution, "comfy_execution.utils": utilities, "comfy_execution.graph_utils": graph, "server": server,
     }
     return named
 

@@ -89,10 +89,10 @@ def searched(pack, parts, plan):
 
 
 def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
-    prompt = prompt_of(pack, "full_search")
+    prompt = prompt_of(pack, "03_full_search")
     (decoder,) = only(prompt, "DecodeState")
     wired = execute(pack, prompt)[decoder][0]
-    image, finalists, state, report = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
+    image, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
         name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
     })
     result = searched(pack, parts, pack.core("search.plan").tts_var(1))
@@ -104,7 +104,7 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
 
 def test_the_graph_with_its_selectors_bypassed_is_best_of_8(pack, parts):
     """What the note of full_search says. A bypassed node hands on its first input of its output's type."""
-    prompt = prompt_of(pack, "full_search")
+    prompt = prompt_of(pack, "03_full_search")
     for number in [*only(prompt, "InspectState"), *only(prompt, "ClusterSelector"), *only(prompt, "PotentialResampler")]:
         handed_on = prompt.pop(number)["inputs"]["state"]
         for node in prompt.values():
@@ -119,9 +119,9 @@ def test_the_2b_graph_runs_with_the_settings_its_note_gives_for_smaller_cards(pa
     plan = pack.core("search.plan").tts_var(1, 10)
     through, keep = [*(stage.scale for stage in plan.stages), -1], [3, 2, 2, 1]
     assert through == [2, 4, 5, 7, -1]
-    note = (ROOT / "workflows" / "infinity_2b.json").read_text(encoding="utf-8")
+    note = (ROOT / "workflows" / "12_infinity_2b_full_search.json").read_text(encoding="utf-8")
     assert "end at 2, 4, 5, 7 and -1" in note and "4 samples" in note and "keep 3 and 2" in note
-    prompt = prompt_of(pack, "infinity_2b")
+    prompt = prompt_of(pack, "12_infinity_2b_full_search")
     for number in (*only(prompt, "InspectState"), *only(prompt, "SaveImage")):
         del prompt[number]
     bundled = {"InfinityLoader": "model", "TextEncoderLoader": "text_encoder", "RewardLoader": "reward"}
@@ -195,7 +195,7 @@ def test_guidance_ends_where_the_widget_says(pack, parts):
     assert [step.guidance for step in part.steps] == [own] * 4 + [1.0] and part.cache.branches == 1
     (always,) = pack.run("TTSVAR_ScaleStepSampler", state=state, through_scale=4)
     assert [step.guidance for step in always.steps] == [own] * 5 and always.cache.branches == 2
-    _, _, finished, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", guidance_until=9)
+    _, _, finished, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", guidance_until=9)
     assert [step.guidance for step in finished.steps] == [own] * 10 + [1.0] * 3
     with pytest.raises(ValueError, match="guidance until scale 13: the last scale is 12"):
         pack.run("TTSVAR_ScaleStepSampler", state=state, guidance_until=13)
@@ -475,7 +475,7 @@ def test_any_number_of_rewards_is_blended(pack):
     ],
 )
 def test_an_own_plan_runs_and_a_broken_one_says_what_is_wrong(pack, plan):
-    _, finalists, state, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
+    _, finalists, state, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan=json.dumps(plan))
     assert len(finalists) == 1 and state.lineage[0].scale == 6
     with pytest.raises(ValueError, match="not JSON"):
         pack.run("TTSVAR_Generate", prompt=PROMPT, method="own plan", plan="{")
@@ -505,9 +505,9 @@ def test_only_the_bundled_model_brings_a_reward(pack, parts, no_search):
 
 def test_a_model_of_ones_own_without_a_reward_draws_raw_pictures(pack, parts):
     model = named(parts["model"], "infinity_2b_reg")
-    image, *_, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=model)
+    image, *_, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=model)
     assert image.shape == (1, 64, 64, 3) and json.loads(report)["reward"] is None
-    *_, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=parts["model"])
+    *_, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", model=parts["model"])
     assert json.loads(report)["reward"] == "scenes"
 
 
@@ -529,7 +529,7 @@ def test_a_prompt_the_verifier_cannot_judge_is_refused_before_any_work(pack, par
 def test_a_raw_picture_needs_no_judge(pack, parts):
     """The reward decides nothing there, so a prompt it cannot judge is drawn all the same."""
     for wired in ({}, {"reward": parts["reward"]}):
-        image, *_, report = pack.run("TTSVAR_Generate", prompt="a castle", method="raw", **wired)
+        image, *_, report, _ = pack.run("TTSVAR_Generate", prompt="a castle", method="raw", **wired)
         assert image.shape == (1, 64, 64, 3) and json.loads(report)["reward"] is None
 
 

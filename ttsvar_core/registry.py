@@ -20,7 +20,8 @@ class WeightFile(NamedTuple):
     """A file or folder as its authors publish it.
 
     names: the published one, then others it is usually kept under. page: empty for what is published nowhere. folder: of
-    ComfyUI's models, where users keep it. billions: of parameters, where the README tells.
+    ComfyUI's models, where users keep it. billions: of parameters, where the README tells. direct: the file's own address where
+    the page's does not tell it.
     """
 
     title: str
@@ -28,11 +29,18 @@ class WeightFile(NamedTuple):
     page: str
     folder: str = "reward_models"
     billions: float = 0.0
+    direct: str = ""
 
     @property
     def what(self) -> str:
         """What to get from the page."""
         return self.names[0] if "." in self.names[0] else f"the folder {self.names[0]}"
+
+    @property
+    def address(self) -> str:
+        """Where the file itself is, or the page of a folder."""
+        single = self.page.startswith(_HUB) and "." in self.names[0]
+        return self.direct or (f"{self.page}/resolve/main/{self.names[0]}" if single else self.page)
 
     @property
     def advice(self) -> str:
@@ -100,6 +108,7 @@ _VALUE = WeightFile("a value model", ("value.safetensors",), "")
 _DINOV2 = WeightFile(
     "DINOv2 with registers", ("dinov2_vitl14_reg4_pretrain.pth", "dinov2-with-registers-large"),
     "https://github.com/facebookresearch/dinov2", billions=0.304,
+    direct="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth",
 )
 _INCEPTION = WeightFile(
     "InceptionV3", ("inception_v3_google-0cc3c7bd.pth",), "https://pytorch.org/vision/stable/models/inception.html"

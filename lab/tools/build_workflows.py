@@ -1,4 +1,5 @@
-"""Write workflows/*.json from a running ComfyUI's catalogue of nodes, and with --run their thumbnails by running them.
+"""Write workflows/*.json and subgraphs/*.json from a running ComfyUI's catalogue of nodes, and with --run the thumbnails by
+running the workflows.
 
     python lab/tools/build_workflows.py --server http://127.0.0.1:8188 [--run] [name ...]
 """
@@ -8,16 +9,20 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
-import workflow_list
-from comfyui_http import ask, to_prompt
-from graph_builder import Graph
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+import parts  # noqa: E402
+import workflow_list  # noqa: E402
+from comfyui_http import ask, to_prompt  # noqa: E402
+from graph_builder import Graph  # noqa: E402
 
-FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+FOLDER = ROOT / "workflows"
 SIDE, SHEET = 512, 270  # of the thumbnail, and of the contact sheet in it
 GROUND = (24, 26, 31)
 
@@ -30,6 +35,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     chosen = parser.parse_args()
     catalogue = ask(f"{chosen.server}/object_info")
+    for inside in filter(None, (build(catalogue) for build in parts.BLUEPRINTS)):
+        blueprint = Graph(inside.name, catalogue)
+        blueprint.fold(inside)
+        blueprint.save(ROOT / "subgraphs")
     for name, build in workflow_list.WORKFLOWS.items():
         if chosen.names and name not in chosen.names:
             continue
@@ -51,8 +60,8 @@ def run(server: str, prompt: dict) -> list[bytes]:
         time.sleep(0.2)
     if done["status"]["status_str"] != "success":
         raise SystemExit(json.dumps(done["status"]["messages"][-1], indent=1))
-    sheets = [number for number in done["outputs"] if prompt[number]["class_type"] == "TTSVAR_InspectState"]
-    ranked = sorted(done["outputs"], key=lambda number: (number not in sheets, -int(number)))
+    sheets, order = [number for number in prompt if prompt[number]["class_type"] == parts.VIEW], list(prompt)
+    ranked = sorted(done["outputs"], key=lambda number: (number not in sheets, -order.index(number)))
     images = [image for number in ranked for image in done["outputs"][number].get("images", [])]
     return [urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(image)}").read() for image in images]
 

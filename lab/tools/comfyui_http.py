@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGECOMPARE"}
 
 
 class ServerError(Exception):
@@ -62,19 +62,60 @@ def save(address: str, image: dict, out: Path) -> Path:
 
 
 def to_prompt(graph: dict, catalogue: dict) -> dict:
-    """Turn a graph as the editor saves it into what /prompt takes: inputs by name, links as (node, slot)."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    prompt = {}
+    """Turn a graph as the editor saves it into what /prompt takes: inputs by name, links as (node, slot), subgraphs unfolded with
+    their nodes named "outer:inner"."""
+    return _unfold(graph, graph.get("definitions", {}).get("subgraphs", []), catalogue, "", {})
+
+
+def _unfold(graph: dict, definitions: list[dict], catalogue: dict, path: str, given: dict) -> dict:
+    """The nodes of a graph or subgraph as a prompt. given: what a subgraph's inputs hold, by their place: a link or a value."""
+    folded = {one["id"]: one for one in definitions}
+    links = [list(link.values()) if isinstance(link, dict) else link for link in graph["links"]]
+    nodes, sources, prompt = {node["id"]: node for node in graph["nodes"]}, {}, {}
+
+    def source(origin: int, slot: int) -> object:
+        """What a link brings: a value, or the node and slot it comes from in the end."""
+        if origin == -10:
+            return given.get(slot)
+        if nodes[origin]["type"] in folded:
+            return _inner_source(folded[nodes[origin]["type"]], slot, f"{path}{origin}:", folded)
+        return [f"{path}{origin}", slot]
+
+    for link in links:
+        sources[link[0]] = (link[1], link[2])
     for node in graph["nodes"]:
-        if node["type"] not in catalogue or node.get("mode", 0):
-            continue  # notes, and nodes that are switched off
-        values = node.get("widgets_values") or []
-        inputs = dict(zip(widget_names(catalogue[node["type"]]), values, strict=False))
-        inputs.pop("", None)
-        wired = [socket for socket in node.get("inputs", []) if socket.get("link") is not None]
-        inputs.update({socket["name"]: sources[socket["link"]] for socket in wired})
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        inputs = {socket["name"]: source(*sources[socket["link"]]) for socket in node.get("inputs", []) if _linked(socket, sources)}
+        if node.get("mode", 0):
+            continue  # switched off
+        if node["type"] in folded:
+            inner = folded[node["type"]]
+            own = dict(zip([one["name"] for one in node["inputs"] if "widget" in one], node["widgets_values"], strict=True))
+            held = {place: {**own, **inputs}.get(slot["name"]) for place, slot in enumerate(inner["inputs"])}
+            prompt |= _unfold(inner, definitions, catalogue, f"{path}{node['id']}:", held)
+        elif node["type"] in catalogue:  # not a note
+            values = dict(zip(widget_names(catalogue[node["type"]]), node.get("widgets_values") or [], strict=False))
+            values.pop("", None)
+            values.update((name, value) for name, value in inputs.items() if value is not None)
+            prompt[f"{path}{node['id']}"] = {"class_type": node["type"], "inputs": values}
     return prompt
+
+
+def _linked(socket: dict, sources: dict) -> bool:
+    return socket.get("link") is not None and socket["link"] in sources
+
+
+def _inner_source(inner: dict, slot: int, path: str, folded: dict) -> list:
+    """The node inside a subgraph, at whatever depth, that its output comes from."""
+    link = next(link for link in inner["links"] if link["target_id"] == -20 and link["target_slot"] == slot)
+    node = next(node for node in inner["nodes"] if node["id"] == link["origin_id"])
+    if node["type"] in folded:
+        return _inner_source(folded[node["type"]], link["origin_slot"], f"{path}{node['id']}:", folded)
+    return [f"{path}{node['id']}", link["origin_slot"]]
+
+
+def is_widget(kind: object, options: dict) -> bool:
+    """Whether an input of a node type is a widget and not a socket."""
+    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
 
 
 def widget_names(entry: dict) -> list[str]:
@@ -83,7 +124,7 @@ def widget_names(entry: dict) -> list[str]:
     for group in ("required", "optional"):
         for name in entry["input_order"].get(group, []):
             kind, options = [*entry["input"][group][name], {}][:2]
-            if (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput"):
+            if is_widget(kind, options):
                 names += [name, ""] if options.get("control_after_generate") else [name]
     return names
 

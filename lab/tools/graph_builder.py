@@ -1,4 +1,8 @@
-"""Write ComfyUI graphs as the editor saves them: nodes by type, wires by name, columns in titled groups that never overlap."""
+"""Write ComfyUI graphs as the editor saves them: nodes by type, wires by name, rows in titled groups, long wires in lanes.
+
+A `Graph` that is given inputs and outputs is the inside of a subgraph; `Graph.fold` puts it into another one as a single node.
+Sizes and places of sockets are those of the editor's canvas, with advanced inputs folded away (see `geometry`).
+"""
 
 from __future__ import annotations
 
@@ -6,168 +10,307 @@ import json
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from comfyui_http import WIDGETS
+import geometry
+from comfyui_http import is_widget
 
-TITLE, SOCKET, WIDGET, TEXT_BOX, PAD = 36, 22, 28, 110, 16
-GAP_X, GAP_Y, GROUP_HEAD, GROUP_PAD = 60, 30, 70, 30
-PICTURES = {"PreviewImage": (300, 320), "SaveImage": (320, 360), "TTSVAR_InspectState": (460, 560), "PreviewAny": (380, 240)}
-WIDE = {"TTSVAR_PromptEncode": 340, "TTSVAR_Generate": 380, "MarkdownNote": 420, "PrimitiveStringMultiline": 340}
-PREVIEW = {"TTSVAR_ScaleStepSampler": 250, "TTSVAR_Generate": 330}  # height of the live preview under the widgets
+COLOURS = {"load": "#5f8ea0", "search": "#6f9a5f", "look": "#a08f5f", "answer": "#9a6aa5"}
+NOTE = {"color": "#432", "bgcolor": "#653"}
+GROUP_HEAD, GROUP_PAD = 64, 20
+INSIDE, OUTSIDE = -10, -20  # the numbers of a subgraph's own input and output node
 GROWING = "COMFY_AUTOGROW_V3"  # inputs that the editor adds as they are wired
-COLOURS = {"load": "#3f5159", "search": "#3f5539", "look": "#59503f", "answer": "#593f5b"}
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
-    """One node of a graph: its type, widget values, and where its inputs come from."""
+    """One node: its type, widget values, where its inputs come from, the points each wire passes, what is folded into it."""
 
     number: int
     type: str
     title: str
     values: dict
     wires: dict
-    size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
     position: tuple[int, int] = (0, 0)
+    inside: Graph | None = None
+    models: list[dict] = field(default_factory=list)
+    via: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def out(self, name: str) -> tuple[Node, str]:
         """One of the node's outputs, to wire it to an input."""
         return self, name
 
+    @property
+    def right(self) -> int:
+        """Its right edge."""
+        return self.position[0] + self.size[0]
 
-@dataclass
+    @property
+    def bottom(self) -> int:
+        """Its lower edge."""
+        return self.position[1] + self.size[1]
+
+
+@dataclass(eq=False)
 class Graph:
-    """A graph in the making. catalogue: the answer of /object_info."""
+    """A graph in the making. catalogue: the answer of /object_info. about, aliases: what a subgraph says of itself. first:
+    the number of its first node; no two nodes of a file should share one."""
 
     name: str
     catalogue: dict
+    about: str = ""
+    aliases: tuple[str, ...] = ()
+    first: int = 1
     nodes: list[Node] = field(default_factory=list)
     groups: list[dict] = field(default_factory=list)
+    given: list[dict] = field(default_factory=list)
+    gives: list[tuple[str, tuple[Node, str]]] = field(default_factory=list)
+    app: dict[str, list] = field(default_factory=dict)
+
+    # Nodes ---------------------------------------------------------------------------------------------------------
 
     def add(self, type: str, title: str = "", size: tuple[int, int] | None = None, **inputs) -> Node:
-        """A node; an input given as a node or ``node.out(name)`` is wired, anything else is a widget's value."""
-        wires = {name: value for name, value in inputs.items() if isinstance(value, (Node, tuple))}
+        """A node; an input given as a node, ``node.out(name)`` or ``graph.takes(name)`` is wired, anything else is a widget's
+        value."""
+        return self._add(type, title, size, None, inputs)
+
+    def fold(self, inside: Graph, title: str = "", size: tuple[int, int] | None = None, **inputs) -> Node:
+        """A subgraph as one node."""
+        return self._add(inside.identity, title or inside.name, size, inside, inputs)
+
+    def _add(self, type: str, title: str, size: tuple[int, int] | None, inside: Graph | None, inputs: dict) -> Node:
+        wires = {name: value for name, value in inputs.items() if isinstance(value, (Node, tuple, dict))}
         values = {name: value for name, value in inputs.items() if name not in wires}
-        wires = {name: value if isinstance(value, tuple) else (value, "") for name, value in wires.items()}
-        node = Node(len(self.nodes) + 1, type, title, values, wires, (0, 0))
-        node.size = size or self._size(node)
+        wires = {name: (value, "") if isinstance(value, Node) else value for name, value in wires.items()}
+        node = Node(len(self.nodes) + self.first, type, title, values, wires, inside=inside)
+        node.size = size or geometry.size(type, self.inputs(node), self.outputs(node), node.wires)
         self.nodes.append(node)
         return node
 
-    def note(self, text: str, height: int = 300) -> Node:
-        """A note in Markdown that says what to try."""
-        return self.add("MarkdownNote", "What to try", (WIDE["MarkdownNote"], height), text=text)
+    def note(self, text: str, size: tuple[int, int]) -> Node:
+        """A note in Markdown that says what to try, in letters that can be read at the opening zoom: those of headings."""
+        lines = [line.replace("- ", "• ", 1) if line.startswith("- ") else line for line in text.split("\n") if line]
+        large = "\n\n".join(line if line.startswith("#") else f"### {line}" for line in lines)
+        return self.add("MarkdownNote", "Read me", size, text=large.replace("**", ""))
 
-    def group(self, title: str, kind: str, columns: list[list[Node]], at: tuple[int, int]) -> tuple[int, int]:
-        """Place nodes column by column in a titled group; returns the right and bottom edge of the group."""
-        x, bottom = at[0] + GROUP_PAD, at[1]
-        for column in columns:
-            y = at[1] + GROUP_HEAD
-            for node in column:
-                node.position = (x, y + TITLE)
-                y += TITLE + node.size[1] + GAP_Y
-            x += max(node.size[0] for node in column) + GAP_X
-            bottom = max(bottom, y)
-        size = [x - GAP_X + GROUP_PAD - at[0], bottom - at[1]]
-        look = {"color": COLOURS[kind], "font_size": 24, "flags": {}}
-        self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": [*at, *size], **look})
-        return at[0] + size[0], at[1] + size[1]
+    def takes(self, name: str, label: str = "", default: Any = None) -> dict:
+        """An input of a subgraph, to wire to its nodes; wired to a widget, it is that widget on the folded node."""
+        slot = {"name": name, "label": label or name, "default": default}
+        self.given.append(slot)
+        return slot
 
-    def save(self, folder: Path) -> Path:
-        """Write the graph as ``folder/name.json``."""
-        links, nodes = self._links()
-        graph = {
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"ttsvar/{self.name}")),
-            "revision": 0,
-            "last_node_id": len(self.nodes),
-            "last_link_id": len(links),
-            "nodes": nodes,
-            "links": links,
-            "groups": self.groups,
-            "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [40, 80]}},
-            "version": 0.4,
-        }
-        path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
+    def returns(self, name: str, source: Node | tuple[Node, str]) -> None:
+        """An output of a subgraph."""
+        self.gives.append((name, source if isinstance(source, tuple) else (source, "")))
 
-    def _links(self) -> tuple[list, list]:
-        links, entries = [], {node.number: self._entry(node) for node in self.nodes}
-        for node in self.nodes:
-            for name, (source, output) in node.wires.items():
-                slot = self._output(source, output)
-                socket = next(s for s in entries[node.number]["inputs"] if s["name"] == name)
-                place = entries[node.number]["inputs"].index(socket)
-                number = len(links) + 1
-                kind = self.catalogue[source.type]["output"][slot]
-                links.append([number, source.number, slot, node.number, place, kind])
-                socket["link"] = number
-                entries[source.number]["outputs"][slot]["links"].append(number)
-        return links, list(entries.values())
+    @property
+    def identity(self) -> str:
+        """What a subgraph is known by."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"ttsvar/{self.name}"))
 
-    def _entry(self, node: Node) -> dict:
-        entry = {
-            "id": node.number, "type": node.type, "pos": list(node.position), "size": list(node.size), "flags": {},
-            "order": node.number - 1, "mode": 0, "inputs": [], "outputs": [],
-            "properties": {"Node name for S&R": node.type}, "widgets_values": self._widget_values(node),
-        }
-        if node.title:
-            entry["title"] = node.title
+    def inputs(self, node: Node) -> list[tuple[str, Any, dict]]:
+        """Name, kind and options of a node's inputs, in order."""
+        if node.inside:
+            return [(slot["name"], *node.inside.taken(slot)) for slot in node.inside.given]
         if node.type == "MarkdownNote":
-            return {**entry, "color": "#432", "bgcolor": "#653"}
-        kinds = self.catalogue[node.type]
-        for name, kind, options in self._inputs(node.type):
-            widget = is_widget(kind, options)
-            if not widget or name in node.wires:
-                socket = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
-                entry["inputs"].append({**socket, "widget": {"name": name}} if widget else socket)
-        entry["outputs"] = [
-            {"name": name, "type": kind, "links": []} for name, kind in zip(kinds["output_name"], kinds["output"], strict=True)
-        ]
-        return entry
-
-    def _inputs(self, type: str) -> list[tuple[str, object, dict]]:
-        entry = self.catalogue[type]
+            return []
+        entry = self.catalogue[node.type]
         parts = [(entry["input"][part], entry["input_order"][part]) for part in ("required", "optional") if part in entry["input"]]
         named = [(name, specs[name]) for specs, order in parts for name in order]
         named = [(name, spec) for name, spec in named if spec[0] != GROWING]
         return [(name, spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in named]
 
-    def _widget_values(self, node: Node) -> list:
+    def taken(self, slot: dict) -> tuple[Any, dict]:
+        """Kind and options of a subgraph's input: those of the first input that it is wired to."""
+        node, name = next((node, name) for node in self.nodes for name, wire in node.wires.items() if wire is slot)
+        kind, options = next((kind, options) for found, kind, options in self.inputs(node) if found == name)
+        return kind, {**options, "advanced": False, **({} if slot["default"] is None else {"default": slot["default"]})}
+
+    def outputs(self, node: Node) -> list[tuple[str, str]]:
+        """Name and kind of a node's outputs."""
+        if node.inside:
+            return [(name, node.inside.kind(source)) for name, source in node.inside.gives]
         if node.type == "MarkdownNote":
-            return [node.values["text"]]
+            return []
+        entry = self.catalogue[node.type]
+        return list(zip(entry["output_name"], entry["output"], strict=True))
+
+    def kind(self, source: tuple[Node, str]) -> str:
+        """The type of an output."""
+        return self.outputs(source[0])[self.slot(*source)][1]
+
+    def slot(self, node: Node, output: str) -> int:
+        """The place of an output among its node's."""
+        return [name for name, _ in self.outputs(node)].index(output) if output else 0
+
+    # Layout --------------------------------------------------------------------------------------------------------
+
+    def row(self, nodes: list[Node], at: tuple[int, int], gap: int = 45) -> tuple[int, int]:
+        """Place nodes from left to right, their titles level; returns where the next one would begin, and the lowest edge."""
+        x = at[0]
+        for node in nodes:
+            node.position = (x, at[1])
+            x = node.right + gap
+        return x, max(node.bottom for node in nodes)
+
+    def group(self, title: str, kind: str, nodes: list[Node]) -> None:
+        """A titled frame around nodes that are placed."""
+        left, right = min(node.position[0] for node in nodes) - GROUP_PAD, max(node.right for node in nodes) + GROUP_PAD
+        top, bottom = min(node.position[1] for node in nodes) - GROUP_HEAD, max(node.bottom for node in nodes) + GROUP_PAD
+        look = {"color": COLOURS[kind], "font_size": 24, "flags": {}}
+        bounding = [left, top, right - left, bottom - top]
+        self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, **look})
+
+    def lead(self, points: list[tuple[int, int]], *targets: tuple[Node, str]) -> None:
+        """Send the wires to these inputs, all from one output, through points and then along the last point's height; each turns
+        off that lane before its node, and all leave and arrive level with their sockets."""
+        source, output = targets[0][0].wires[targets[0][1]]
+        leaves = geometry.output_at(self._entry(source), self.slot(source, output))
+        trunk = [(points[0][0], round(leaves[1])), *points]
+        for node, name in targets:
+            entry, x = self._entry(node), node.position[0] - 20
+            place = next(at for at, socket in enumerate(entry["inputs"]) if socket["name"] == name)
+            trunk.append((x, trunk[-1][1]))
+            node.via[name] = [*trunk, (x, round(geometry.input_at(entry, place)[1]))]
+
+    def on_phone(self, inputs: list[tuple[Node, str]], outputs: list[Node]) -> None:
+        """What app mode shows: these widgets, and the pictures of these nodes."""
+        self.app = {"inputs": [[node.number, name] for node, name in inputs], "outputs": [node.number for node in outputs]}
+
+    # Files ---------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> Path:
+        """Write the graph as ``folder/name.json``, to open with all nodes in view."""
+        entries, links, reroutes, passed = self._wired()
+        scale, offset = geometry.opening(entries)
+        extra: dict[str, Any] = {"ds": {"scale": scale, "offset": offset}, "workflowRendererVersion": "LG"}
+        if reroutes:
+            extra |= {"reroutes": reroutes, "linkExtensions": passed}
+        if self.app:
+            extra["linearData"] = self.app
+        graph = {
+            "id": self.identity, "revision": 0, "last_node_id": len(self.nodes), "last_link_id": len(links), "nodes": entries,
+            "links": links, "groups": self.groups, "definitions": {"subgraphs": [one.definition() for one in self._folded()]},
+            "config": {}, "extra": extra, "version": 0.4,
+        }
+        path = folder / f"{self.name}.json"
+        folder.mkdir(exist_ok=True)
+        path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+
+    def _folded(self) -> list[Graph]:
+        """Every subgraph once, however often it is used."""
+        return list({node.inside.identity: node.inside for node in self.nodes if node.inside}.values())
+
+    def definition(self) -> dict:
+        """A subgraph as the editor saves it."""
+        entries, links, _, _ = self._wired()
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+        left, right = min(node.position[0] for node in self.nodes), max(node.right for node in self.nodes)
+        numbers = {"lastNodeId": max(node.number for node in self.nodes), "lastLinkId": len(links)}
+        state = {"lastGroupId": len(self.groups), "lastRerouteId": 0, **numbers}
+        given = [(slot["name"], self.taken(slot)[0], slot["label"]) for slot in self.given]
+        gives = [(name, self.kind(source), name) for name, source in self.gives]
+        inputs, outputs = self._slots(given, left - 160, links, 1, 2), self._slots(gives, right + 90, links, 3, 4)
+        return {
+            "id": self.identity, "version": 1, "state": state, "revision": 0, "config": {}, "name": self.name,
+            "inputNode": {"id": INSIDE, "bounding": [left - 280, 0, 140, 40 + 20 * len(inputs)]},
+            "outputNode": {"id": OUTSIDE, "bounding": [right + 60, 0, 140, 40 + 20 * len(outputs)]},
+            "inputs": inputs, "outputs": outputs, "widgets": [], "nodes": entries, "groups": self.groups,
+            "links": [dict(zip(keys, link, strict=True)) for link in links],
+            "extra": {"workflowRendererVersion": "LG", **self._told()}, "category": "TTS-VAR", "description": self.about,
+        }
+
+    def _told(self) -> dict:
+        return {"BlueprintDescription": self.about, "BlueprintSearchAliases": list(self.aliases)} if self.about else {}
+
+    def _slots(self, named: list[tuple[str, Any, str]], x: int, links: list, number: int, place: int) -> list[dict]:
+        """A subgraph's inputs or outputs, each with the links that end there."""
+        end = INSIDE if number == 1 else OUTSIDE
+        return [
+            {
+                "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"ttsvar/{self.name}/{end}/{name}")), "name": name,
+                "type": _word(kind), "linkIds": [link[0] for link in links if link[number] == end and link[place] == at],
+                "localized_name": name, "label": label, "pos": [x, 20 + 20 * at],
+            }
+            for at, (name, kind, label) in enumerate(named)
+        ]
+
+    def _wired(self) -> tuple[list[dict], list[list], list[dict], list[dict]]:
+        """Nodes, links, reroutes, and which link passes which reroute last."""
+        entries, links = {node.number: self._entry(node) for node in self.nodes}, []
+        reroutes: dict[tuple, dict] = {}
+        passed = []
+        for target, name in ((node, name) for node in self.nodes for name in node.wires):
+            node, wire = target, target.wires[name]
+            number, sockets = len(links) + 1, entries[node.number]["inputs"]
+            socket = next(socket for socket in sockets if socket["name"] == name)
+            socket["link"] = number
+            if isinstance(wire, dict):
+                start = (INSIDE, self.given.index(wire))
+            else:
+                start = (wire[0].number, self.slot(*wire))
+                entries[start[0]]["outputs"][start[1]]["links"].append(number)
+            links.append([number, *start, node.number, sockets.index(socket), socket["type"]])
+            if name in node.via:
+                passed.append({"id": number, "parentId": _pass(reroutes, start, node.via[name], number)})
+        for at, (_, source) in enumerate(self.gives):
+            start = (source[0].number, self.slot(*source))
+            links.append([len(links) + 1, *start, OUTSIDE, at, self.kind(source)])
+            entries[start[0]]["outputs"][start[1]]["links"].append(len(links))
+        return list(entries.values()), links, list(reroutes.values()), passed
+
+    def _entry(self, node: Node) -> dict:
+        entry = {
+            "id": node.number, "type": node.type, "pos": list(node.position), "size": list(node.size), "flags": {},
+            "order": node.number - self.first, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [],
+        }
+        if node.title:
+            entry["title"] = node.title
+        if node.type == "MarkdownNote":
+            return {**entry, "widgets_values": [node.values["text"]], **NOTE}
+        if not node.inside:
+            entry["properties"] = {"Node name for S&R": node.type, **({"models": node.models} if node.models else {})}
+        labels = {slot["name"]: slot["label"] for slot in node.inside.given} if node.inside else {}
+        for name, kind, options in self.inputs(node):
+            widget = is_widget(kind, options)
+            if not widget or name in node.wires or node.inside:
+                socket = {"name": name, "type": _word(kind), "link": None, **({"label": labels[name]} if labels else {})}
+                entry["inputs"].append({**socket, "widget": {"name": name}} if widget else socket)
+        entry["outputs"] = [{"name": name, "type": kind, "links": []} for name, kind in self.outputs(node)]
+        entry["widgets_values"] = self._values(node)
+        return entry
+
+    def _values(self, node: Node) -> list:
         left, values = dict(node.values), []
-        for name, kind, options in self._inputs(node.type):
+        for name, kind, options in self.inputs(node):
             if not is_widget(kind, options):
                 continue
             choices = kind if isinstance(kind, list) else options.get("options")
+            wire = node.wires.get(name)
+            if isinstance(wire, dict) and wire["default"] is not None:
+                left[name] = wire["default"]
             values.append(left.pop(name, options.get("default", choices[0] if choices else "")))
-            if options.get("control_after_generate"):
+            if options.get("control_after_generate") and not node.inside:
                 values.append(left.pop(f"{name}_control", "fixed"))
         if left:
             raise ValueError(f"{node.type} has no {', '.join(left)}.")
         return values
 
-    def _output(self, node: Node, name: str) -> int:
-        names = self.catalogue[node.type]["output_name"]
-        return names.index(name) if name else 0
 
-    def _size(self, node: Node) -> tuple[int, int]:
-        if node.type in PICTURES:
-            return PICTURES[node.type]
-        sockets, height = 0, PAD + PREVIEW.get(node.type, 0)
-        for name, kind, options in self._inputs(node.type):
-            if not is_widget(kind, options):
-                sockets += 1
-            elif options.get("multiline"):
-                height += TEXT_BOX
-            else:
-                height += WIDGET * (2 if options.get("control_after_generate") else 1)
-            sockets += name in node.wires and is_widget(kind, options)
-        return WIDE.get(node.type, 290), height + SOCKET * max(sockets, len(self.catalogue[node.type]["output"]))
+def _word(kind: Any) -> str:
+    return "COMBO" if isinstance(kind, list) else kind
 
 
-def is_widget(kind: object, options: dict) -> bool:
-    """Whether an input of a node type is a widget and not a socket."""
-    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
+def _pass(reroutes: dict[tuple, dict], start: tuple, points: list[tuple[int, int]], number: int) -> int:
+    """Lead a link through reroutes that all links of its output share where their ways do; the last one's number."""
+    parent = None
+    for at in range(len(points)):
+        key = (start, *points[: at + 1])
+        found = reroutes.setdefault(key, {"id": len(reroutes) + 1, "pos": list(points[at]), "linkIds": []})
+        if parent is not None:
+            found["parentId"] = parent
+        found["linkIds"].append(number)
+        parent = found["id"]
+    return parent

@@ -1,4 +1,4 @@
-"""Run a bundled workflow in the real editor and photograph its graph: `python tools/screenshot.py full_search graph.png`.
+"""Run a bundled workflow in the real editor and photograph its graph: `python lab/tools/screenshot.py 03_full_search graph.png`.
 
 Needs a ComfyUI (see tests/host), a Chromium, playwright and pillow; the picture in the README is made by it.
 """

@@ -1,272 +1,377 @@
-"""What the example graphs hold. Each function fills one graph; a group is laid out column by column."""
+"""What the example graphs hold, in an order of learning. Each function fills one graph; its name is the file's."""
 
 from __future__ import annotations
 
 from any_model_graph import any_model
 from graph_builder import Graph, Node
+from parts import (
+    GAP,
+    GULF,
+    HEAD,
+    OWN_2B,
+    OWN_8B,
+    PROMPT,
+    VIEW,
+    finish,
+    image_model,
+    left_column,
+    load_node,
+    loaders,
+    pick,
+    shown,
+)
 
-PROMPT = "a photo of a red circle left of a blue square"
-NEEDS_DOWNLOADS = {"infinity_2b": "full_search", "any_model": "full_search"}  # and whose family tree serves as thumbnail
-
-
-def loaders(graph: Graph, prompt: str = PROMPT, extractor: bool = True, check: bool = True) -> dict[str, Node]:
-    """The loaders every node-by-node graph begins with, all set to what comes with the pack; ``check`` the prompt by the reward."""
-    parts = {
-        "model": graph.add("TTSVAR_InfinityLoader"),
-        "encoder": graph.add("TTSVAR_TextEncoderLoader"),
-        "reward": graph.add("TTSVAR_RewardLoader"),
-    }
-    if extractor:
-        parts["extractor"] = graph.add("TTSVAR_ExtractorLoader")
-    judge = {"reward": parts["reward"]} if check else {}
-    parts["prompt"] = graph.add("TTSVAR_PromptEncode", text_encoder=parts["encoder"], text=prompt, **judge)
-    return parts
-
-
-def load_group(graph: Graph, parts: dict[str, Node], start: Node, at: tuple[int, int] = (0, 0)) -> tuple[int, int]:
-    """Place the loaders and the node that starts the search."""
-    first = [parts[name] for name in ("model", "encoder", "reward", "extractor") if name in parts]
-    return graph.group("1  Load and start", "load", [first, [parts["prompt"], start]], at)
-
-
-def finish(graph: Graph, state: Node, reward: Node, prefix: str) -> list[Node]:
-    """Score the finished samples, keep the best, decode and save it."""
-    scored = graph.add("TTSVAR_RewardScorer", state=state, reward=reward)
-    best = graph.add("TTSVAR_SelectBest", state=scored, keep=1)
-    decoded = graph.add("TTSVAR_DecodeState", state=best)
-    return [scored, best, decoded, graph.add("SaveImage", images=decoded, filename_prefix=prefix)]
+STEERED = {"guidance": 3.0}  # the models' own, so that it can be read and changed
 
 
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
-    generate = graph.add("TTSVAR_Generate", prompt=PROMPT, method="TTS-VAR", n=2)
-    saved = graph.add("SaveImage", "Best picture", images=generate.out("image"), filename_prefix="ttsvar/quick_start")
-    seen = graph.add("TTSVAR_InspectState", "How it was found", state=generate.out("state"))
-    note = graph.note(
-        "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws 64x64 scenes, its text "
-        "encoder, and a verifier that checks the picture against the prompt.\n\n"
-        "**Try**\n- another prompt: *a photo of three green triangles*, *a photo of a yellow diamond above a purple circle*\n"
-        "- method **raw** against **TTS-VAR** with the same seed\n- **N** 4: more samples start, more are finished\n"
-        "- the family tree (second picture of *How it was found*): which of the first sketches won?\n\n"
-        "**Next:** *full_search* shows the same search node by node.", 420,
+    generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="TTS-VAR", n=2, compare=True, **STEERED)
+    saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
+    alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
+    seen = graph.add(VIEW, "How it was found", (520, 420), state=generate.out("state"))
+    compared = graph.add(
+        "ImageCompare", "Slide: without | with a search (Nodes 2.0)", (520, 300), image_a=generate.out("raw"),
+        image_b=generate.out("image"),
     )
-    right, _ = graph.group("Generate", "search", [[generate]], (0, 0))
-    right, _ = graph.group("Result", "answer", [[saved], [seen]], (right + 40, 0))
-    graph.group("Read me", "look", [[note]], (right + 40, 0))
-
-
-def full_search(graph: Graph) -> None:
-    """The search of the paper's figure, node by node."""
-    _full(graph, loaders(graph), "ttsvar/full_search", (
-        "## TTS-VAR, node by node\n\n8 samples start. **Clustering** after scales 2 and 5 keeps sketches that differ "
-        "(8 → 6 → 4); **resampling** after scales 6 and 9 keeps what the reward promises most (4 → 2 → 1).\n\n"
-        "Every node hands on the whole state, and ComfyUI remembers each one: change **lambda** of the last resampler and only "
-        "what follows runs again.\n\n**Try**\n- lambda 0 (blind) against 50 (greedy)\n- scheme *systematic* or *top-k*\n"
-        "- bypass (Ctrl+B) the two Cluster Selectors and the two Potential Resamplers: that is Best-of-8\n"
-        "- another seed: the tree tells another story"
-    ))
-
-
-def _full(graph: Graph, parts: dict[str, Node], prefix: str, words: str, **sampler) -> None:
-    start = graph.add("TTSVAR_StartState", model=parts["model"], conditioning=parts["prompt"], samples=8)
-    to_2 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-2", state=start, through_scale=2, **sampler)
-    cut_2 = graph.add("TTSVAR_ClusterSelector", "Keep 6 that differ", state=to_2, extractor=parts["extractor"], keep=6)
-    to_5 = graph.add("TTSVAR_ScaleStepSampler", "Scales 3-5", state=cut_2, through_scale=5, **sampler)
-    cut_5 = graph.add("TTSVAR_ClusterSelector", "Keep 4 that differ", state=to_5, extractor=parts["extractor"], keep=4)
-    sketches = graph.add("TTSVAR_InspectState", "Four layouts", state=cut_5)
-    to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scale 6", state=cut_5, through_scale=6, **sampler)
-    score_6 = graph.add("TTSVAR_RewardScorer", state=to_6, reward=parts["reward"])
-    cut_6 = graph.add("TTSVAR_PotentialResampler", "Resample 4 to 2", state=score_6.out("state"), keep=2)
-    to_9 = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-9", state=cut_6, through_scale=9, **sampler)
-    score_9 = graph.add("TTSVAR_RewardScorer", state=to_9, reward=parts["reward"])
-    cut_9 = graph.add("TTSVAR_PotentialResampler", "Resample 2 to 1", state=score_9.out("state"), keep=1)
-    to_end = graph.add("TTSVAR_ScaleStepSampler", "Scales 10-12", state=cut_9, through_scale=-1, **sampler)
-    scored, best, decoded, saved = finish(graph, to_end, parts["reward"], prefix)
-    story = graph.add("TTSVAR_InspectState", "The whole story", state=scored.out("state"))
-    note = graph.note(words, 420)
-    right, low = load_group(graph, parts, start)
-    early = [[to_2, cut_2], [to_5, cut_5], [sketches]]
-    right, lower = graph.group("2  Diverse sketches (scales 0-5)", "search", early, (right + 40, 0))
-    graph.group("Read me", "look", [[note]], (right + 40, 0))
-    late, top = [[to_6, score_6, cut_6], [to_9, score_9, cut_9]], max(low, lower) + 40
-    right, _ = graph.group("3  Promising ones (scales 6-9)", "search", late, (0, top))
-    answer = [[to_end, scored, best, decoded], [saved], [story]]
-    graph.group("4  Finish and answer", "answer", answer, (right + 40, top))
-
-
-def compare_methods(graph: Graph) -> None:
-    """Four ways to spend samples, same prompt and seed."""
-    prompt = graph.add("PrimitiveStringMultiline", "Prompt for all", value=PROMPT)
-    seed = graph.add("PrimitiveInt", "Seed for all", value=3)
-    model, encoder = graph.add("TTSVAR_InfinityLoader"), graph.add("TTSVAR_TextEncoderLoader")
-    reward, extractor = graph.add("TTSVAR_RewardLoader"), graph.add("TTSVAR_ExtractorLoader")
-    shared = {
-        "prompt": prompt, "seed": seed, "model": model, "text_encoder": encoder, "reward": reward, "extractor": extractor
-    }
-    note = graph.note(
-        "## Four ways to spend samples\n\n- **raw**: one picture, no search\n- **Best-of-N**: N full pictures, the best one\n"
-        "- **Importance Sampling**: N pictures, resampled by score at scales 6 and 9\n- **TTS-VAR**: 8N sketches, the different "
-        "ones, then the promising ones, N pictures\n\nOne prompt and one seed feed all four. "
-        "**Try** other seeds and see who answers the prompt; TTS-VAR does about 1.4 times the work of Best-of-N with the same N.",
-        360,
-    )
-    right, _ = graph.group(
-        "Shared by all", "load", [[prompt, seed, note], [model, encoder, reward, extractor]], (0, 0)
-    )
-    top = 0
-    for method, n in (("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2)):
-        generate = graph.add("TTSVAR_Generate", method, method=method, n=n, **shared)
-        seen = graph.add("TTSVAR_InspectState", f"{method}: finalists", state=generate.out("state"))
-        shown = graph.add("PreviewImage", f"{method}: answer", images=generate.out("image"))
-        _, low = graph.group(method, "search", [[generate], [shown], [seen]], (right + 40, top))
-        top = low + 40
-
-
-def swap_reward(graph: Graph) -> None:
-    """Two rewards on one state."""
-    parts = loaders(graph, extractor=False, check=False)  # so that another reward does not sample anew
-    start = graph.add("TTSVAR_StartState", model=parts["model"], conditioning=parts["prompt"], samples=6)
-    sampled = graph.add("TTSVAR_ScaleStepSampler", "All scales, once", state=start)
-    upside = graph.add(
-        "TTSVAR_BlendRewards", "The reward upside down", reward_1=parts["reward"], reward_2=parts["reward"], how="weighted",
-        weight_1=-1.0, weight_2=0.0,
-    )
-    note = graph.note(
-        "## Swap the reward\n\nSix finished samples, two opinions. The second reward is the first one upside down, so it picks "
-        "the *worst* picture: a search gives what its reward asks for, nothing else.\n\n**Try**\n- put ImageReward or HPS v2.1 "
-        "in a second Reward Loader and wire it in place of the upside-down one\n- blend them with *softmax* (the paper's "
-        "HPS+IR)\n\nThe six samples are not drawn again when you change a reward.", 360,
-    )
-    right, _ = load_group(graph, parts, start)
-    right, _ = graph.group("2  Sample once", "search", [[sampled, upside, note]], (right + 40, 0))
-    top = 0
-    for title, reward in (("The reward's choice", parts["reward"]), ("The other reward's choice", upside)):
-        scored = graph.add("TTSVAR_RewardScorer", state=sampled, reward=reward)
-        best = graph.add("TTSVAR_SelectBest", state=scored.out("state"), keep=1)
-        decoded = graph.add("TTSVAR_DecodeState", state=best.out("state"))
-        shown = graph.add("PreviewImage", title, images=decoded)
-        seen = graph.add("TTSVAR_InspectState", "All six with their scores", state=scored.out("state"))
-        _, low = graph.group(title, "answer", [[scored, best, decoded], [shown], [seen]], (right + 40, top))
-        top = low + 40
-
-
-def branch_lambda(graph: Graph) -> None:
-    """Two lambdas from one scale 6."""
-    parts = loaders(graph, "a photo of three green triangles", extractor=False)
-    start = graph.add("TTSVAR_StartState", model=parts["model"], conditioning=parts["prompt"], samples=8)
-    to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6, once", state=start, through_scale=6)
-    scored = graph.add("TTSVAR_RewardScorer", state=to_6, reward=parts["reward"])
-    seen = graph.add("TTSVAR_InspectState", "Eight sketches", state=scored.out("state"))
-    note = graph.note(
-        "## Branch from a cached state\n\nThe state after scale 6 is a value: two resamplers take it, neither changes it. "
-        "Scales 0-6 run once.\n\n**Try**\n- change a lambda and press Run: only its branch runs again\n"
-        "- lambda 0 draws blindly, 1000 keeps the best only\n- in the family trees, see how many first samples survive", 300,
-    )
-    right, _ = load_group(graph, parts, start)
-    right, _ = graph.group("2  The shared part", "search", [[to_6, scored, note], [seen]], (right + 40, 0))
-    top = 0
-    for lam in (1.0, 50.0):
-        cut = graph.add("TTSVAR_PotentialResampler", f"lambda {lam:g}", state=scored.out("state"), keep=4, lambda_=lam)
-        rest = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-12", state=cut.out("state"))
-        final = graph.add("TTSVAR_RewardScorer", state=rest, reward=parts["reward"])
-        told = graph.add("TTSVAR_InspectState", f"Finished with lambda {lam:g}", state=final.out("state"))
-        _, low = graph.group(f"3  lambda {lam:g}", "answer", [[cut, rest], [final], [told]], (right + 40, top))
-        top = low + 40
+    x = left_column(graph, (
+        "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
+        "text encoder, and a verifier that checks pictures against the prompt.\n\n"
+        "The node says what the search will cost, how far it is, and what it found. Below the best picture is what the same seed "
+        "draws **without** a search.\n\n"
+        "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow diamond above a purple circle*\n"
+        "- another seed\n- **N** 4: more samples start, more are finished\n\n"
+        "**Next:** *02 choose by hand* lets you pick the sketches."
+    ), None, (340, 430))
+    graph.row([generate], (x, HEAD))
+    graph.row([saved, seen], (generate.right + GULF, HEAD), GAP)
+    graph.row([alone], (saved.position[0], saved.bottom + 110), GAP)
+    graph.row([compared], (seen.position[0], seen.bottom + 60), GAP)
+    lane = saved.bottom + 30
+    graph.lead([(generate.right + 18, lane)], (seen, "state"))
+    graph.lead([(generate.right + 36, lane + 15)], (compared, "image_b"))
+    graph.lead([(generate.right + 54, lane + 30)], (compared, "image_a"))
+    graph.group("1  Search", "search", [generate])
+    graph.group("2  Result", "answer", [saved, alone, seen, compared])
+    graph.on_phone([(generate, name) for name in ("prompt", "method", "n", "seed")], [saved, seen])
 
 
 def choose_by_hand(graph: Graph) -> None:
     """Sketch eight, pick by eye, run on."""
-    parts = loaders(graph, "a photo of a yellow diamond above a purple circle", extractor=False)
-    start = graph.add("TTSVAR_StartState", model=parts["model"], conditioning=parts["prompt"], samples=8)
-    to_7 = graph.add("TTSVAR_ScaleStepSampler", "Sketch: scales 0-7", state=start, through_scale=7)
-    sheet = graph.add("TTSVAR_InspectState", "Look at the numbers", state=to_7)
-    chosen = graph.add("TTSVAR_SelectByHand", "Type the ones you like", state=to_7, numbers="0, 3")
-    rest = graph.add("TTSVAR_ScaleStepSampler", "Finish: scales 8-12", state=chosen.out("state"))
-    scored, best, decoded, saved = finish(graph, rest, parts["reward"], "ttsvar/choose_by_hand")
-    told = graph.add("TTSVAR_InspectState", "Your choice, finished", state=scored.out("state"))
-    note = graph.note(
-        "## Choose by hand\n\n1. Run once and look at the eight sketches.\n2. Type the numbers you like into **Select by Hand** "
-        "(0-3 and 5, 5 work too).\n3. Run again: the sketches are remembered, only the rest is drawn.\n\n"
-        "**Try** stopping the sketch at scale 4 or 9: how early can you tell?", 260,
+    clicking = "TTSVAR_ChooseSketches" in graph.catalogue
+    load = load_node(graph, "a photo of a yellow diamond above a purple circle")
+    start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
+    sketched = graph.add("TTSVAR_ScaleStepSampler", "Sketch: scales 0-7", state=start, through_scale=7, preview="off", **STEERED)
+    if clicking:
+        chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (480, 560), state=sketched)
+        looked = []
+    else:
+        chosen = graph.add("TTSVAR_SelectByHand", "Type the ones you like", state=sketched, numbers="0, 3")
+        looked = [graph.add(VIEW, "Look at the numbers", (480, 420), state=sketched)]
+    ended = graph.fold(finish(graph.catalogue), state=chosen.out("state"), reward=load.out("reward"))
+    x = left_column(graph, (
+        "## Choose by hand\n\nYou are the reward.\n\n"
+        + ("1. Press **Run**: eight sketches appear, and it stops there.\n2. Click those you like; a second click releases, "
+           "shift-click takes one twice.\n3. Press **Continue**: only what follows your choice runs.\n\n" if clicking else
+           "1. Press **Run** and look at the eight sketches.\n2. Type the numbers you like into *Select by Hand* (0-3 and 5, 5 "
+           "work too).\n3. **Run** again: the sketches are remembered, only the rest is drawn.\n\n")
+        + "**Try** stopping the sketch at scale 4 or 9: how early can you tell?\n\n**Next:** *03 full search* lets a reward choose."
+    ), load)
+    graph.row([start, sketched], (x, HEAD), GAP)
+    graph.row([chosen], (sketched.right + GULF, HEAD))
+    for view in looked:
+        view.position = (chosen.position[0], chosen.bottom + 60)
+    right = max(node.right for node in (chosen, *looked))
+    graph.row([ended], (right + GULF, HEAD))
+    result = shown(graph, ended, "ttsvar/choose_by_hand", (ended.right + GAP, HEAD), "Your choice, finished")
+    low = max(node.bottom for node in (chosen, *looked)) + 60
+    graph.lead([(load.right + 45, low)], (ended, "reward"))
+    graph.group("2  Sketch", "search", [start, sketched])
+    graph.group("3  Choose", "look", [chosen, *looked])
+    graph.group("4  Finish", "answer", [ended, *result])
+    widget = "choice" if clicking else "numbers"
+    graph.on_phone([(load, "prompt"), (start, "seed"), (chosen, widget)], [result[0], *(looked or [chosen])])
+
+
+def full_search(graph: Graph) -> None:
+    """The search of the paper's figure, node by node."""
+    load = load_node(graph)
+    _full(graph, load, "ttsvar/full_search", (
+        "## TTS-VAR, node by node\n\n8 samples start. **Clustering** after scales 2 and 5 keeps sketches that differ (8 → 6 → 4); "
+        "**resampling** after scales 6 and 9 keeps what the reward promises most (4 → 2 → 1). Every node says why.\n\n"
+        "ComfyUI remembers each state: change **lambda** of the last resampler and only what follows runs again. "
+        "**Try** lambda 0 (blind) and 50 (greedy), scheme *top-k*, or bypass (Ctrl+B) all Selectors and Resamplers: Best-of-8."
+    ), {"preview": "off", **STEERED})
+
+
+def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> None:
+    """Four rows: load, keep what differs, keep what promises, finish; the long wires run in the lanes between them."""
+    given = {"model": load.out("model"), "conditioning": load.out("conditioning")}
+    start = graph.add("TTSVAR_StartState", "", (260, 195), samples=8, **given)
+    rows, views, state = [[], [], []], [], start
+    for scales, through, keep in (("0-2", 2, 6), ("3-5", 5, 4)):
+        sampled = graph.add("TTSVAR_ScaleStepSampler", f"Scales {scales}", state=state, through_scale=through, **drawn)
+        state = graph.add(
+            "TTSVAR_ClusterSelector", f"Keep {keep} that differ", state=sampled, extractor=load.out("extractor"), keep=keep
+        )
+        rows[0] += [sampled, state]
+        state = state.out("state")
+    views.append(graph.add(VIEW, "Four layouts", (460, 440), state=state))
+    for title, through, keep in (("Scale 6", 6, 2), ("Scales 7-9", 9, 1)):
+        sampled = graph.add("TTSVAR_ScaleStepSampler", title, state=state, through_scale=through, **drawn)
+        scored = graph.add("TTSVAR_RewardScorer", "", state=sampled, reward=load.out("reward"))
+        cut = graph.add("TTSVAR_PotentialResampler", f"Resample to {keep}", state=scored.out("state"), keep=keep)
+        rows[1] += [sampled, scored, cut]
+        state = cut.out("state")
+    last = graph.add("TTSVAR_ScaleStepSampler", "Scales 10-12", state=state, through_scale=-1, **drawn)
+    scored = graph.add("TTSVAR_RewardScorer", "", state=last, reward=load.out("reward"))
+    best = graph.add("TTSVAR_SelectBest", "", state=scored.out("state"), keep=1)
+    decoded = graph.add("TTSVAR_DecodeState", "", state=best.out("state"))
+    saved = graph.add("SaveImage", "Best picture", (300, 210), images=decoded, filename_prefix=prefix)
+    views.append(graph.add(VIEW, "The whole search", (460, 440), state=scored.out("state")))
+    rows[2] = [last, scored, best, decoded, saved]
+    _place_full(graph, load, start, rows, views, words)
+
+
+def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], views: list[Node], words: str) -> None:
+    note = graph.note(words, (540, 205))
+    note.position = (-20, 30)
+    graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
+    graph.group("1  Load and start", "load", [load, start])
+    low, lanes = max(load.bottom, note.bottom, start.bottom) + 20, []
+    titles = (("2  Keep diverse ones", "search"), ("3  Keep good ones", "search"), ("4  Finish", "answer"))
+    for row, (title, kind) in zip(rows, titles, strict=True):
+        lanes.append(low)
+        _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
+        graph.group(title, kind, row)
+        low = bottom + 20
+    x = max(rows[1][-1].right, start.right) + GULF
+    views[0].position, views[1].position = (x, HEAD), (x, rows[1][0].position[1] + 130)
+    graph.group("See", "look", views)
+    turn = -46
+    graph.lead([(start.right + 26, lanes[0] + 10)], (rows[0][0], "state"))
+    graph.lead([(load.right + 18, lanes[0] + 34)], (rows[0][1], "extractor"), (rows[0][3], "extractor"))
+    graph.lead([(rows[0][3].right + 26, lanes[1] + 10)], (rows[1][0], "state"))
+    graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28)],
+               (rows[1][1], "reward"), (rows[1][4], "reward"))
+    graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28), (turn, lanes[2] + 34)],
+               (rows[2][1], "reward"))
+    graph.lead([(rows[1][5].right + 26, lanes[2] + 10)], (rows[2][0], "state"))
+    graph.lead([(rows[2][1].right + 18, lanes[2] + 22)], (views[1], "state"))
+
+
+def compare_methods(graph: Graph) -> None:
+    """Four ways to spend samples, same prompt and seed, in a square."""
+    prompt = graph.add("PrimitiveStringMultiline", "Prompt for all", (300, 130), value=PROMPT)
+    x = left_column(graph, (
+        "## Four ways to spend samples\n\n- **raw**: one picture, no search\n- **Best-of-N**: N full pictures, the best one\n"
+        "- **Importance Sampling**: N pictures, resampled by score at scales 6 and 9\n- **TTS-VAR**: 8N sketches, the different "
+        "ones, then the promising ones, N pictures\n\n"
+        "One prompt feeds all four, the seed is the same. Each node says what it cost.\n\n"
+        "**Try** other seeds and see who answers the prompt."
+    ), None, (340, 330))
+    prompt.position = (20, 30 + 330 + 40 + HEAD)
+    graph.group("Shared by all", "load", [prompt])
+    cells, low = [], 0
+    for at, (method, n) in enumerate((("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2))):
+        settings = {"method": method, "n": n, "seed": 3, "preview": "off", **STEERED}
+        generate = graph.add("TTSVAR_Generate", "", (290, 440), prompt=prompt, **settings)
+        answer = graph.add("PreviewImage", f"{method}: the answer", (330, 440), images=generate.out("image"))
+        row, column = divmod(at, 2)
+        _, bottom = graph.row([generate, answer], (x + column * (290 + GAP + 330 + GULF), HEAD + row * low), GAP)
+        low = low or bottom + 20 + 60
+        graph.group(method if method == "raw" else f"{method}, N = {n}", "search", [generate, answer])
+        cells.append(generate)
+    lane = low - 60
+    for cell in (cells[1], cells[3]):
+        graph.lead([(prompt.right + 50, lane + 30)], (cell, "prompt"))
+
+
+def branch_lambda(graph: Graph) -> None:
+    """Two lambdas from one scale 6."""
+    load = load_node(graph, "a photo of three green triangles")
+    start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
+    to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6, once", state=start, through_scale=6, preview="off", **STEERED)
+    scored = graph.add("TTSVAR_RewardScorer", "", state=to_6, reward=load.out("reward"))
+    x = left_column(graph, (
+        "## Branch from one state\n\nThe state after scale 6 is a value: two resamplers take it, neither changes it. "
+        "Scales 0-6 run once.\n\n**Try**\n- change a lambda and press Run: only its branch runs again\n"
+        "- lambda 0 draws blindly, 1000 keeps the best only\n- in the family trees, see how many first samples survive"
+    ), load, (300, 360))
+    graph.row([start, to_6, scored], (x, HEAD), GAP)
+    graph.group("2  The shared part", "search", [start, to_6, scored])
+    top, branches = HEAD, []
+    for lam in (1.0, 50.0):
+        cut = graph.add("TTSVAR_PotentialResampler", f"lambda {lam:g}", state=scored.out("state"), keep=4, lambda_=lam)
+        rest = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-12", state=cut.out("state"), preview="off", **STEERED)
+        final = graph.add("TTSVAR_RewardScorer", "", state=rest, reward=load.out("reward"))
+        told = graph.add(VIEW, f"Finished with lambda {lam:g}", (340, 440), state=final.out("state"))
+        _, low = graph.row([cut, rest, final, told], (scored.right + GULF, top), GAP)
+        graph.group(f"3  lambda {lam:g}", "answer", [cut, rest, final, told])
+        top, branches = low + 20 + 60 + HEAD, [*branches, (cut, final, low + 20)]
+    lane = branches[0][2] + 30
+    for node in (scored, branches[0][1], branches[1][1]):
+        graph.lead([(load.right + 45, lane)], (node, "reward"))
+
+
+def swap_reward(graph: Graph) -> None:
+    """Two rewards on one state."""
+    load = load_node(graph)
+    start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=6)
+    sampled = graph.add("TTSVAR_ScaleStepSampler", "All scales, once", state=start, preview="off", **STEERED)
+    upside = graph.add(
+        "TTSVAR_BlendRewards", "The reward upside down", reward_1=load.out("reward"), reward_2=load.out("reward"), how="weighted",
+        weight_1=-1.0, weight_2=0.0,
     )
-    right, _ = load_group(graph, parts, start)
-    right, _ = graph.group("2  Sketch and choose", "look", [[to_7, chosen, note], [sheet]], (right + 40, 0))
-    graph.group("3  Finish", "answer", [[rest, scored, best, decoded], [saved], [told]], (right + 40, 0))
+    x = left_column(graph, (
+        "## Swap the reward\n\nSix finished samples, two opinions. The second reward is the first one upside down, so it picks "
+        "the *worst* picture: a search gives what its reward asks for, nothing else.\n\n**Try**\n- put ImageReward or HPS v2.1 "
+        "in a Reward Loader of your own and wire it in place of the upside-down one\n- blend them with *softmax* (the paper's "
+        "HPS+IR)\n\nThe six samples are not drawn again when you change a reward."
+    ), load, (340, 400))
+    graph.row([start, sampled], (x, HEAD), GAP)
+    graph.group("2  Sample once", "search", [start, sampled])
+    top, picks = HEAD, []
+    for title, reward in (("The reward's choice", load.out("reward")), ("The other reward's choice", upside)):
+        best = graph.fold(pick(graph.catalogue), state=sampled, reward=reward)
+        picture = graph.add("PreviewImage", title, (320, 420), images=best.out("images"))
+        seen = graph.add(VIEW, "All six with their scores", (430, 420), state=best.out("all_finished"))
+        _, low = graph.row([best, picture, seen], (sampled.right + GULF, top), GAP)
+        graph.group(f"3  {title}", "answer", [best, picture, seen])
+        top, picks = low + 20 + 60 + HEAD, [*picks, best]
+    upside.position = (sampled.position[0], picks[1].position[1])
+    graph.group("Another reward", "load", [upside])
+    graph.lead([(load.right + 45, picks[1].position[1] - HEAD - 30)], (picks[0], "reward"))
+    graph.lead([(load.right + 45, picks[1].position[1] + 14)], (upside, "reward_1"))
+    graph.lead([(load.right + 45, picks[1].position[1] + 34)], (upside, "reward_2"))
+    seen = [node for node in graph.nodes if node.type == VIEW]
+    for best, view in zip(picks, seen, strict=True):
+        graph.lead([(best.right + 18, view.bottom + 30)], (view, "state"))
 
 
 def from_image(graph: Graph) -> None:
     """Keep a picture's first scales, draw the rest for another prompt."""
-    parts = loaders(graph, "a photo of a red square left of a blue circle", extractor=False)
-    source = graph.add("TTSVAR_Generate", "A picture to start from", prompt=PROMPT, method="Best-of-N", n=4, seed=11)
-    shown = graph.add("PreviewImage", "The picture", images=source.out("image"))
-    state = graph.add(
-        "TTSVAR_StateFromImage", model=parts["model"], conditioning=parts["prompt"], image=source.out("image"), through_scale=4,
-        samples=6,
+    load = load_node(graph, "a photo of a red square left of a blue circle")
+    source = graph.add(
+        "TTSVAR_Generate", "A picture to start from", (290, 440), prompt=PROMPT, method="Best-of-N", n=4, seed=11, preview="off",
+        **STEERED,
     )
-    rest = graph.add("TTSVAR_ScaleStepSampler", "Draw the other scales", state=state)
-    scored, best, decoded, saved = finish(graph, rest, parts["reward"], "ttsvar/from_image")
-    told = graph.add("TTSVAR_InspectState", "Variations", state=scored.out("state"))
-    note = graph.note(
-        "## Continue from an image\n\nThe first scales are taken from a picture (colours, layout), the others are drawn for "
+    picture = graph.add("PreviewImage", "The picture", (290, 300), images=source.out("image"))
+    state = graph.add(
+        "TTSVAR_StateFromImage", "Keep scales 0-4", model=load.out("model"), conditioning=load.out("conditioning"),
+        image=source.out("image"), through_scale=4, samples=6,
+    )
+    ended = graph.fold(finish(graph.catalogue), state=state, reward=load.out("reward"))
+    x = left_column(graph, (
+        "## Start from a picture\n\nThe first scales are taken from a picture (colours, layout), the others are drawn for "
         "the new prompt: here colours and places stay, and the shapes change.\n\n"
         "**Try**\n- through_scale 1, 4, 8: from a hint of the picture to nearly all of it\n"
-        "- Load Image in place of the generated picture", 260,
-    )
-    right, _ = graph.group("1  A picture", "load", [[source], [shown, note]], (0, 0))
-    first = [parts[name] for name in ("model", "encoder", "reward")]
-    right, _ = graph.group("2  Encode its first scales", "load", [first, [parts["prompt"], state]], (right + 40, 0))
-    graph.group("3  Draw on and choose", "answer", [[rest, scored, best, decoded], [saved], [told]], (right + 40, 0))
+        "- Load Image in place of the generated picture"
+    ), load)
+    graph.row([source, picture], (x, HEAD), GAP)
+    graph.group("2  A picture", "load", [source, picture])
+    graph.row([state, ended], (picture.right + GULF, HEAD), GAP)
+    result = shown(graph, ended, "ttsvar/from_image", (ended.right + GAP, HEAD), "Variations")
+    graph.group("3  Draw on and choose", "answer", [state, ended, *result])
+    lane = source.bottom + 20
+    graph.lead([(load.right + 45, lane + 20)], (state, "model"))
+    graph.lead([(load.right + 45, lane + 36)], (state, "conditioning"))
+    graph.lead([(load.right + 45, lane + 52)], (ended, "reward"))
+    graph.lead([(source.right + 18, picture.bottom + 60)], (state, "image"))
 
 
 def resume_from_disk(graph: Graph) -> None:
     """Save a state, load it again, finish it."""
-    parts = loaders(graph, extractor=False)
-    start = graph.add("TTSVAR_StartState", model=parts["model"], conditioning=parts["prompt"], samples=4, seed=5)
-    to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6", state=start, through_scale=6)
-    kept = graph.add("TTSVAR_SaveState", state=to_6, filename_prefix="ttsvar/resume")
-    loaded = graph.add("TTSVAR_LoadState", model=parts["model"], text_encoder=parts["encoder"], path=kept)
-    rest = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-12", state=loaded)
-    scored, best, decoded, saved = finish(graph, rest, parts["reward"], "ttsvar/resume_from_disk")
-    told = graph.add("TTSVAR_InspectState", "Finished from the file", state=scored.out("state"))
-    note = graph.note(
-        "## Resume from disk\n\nA saved state is a few kilobytes: the bits of every finished scale. Keys and values are "
+    load = load_node(graph)
+    start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=4, seed=5)
+    to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6", state=start, through_scale=6, preview="off", **STEERED)
+    kept = graph.add("TTSVAR_SaveState", "", state=to_6, filename_prefix="ttsvar/resume")
+    loaded = graph.add("TTSVAR_LoadState", "", model=load.out("model"), text_encoder=load.out("text_encoder"), path=kept)
+    ended = graph.fold(finish(graph.catalogue), state=loaded.out("state"), reward=load.out("reward"))
+    x = left_column(graph, (
+        "## Save and resume\n\nA saved state is a few kilobytes: the bits of every finished scale. Keys and values are "
         "computed again when sampling goes on.\n\n**Try**\n- after the first run, remove the wire from Save State to Load State: "
-        "Load State takes the newest file, today, tomorrow, or on another machine\n- *with_cache* stores keys and values too", 280,
-    )
-    right, _ = load_group(graph, parts, start)
-    right, _ = graph.group("2  Sample and save", "search", [[to_6, kept, note]], (right + 40, 0))
-    right, _ = graph.group("3  Load and finish", "search", [[loaded, rest]], (right + 40, 0))
-    graph.group("4  Answer", "answer", [[scored, best, decoded], [saved], [told]], (right + 40, 0))
+        "Load State takes the newest file, today, tomorrow, or on another machine\n- *with_cache* stores keys and values too"
+    ), load)
+    graph.row([start, to_6, kept], (x, HEAD), GAP)
+    graph.group("2  Sample and save", "search", [start, to_6, kept])
+    graph.row([loaded, ended], (kept.right + GULF, HEAD), GAP)
+    result = shown(graph, ended, "ttsvar/resume_from_disk", (ended.right + GAP, HEAD), "Finished from the file")
+    graph.group("3  Load and finish", "answer", [loaded, ended, *result])
+    lane = max(start.bottom, kept.bottom) + 20
+    graph.lead([(load.right + 45, lane + 20)], (loaded, "model"))
+    graph.lead([(load.right + 45, lane + 36)], (loaded, "text_encoder"))
+    graph.lead([(load.right + 45, loaded.bottom + 70)], (ended, "reward"))
 
 
-def infinity_2b(graph: Graph) -> None:
+PANDA = "a red panda reading a newspaper at a small round table, morning light, photograph"
+
+
+def infinity_2b_simple(graph: Graph) -> None:
+    """Pictures by Infinity-2B, without a search."""
+    _simple(graph, "2b", "infinity_2b", OWN_2B, {}, {"samples": 2}, (
+        "## Pictures by Infinity-2B\n\nLoader, prompt, picture: no search. If files are missing, the editor lists all of them with "
+        "their addresses. They belong into\n- models/infinity: **infinity_2b_reg.pth**\n- models/vae: **infinity_vae_d32reg.pth** "
+        "(not d32)\n- models/text_encoders: the whole folder **flan-t5-xl**\n\nthen press R and Run. 1024x1024 should fit on a "
+        "card with 12 GB.\n\n**samples** is the number of pictures, **aspect ratio** is width : height.\n\n**Try** guidance 2 to 5."
+    ))
+
+
+def infinity_2b_small_cards(graph: Graph) -> None:
+    """The same for cards with 8 GB: float8 weights, half the side, guidance ended early."""
+    _simple(graph, "2b", "infinity_2b_small", OWN_2B | {"guidance_until": 6, "cache_policy": "float8"}, {"precision": "float8"},
+            {"samples": 1, "pixel_budget": "0.25M"}, (
+        "## Infinity-2B on a small card\n\nAs *infinity 2b simple*, set for 8 GB and less: weights and cache in **float8**, one "
+        "picture of 512x512 (**pixel budget** 0.25M, ten scales), no guidance in the last three scales.\n\nIf files are missing, "
+        "the editor lists all of them with their addresses:\n- models/infinity: **infinity_2b_reg.pth**\n- models/vae: "
+        "**infinity_vae_d32reg.pth** (not d32)\n- models/text_encoders: the whole folder **flan-t5-xl**\n\n"
+        "**Try** pixel budget 1M with *guidance_until* 9: 6 GB by arithmetic; *tile_size* 512 in Decode State saves more."
+    ))
+
+
+def infinity_8b_simple(graph: Graph) -> None:
+    """Pictures by Infinity-8B, without a search."""
+    _simple(graph, "8b", "infinity_8b", OWN_8B, {}, {"samples": 1}, (
+        "## Pictures by Infinity-8B\n\nAs *infinity 2b simple* with the larger model and its own settings (tau 1). Files:\n"
+        "- models/infinity: the whole folder **infinity_8b_weights**\n- models/vae: **infinity_vae_d56_f8_14_patchify.pth**\n"
+        "- models/text_encoders: the whole folder **flan-t5-xl**\n\nfrom huggingface.co/FoundationVision/Infinity and "
+        "google/flan-t5-xl. About 25 GB at 1024x1024; **Try** precision *float8* for a card with 24 GB."
+    ))
+
+
+def _simple(graph: Graph, size: str, name: str, drawn: dict, loading: dict, starting: dict, words: str) -> None:
+    model, encoder = image_model(graph, size, **loading)
+    prompt = graph.add("TTSVAR_PromptEncode", "", (270, 150), text_encoder=encoder, text=PANDA)
+    start = graph.add("TTSVAR_StartState", "How many, how large", (230, 195), model=model, conditioning=prompt, **starting)
+    sampled = graph.add("TTSVAR_ScaleStepSampler", "", (230, 410), state=start, **drawn)
+    decoded = graph.add("TTSVAR_DecodeState", "", state=sampled)
+    saved = graph.add("SaveImage", "Pictures", (420, 480), images=decoded, filename_prefix=f"ttsvar/{name}")
+    x = left_column(graph, words, model, (340, 400))
+    encoder.position = (model.position[0], model.bottom + 60)
+    graph.groups.clear()
+    graph.group("1  Load", "load", [model, encoder])
+    graph.row([prompt], (x, encoder.position[1]))
+    graph.group("2  Prompt", "load", [prompt])
+    graph.row([start, sampled, decoded, saved], (prompt.right + GULF, HEAD), GAP)
+    graph.group("3  Pictures", "answer", [start, sampled, decoded, saved])
+    graph.on_phone([(prompt, "text"), (start, "aspect_ratio"), (start, "samples"), (start, "seed")], [saved])
+
+
+def infinity_2b_full_search(graph: Graph) -> None:
     """The full graph set up for Infinity-2B, ImageReward and DINOv2."""
-    parts = {
-        "model": graph.add("TTSVAR_InfinityLoader", transformer="infinity_2b_reg.pth", tokenizer="infinity_vae_d32reg.pth"),
-        "encoder": graph.add("TTSVAR_TextEncoderLoader", encoder="flan-t5-xl"),
-        "reward": graph.add("TTSVAR_RewardLoader", reward="ImageReward"),
-        "extractor": graph.add("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA"),
-    }
-    parts["prompt"] = graph.add(
-        "TTSVAR_PromptEncode", text_encoder=parts["encoder"],
-        text="a red panda reading a newspaper at a small round table, morning light, photograph",
-    )
-    _full(graph, parts, "ttsvar/infinity_2b", (
-        "## Infinity-2B with ImageReward and DINOv2\n\nPut these in place, then press R and Run:\n"
-        "- models/infinity: **infinity_2b_reg.pth**\n- models/vae: **infinity_vae_d32reg.pth** (not d32)\n"
-        "- models/text_encoders: the folder **flan-t5-xl**\n"
-        "- models/reward_models: **ImageReward.pt**, **dinov2_vitl14_reg4_pretrain.pth**\n\n"
-        "Each loader's help page (select it and press (i)) says where its files are published.\n\n"
-        "1024x1024 should fit on a card with 12 GB. **For smaller cards**\n- precision *float8* in Infinity Loader\n"
-        "- budget 0.25M in Start State: it has 10 scales, so let the samplers end at 2, 4, 5, 7 and -1\n"
-        "- 4 samples in Start State, and keep 3 and 2 in the Cluster Selectors"
-    ), cache_policy="offload")
+    load = graph.fold(loaders(graph.catalogue, True, PANDA), "Load Infinity-2B", (300, 205))
+    _full(graph, load, "ttsvar/infinity_2b", (
+        "## Infinity-2B with ImageReward and DINOv2\n\nMissing files are listed with their addresses, all at once; *flan-t5-xl* is "
+        "a whole folder. Double-click *Load Infinity-2B* for precision and files. 1024x1024 should fit on a card with 12 GB.\n\n"
+        "**Try, for smaller cards**: precision *float8*; budget 0.25M in Start State, which has 10 scales: let the samplers end "
+        "at 2, 4, 5, 7 and -1; 4 samples, and keep 3 and 2 in the Cluster Selectors."
+    ), {"cache_policy": "offload", "preview": "off", **OWN_2B})
 
 
-WORKFLOWS = {
-    build.__name__: build
-    for build in (
-        quick_start, full_search, compare_methods, swap_reward, branch_lambda, choose_by_hand, from_image, resume_from_disk,
-        infinity_2b, any_model,
-    )
-}
+LEARNED = (
+    quick_start, choose_by_hand, full_search, compare_methods, branch_lambda, swap_reward, from_image, resume_from_disk,
+    infinity_2b_simple, infinity_2b_small_cards, infinity_8b_simple, infinity_2b_full_search, any_model,
+)
+WORKFLOWS = {f"{place:02}_{build.__name__}": build for place, build in enumerate(LEARNED, 1)}
+# What the pack does not bring, and whose picture serves as its thumbnail.
+NEEDS_DOWNLOADS = {name: "03_full_search" for name in WORKFLOWS if "infinity" in name or "any_model" in name}

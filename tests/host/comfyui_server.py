@@ -132,7 +132,7 @@ def cached(done: dict) -> set[str]:
 
 def numbers(prompt: dict, type: str) -> list[str]:
     """The nodes of a type, first to last."""
-    return sorted((number for number, node in prompt.items() if node["class_type"] == type), key=int)
+    return [number for number, node in prompt.items() if node["class_type"] == type]
 
 
 def downstream(prompt: dict, changed: str) -> set[str]:

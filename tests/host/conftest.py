@@ -37,6 +37,18 @@ def server(tmp_path_factory):
     running.stop()
 
 
+def publish_small_8b(models: Path, own: dict) -> None:
+    """A folder as Infinity-8B is published in, and its tokenizer."""
+    import torch
+    from safetensors.torch import load_file
+
+    tiny, folder = GOLDEN / "infinity_tiny_8b_style", models / "infinity" / "infinity_8b_weights"
+    folder.mkdir()
+    shutil.copy(f"{tiny}.transformer.safetensors", folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(json.loads(tiny.with_suffix(".json").read_text()) | own))
+    torch.save(load_file(f"{tiny}.vae.safetensors"), models / "vae" / "infinity_vae_d56_f8_14_patchify.pth")
+
+
 def publish_small_files(models: Path) -> None:
     """Tiny models under the names the real ones are published with."""
     import reward_files
@@ -51,9 +63,15 @@ def publish_small_files(models: Path) -> None:
     # Thirteen scales, as the real model has, but small ones.
     sizes = json.loads((GOLDEN / "infinity_tiny_2b_style.json").read_text())
     own = json.loads((ROOT / "ttsvar_core" / "bundled" / "scenes64.json").read_text())
-    sizes |= {name: own[name] for name in ("scale_schedule", "rope_reference_grid")}
+    own = {name: own[name] for name in ("scale_schedule", "rope_reference_grid")}
+    sizes |= own
     (models / "infinity" / "infinity_2b_reg.json").write_text(json.dumps(sizes))
-    shutil.copytree(ROOT / "ttsvar_core" / "bundled" / "scenes64.t5", models / "text_encoders" / "flan-t5-xl")
+    publish_small_8b(models, own)
+    encoder, shard = models / "text_encoders" / "flan-t5-xl", "model-00001-of-00002.safetensors"
+    shutil.copytree(ROOT / "ttsvar_core" / "bundled" / "scenes64.t5", encoder)
+    (encoder / "model.safetensors").rename(encoder / shard)
+    names = dict.fromkeys(load_file(encoder / shard), shard)
+    (encoder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     for tiny_name, published in (("image_reward_tiny", "ImageReward.pt"), ("dinov2_reg_tiny", "dinov2_vitl14_reg4_pretrain.pth")):
         tensors = load_file(GOLDEN / f"{tiny_name}.safetensors")
         if WORDS in tensors:  # the tiny text tower knows fewer words than the tokenizer of the published one

@@ -115,7 +115,7 @@ def test_every_graph_runs_to_pictures(server, name):
 
 
 def test_a_second_run_is_fully_cached_and_a_changed_lambda_runs_only_what_follows(server):
-    prompt = with_seed(server.prompt_of("full_search"), 21)
+    prompt = with_seed(server.prompt_of("03_full_search"), 21)
     server.run(prompt)
     again = server.run(prompt)
     assert cached(again) == set(prompt)
@@ -125,7 +125,7 @@ def test_a_second_run_is_fully_cached_and_a_changed_lambda_runs_only_what_follow
 
 
 def test_a_state_loaded_by_wire_stays_cached_though_a_newer_one_is_on_disk(server):
-    prompt = with_seed(quiet(server.prompt_of("resume_from_disk")), 9)
+    prompt = with_seed(quiet(server.prompt_of("08_resume_from_disk")), 9)
     server.run(prompt)
     saved = max((server.base / "output").glob("ttsvar/resume_*"), key=lambda path: path.stat().st_mtime_ns)
     (saved.parent / "newer.state.safetensors").write_bytes(saved.read_bytes())
@@ -133,10 +133,10 @@ def test_a_state_loaded_by_wire_stays_cached_though_a_newer_one_is_on_disk(serve
 
 
 def test_graph_one_node_and_library_agree_to_the_last_bit(server, tmp_path):
-    prompt = saving_the_state(quiet(with_seed(server.prompt_of("full_search"), 4)), "parity/wired")
+    prompt = saving_the_state(quiet(with_seed(server.prompt_of("03_full_search"), 4)), "parity/wired")
     wired = answer(server, server.run(prompt), prompt)
     words = prompt[numbers(prompt, "TTSVAR_PromptEncode")[0]]["inputs"]["text"]
-    one = quiet(server.prompt_of("quick_start"))
+    one = quiet(server.prompt_of("01_quick_start"))
     generate = numbers(one, "TTSVAR_Generate")[0]
     one[generate]["inputs"] |= {"seed": 4, "n": 1, "prompt": words}
     one["900"] = {
@@ -159,7 +159,7 @@ def expected(server):
 
 def run_twice(server: Server, name: str) -> list[tuple]:
     """Run a graph, run it again, and run it with another lambda; the picture and the state that each run ends with."""
-    prompt = quiet(with_seed(server.prompt_of("full_search"), 4))
+    prompt = quiet(with_seed(server.prompt_of("03_full_search"), 4))
     last, found = numbers(prompt, "TTSVAR_PotentialResampler")[-1], []
     for place, lam in enumerate((10.0, 10.0, 0.5)):
         prompt[last]["inputs"]["lambda_"] = lam
@@ -180,7 +180,7 @@ def test_every_cache_mode_gives_the_same_picture(expected, mode, tmp_path):
 
 
 def test_an_interrupt_leaves_the_server_and_the_next_run_sound(server):
-    prompt = with_seed(server.prompt_of("full_search"), 77)
+    prompt = with_seed(server.prompt_of("03_full_search"), 77)
     prompt[numbers(prompt, "TTSVAR_StartState")[0]]["inputs"]["samples"] = 64
     for kind in ("TTSVAR_ClusterSelector", "TTSVAR_PotentialResampler"):
         for node in numbers(prompt, kind):
@@ -190,7 +190,7 @@ def test_an_interrupt_leaves_the_server_and_the_next_run_sound(server):
     interrupt(server)
     stopped = server.wait(number)
     assert [name for name, _ in stopped["status"]["messages"]][-1] == "execution_interrupted", stopped["status"]
-    prompt = with_seed(server.prompt_of("full_search"), 78)
+    prompt = with_seed(server.prompt_of("03_full_search"), 78)
     after = answer(server, server.run(prompt), prompt)
     fresh = quiet(prompt)
     fresh[numbers(fresh, "TTSVAR_InfinityLoader")[0]]["inputs"]["precision"] = "float32"  # nothing of it is cached
@@ -204,7 +204,7 @@ def interrupt(server: Server) -> None:
 
 
 def test_widget_values_out_of_bounds_are_refused_at_the_node(server):
-    prompt = server.prompt_of("full_search")
+    prompt = server.prompt_of("03_full_search")
     sampler = numbers(prompt, "TTSVAR_ScaleStepSampler")[0]
     prompt[sampler]["inputs"]["through_scale"] = 99
     with pytest.raises(Refused) as refused:
@@ -223,7 +223,7 @@ def test_widget_values_out_of_bounds_are_refused_at_the_node(server):
     ("TTSVAR_PromptEncode", {"text": "a castle"}, "castle"),
 ])
 def test_what_only_the_run_can_know_is_the_nodes_error(server, type, inputs, words):
-    prompt = quiet(server.prompt_of("choose_by_hand"))
+    prompt = quiet(server.prompt_of("02_choose_by_hand"))
     number = numbers(prompt, type)[-1]
     prompt[number]["inputs"] |= inputs
     done = server.wait(server.queue(prompt))
@@ -233,21 +233,21 @@ def test_what_only_the_run_can_know_is_the_nodes_error(server, type, inputs, wor
 
 
 def test_what_the_reward_cannot_judge_is_refused_before_anything_is_sampled(server):
-    prompt = quiet(with_seed(server.prompt_of("full_search"), 5))
+    prompt = quiet(with_seed(server.prompt_of("03_full_search"), 5))
     encoder = numbers(prompt, "TTSVAR_PromptEncode")[0]
     prompt[encoder]["inputs"]["text"] = "a castle"
     done = server.wait(server.queue(prompt))
     _, error = done["status"]["messages"][-1]
     assert error["node_id"] == encoder and error["exception_type"] == "ValueError"
     assert not {prompt[number]["class_type"] for number in error["executed"]} & {"TTSVAR_StartState", "TTSVAR_ScaleStepSampler"}
-    raw = quiet(server.prompt_of("quick_start"))
+    raw = quiet(server.prompt_of("01_quick_start"))
     raw[numbers(raw, "TTSVAR_Generate")[0]]["inputs"] |= {"prompt": "a castle", "method": "raw"}
     server.run(raw)
 
 
 @pytest.mark.parametrize("length", [2_000, 22_400])
 def test_a_long_prompt_is_drawn_at_once(server, length):
-    prompt = server.prompt_of("choose_by_hand")
+    prompt = server.prompt_of("02_choose_by_hand")
     encoder = numbers(prompt, "TTSVAR_PromptEncode")[0]
     prompt[encoder]["inputs"] = {
         name: value for name, value in prompt[encoder]["inputs"].items() if name != "reward"
@@ -269,7 +269,7 @@ def only_what_leads_to(prompt: dict, number: str) -> dict:
 
 
 def test_memory_is_flat_over_twenty_runs(server):
-    prompt = quiet(server.prompt_of("full_search"))
+    prompt = quiet(server.prompt_of("03_full_search"))
     resident = []
     for seed in range(20):
         server.run(with_seed(prompt, 1000 + seed))

@@ -1,0 +1,79 @@
+"""How large the editor draws a node, where its sockets lie, the way a wire takes, and what of a graph is in view when it opens.
+
+Read from the editor (frontend 1.49): a title of 30, rows of 20 for sockets, of 24 for widgets on the classic canvas and 28 in the
+newer renderer, which also adds a line where inputs are folded away; a node is as high as either needs. At 1920 x 1080 a template
+opens with its nodes' bounds at three quarters of the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from comfyui_http import is_widget
+
+TITLE, SOCKET, WIDGET, TEXT_BOX, FRAME = 30, 20, 28, 96, 42
+FOLDED = 24  # the line that unfolds advanced inputs
+SPOKEN = 60  # the lines under the widgets in which a node says what it did
+SPEAKING = {
+    "TTSVAR_ScaleStepSampler", "TTSVAR_ClusterSelector", "TTSVAR_PotentialResampler", "TTSVAR_SelectBest", "TTSVAR_SelectByHand",
+    "TTSVAR_ChooseSketches", "TTSVAR_SaveState", "TTSVAR_LoadState", "TTSVAR_RewardScorer", "TTSVAR_Generate",
+    "TTSVAR_ScoreImages",
+}
+WINDOW, FILLED, MARGIN = (1920, 1080), 0.75, 10
+WIDTH = 225
+
+
+def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: dict) -> tuple[int, int]:
+    """Width and height of a node's body as the canvas draws it, with room for what the node says."""
+    shown = [options for _, kind, options in inputs if is_widget(kind, options) and not options.get("advanced")]
+    sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
+    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
+    folded = FOLDED * any(is_widget(kind, options) and options.get("advanced", False) for _, kind, options in inputs)
+    return WIDTH, FRAME + sockets * SOCKET + rows + folded + SPOKEN * (type in SPEAKING)
+
+
+def box(node: dict) -> tuple[float, float, float, float]:
+    """Left, top, right and lower edge of a node, its title included."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height
+
+
+def opening(nodes: list[dict]) -> tuple[float, list[float]]:
+    """Scale and offset with which the editor opens these nodes as a template."""
+    edges = [box(node) for node in nodes]
+    left, top = min(edge[0] for edge in edges) - MARGIN, min(edge[1] for edge in edges) - MARGIN
+    width, height = max(edge[2] for edge in edges) + MARGIN - left, max(edge[3] for edge in edges) + MARGIN - top
+    scale = min(FILLED * WINDOW[0] / max(width, 300), FILLED * WINDOW[1] / max(height, 300), 10)
+    offset = [-left - width / 2 + WINDOW[0] / scale / 2, -top - height / 2 + WINDOW[1] / scale / 2]
+    return round(scale, 4), [round(value, 1) for value in offset]
+
+
+def input_at(node: dict, place: int) -> tuple[float, float]:
+    """Where a wire enters: sockets first, from the top; a widget's at its row."""
+    sockets = [one for one in node["inputs"] if "widget" not in one]
+    if "widget" not in node["inputs"][place]:
+        return node["pos"][0], node["pos"][1] + SOCKET * (sockets.index(node["inputs"][place]) + 0.7)
+    rows = max(1, len(sockets), len(node["outputs"]))
+    widgets = [one for one in node["inputs"] if "widget" in one]
+    return node["pos"][0], node["pos"][1] + rows * SOCKET + 24 * (widgets.index(node["inputs"][place]) + 0.5)
+
+
+def output_at(node: dict, slot: int) -> tuple[float, float]:
+    """Where a wire leaves."""
+    return node["pos"][0] + node["size"][0], node["pos"][1] + SOCKET * (slot + 0.7)
+
+
+def wire(start: tuple[float, float], via: list[tuple[float, float]], end: tuple[float, float], steps: int = 40) -> Iterator[tuple]:
+    """Points of a wire: a spline that leaves to the right and arrives from the left, between points nearly straight."""
+    points = [start, *via, end]
+    for at in range(len(points) - 1):
+        one, two = points[at], points[at + 1]
+        reach = 0.25 * math.dist(one, two)
+        out = (one[0] + reach, one[1]) if at == 0 else one
+        into = (two[0] - reach, two[1]) if at == len(points) - 2 else two
+        for step in range(steps + 1):
+            t = step / steps
+            weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
+            yield tuple(sum(w * p[axis] for w, p in zip(weights, (one, out, into, two), strict=True)) for axis in (0, 1))

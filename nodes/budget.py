@@ -1,0 +1,106 @@
+"""What a run will cost, and how much of it is left, in the words a node shows."""
+
+import time
+
+from ..ttsvar_core import costs
+
+_PROMPT = 32  # tokens: a prompt's usual length, for networks that read it
+_PACES: dict[str, float] = {}  # seconds per operation of each model, measured by the runs of this process
+
+
+class Budget:
+    """The operations of a run by scale, drawing apart from looking; tells what is left while it goes.
+
+    draws, looks: operations by scale. samples: how many run each.
+    """
+
+    def __init__(self, model, draws: dict[int, int], looks: dict[int, int], samples: dict[int, int], scales: int) -> None:
+        self._key, self._draws, self._looks, self._samples, self._last = model.fingerprint, draws, looks, samples, scales - 1
+        self.total = sum(draws.values()) + sum(looks.values())
+        self._done, self._began = 0.0, time.monotonic()
+
+    def drawn(self, state) -> str:
+        """A scale was drawn, for all samples or for a group of them: where the run stands."""
+        scale = state.last_scale
+        self._done += self._draws[scale] * state.samples / self._samples[scale]
+        return f"scale {scale} of {self._last}, {samples_told(state.samples)}{self._left()}"
+
+    def looked(self, scale: int) -> None:
+        """All looking after a scale is done."""
+        self._done += self._looks.get(scale, 0)
+
+    def ended(self) -> str:
+        """The run is over: how long it took, which the next prediction goes by."""
+        _PACES[self._key] = self.elapsed / max(1, self.total)
+        return duration(self.elapsed)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._began
+
+    @property
+    def expected(self) -> float | None:
+        """Seconds for what is left, at this run's pace, or before its first scale at that of the last run."""
+        pace = self.elapsed / self._done if self._done else _PACES.get(self._key)
+        return None if pace is None else max(0.0, self.total - self._done) * pace
+
+    def _left(self) -> str:
+        return f", {duration(self.expected)} left"
+
+
+def of_sampling(state, through: int, sampling) -> Budget:
+    """What drawing the scales of a state up to one costs."""
+    sizes, schedule = state.model.config.transformer, state.schedule
+    branches, tokens = sampling.branches(len(schedule)), len(state.conditioning.text)
+    scales = range(state.next_scale, through + 1)
+    draws = {at: costs.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
+    return Budget(state.model, draws, {}, dict.fromkeys(scales, state.samples), len(schedule))
+
+
+def of_search(search: costs.Search, model) -> Budget:
+    """What a whole search costs."""
+    draws = {one.scale: one.transformer for one in search.scales}
+    looks = {one.scale: one.decode + one.features + one.reward for one in search.scales}
+    return Budget(model, draws, looks, {one.scale: one.samples for one in search.scales}, len(search.schedule))
+
+
+def prediction(search: costs.Search, budget: Budget, memory: int) -> str:
+    """A search before it runs: its samples, what it is worth in pictures drawn without one, memory, and time if that is known."""
+    left = list(dict.fromkeys(one.samples for one in search.scales))
+    time_known = "" if budget.expected is None else f", about {duration(budget.expected)}"
+    path = " → ".join(map(str, left))
+    return f"{path} samples: the work of {worth(search):.1f} pictures{time_known}, {size(memory)} beside the weights"
+
+
+def worth(search: costs.Search) -> float:
+    """How many pictures drawn without a search would have cost as much."""
+    from ..ttsvar_core.search.plan import raw
+
+    guided = search.config.sampling.branches(len(search.schedule))
+    picture = costs.Search(search.config, raw(), search.schedule, guided, search.text_tokens, itemsize=search.itemsize)
+    return search.total.flops / picture.total.flops
+
+
+def look(thing) -> costs.Look:
+    """What a reward or an extractor of the registry takes per picture; nothing for one of a user's own."""
+    looks = [costs.NETWORKS.get(name, costs.NETWORKS[""])(_PROMPT) for name in getattr(thing, "networks", ())]
+    seen = getattr(thing, "looks_at", "images")
+    return costs.Look(sum(one.each for one in looks), sum(one.prompt for one in looks), seen)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 1:
+        return "under 1 s"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    return f"{count / 2**30:.1f} GiB" if count > 2**29 else f"{count / 2**20:.0f} MiB"
+
+
+def samples_told(count: int) -> str:
+    """So many samples."""
+    return f"{count} sample" + "s" * (count != 1)

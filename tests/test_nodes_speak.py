@@ -1,0 +1,112 @@
+"""What nodes show while they run and afterwards: how far they are, what it costs, what was decided, what is missing."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+import torch
+from host_stand_in import load_pack
+
+PROMPT = "a photo of a red circle left of a blue square"
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    with load_pack(tmp_path_factory.mktemp("host")) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def started(pack):
+    (model,), (encoder,) = pack.run("TTSVAR_InfinityLoader"), pack.run("TTSVAR_TextEncoderLoader")
+    (conditioning,) = pack.run("TTSVAR_PromptEncode", text_encoder=encoder, text=PROMPT)
+    return pack.run("TTSVAR_StartState", model=model, conditioning=conditioning, samples=3, seed=1)[0]
+
+
+def said(pack, node: str, **inputs) -> tuple[list[str], tuple]:
+    pack.host.said.clear()
+    outputs = pack.run(node, **inputs)
+    return list(pack.host.said), outputs
+
+
+def budget_module(pack):
+    """nodes/budget.py as the pack imported it."""
+    generate = pack.nodes["TTSVAR_Generate"].__module__
+    return sys.modules[f"{generate.rpartition('.')[0]}.budget"]
+
+
+def test_a_sampler_says_how_far_it_is_and_what_it_drew_with(pack, started):
+    lines, _ = said(pack, "TTSVAR_ScaleStepSampler", state=started, through_scale=2, preview="off")
+    told = [f"scale {scale} of 12, 3 samples, " for scale in range(3)]
+    assert [line.startswith(one) and line.endswith(" left") for line, one in zip(lines, told, strict=False)] == [True] * 3
+    assert lines[3:] and lines[-1].startswith("scale 2, 3 samples, ") and lines[-1].endswith("guidance 3, tau 1, top-p 1")
+
+
+def test_selectors_say_their_reason_and_scorers_their_best(pack, started):
+    (state,) = pack.run("TTSVAR_ScaleStepSampler", state=started, through_scale=6, preview="off")
+    lines, (scored, scores) = said(pack, "TTSVAR_RewardScorer", state=state, reward=pack.run("TTSVAR_RewardLoader")[0])
+    best = max(range(3), key=scores.__getitem__)
+    assert lines == [f"scenes: best {scores[best]:.3f} (number {best}), mean {sum(scores) / 3:.3f}"]
+    for node, inputs in (
+        ("TTSVAR_PotentialResampler", {"state": scored, "keep": 2}), ("TTSVAR_SelectBest", {"state": scored}),
+        ("TTSVAR_SelectByHand", {"state": scored, "numbers": "0"}),
+        ("TTSVAR_ClusterSelector", {"state": state, "keep": 2, "extractor": pack.run("TTSVAR_ExtractorLoader")[0]}),
+    ):
+        lines, (_, reason) = said(pack, node, **inputs)
+        assert lines == [reason] and reason
+
+
+def test_saving_and_loading_say_what_and_where(pack, started):
+    (state,) = pack.run("TTSVAR_ScaleStepSampler", state=started, through_scale=1, preview="off")
+    lines, (path,) = said(pack, "TTSVAR_SaveState", state=state)
+    assert re.fullmatch(r"saved state_00001_\.state\.safetensors, [\d,]+ bytes", lines[0])
+    encoder = pack.run("TTSVAR_TextEncoderLoader")[0]
+    lines, _ = said(pack, "TTSVAR_LoadState", model=started.model, text_encoder=encoder, path=path)
+    assert lines == [f"state_00001_.state.safetensors: 3 samples after scale 1, {PROMPT}"]
+
+
+def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
+    lines, (image, *_, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", compare=True)
+    price = r"8 → 6 → 4 → 2 → 1 samples: the work of \d\.\d pictures(, about .+)?, \d+ MiB beside the weights"
+    assert re.fullmatch(price, lines[0])
+    assert sum(line.startswith("scale ") for line in lines) == 26  # of the search, and of the picture without one
+    assert re.fullmatch(r"best 0\.\d+ of 1 finished, .+, the work of \d\.\d pictures", lines[-1])
+    _, (alone, *_, nothing) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", method="raw")
+    assert torch.equal(raw, alone) and image.shape == alone.shape
+    assert nothing.message is None  # what takes it does not run, and that is no error
+
+
+def test_what_is_missing_is_told_before_anything_runs(pack):
+    reward, extractor = pack.nodes["TTSVAR_RewardLoader"], pack.nodes["TTSVAR_ExtractorLoader"]
+    assert reward.validate_inputs("scene verifier (bundled)", "auto", "auto") is True
+    assert "ImageReward.pt" in reward.validate_inputs("ImageReward", "auto", "auto")
+    assert "huggingface.co/THUDM/ImageReward" in reward.validate_inputs("ImageReward", "auto", "auto")
+    assert "dinov2_vitl14_reg4_pretrain.pth" in extractor.validate_inputs("DINOv2 PCA", "auto")
+    assert "choose one of" in reward.validate_inputs("beauty", "auto", "auto")
+    assert reward.validate_inputs(None, "auto", "auto") is True  # a wire brings it
+
+
+def test_the_time_left_follows_the_work_done(pack, started, monkeypatch):
+    module = budget_module(pack)
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "_PACES", {})
+    run = module.Budget(started.model, {0: 10, 1: 30}, {1: 60}, {0: 4, 1: 4}, 13)
+    assert run.expected is None  # nothing is known of this machine
+    clock[0] += 2.0
+    half = started._replace(next_scale=1, bits=started.bits, features=started.features[:2])
+    assert run.drawn(half).startswith("scale 0 of 12, 2 samples") and run.expected == pytest.approx(2.0 / 5 * 95)  # a group of two
+    run.drawn(half)
+    run.drawn(half._replace(next_scale=2)), run.drawn(half._replace(next_scale=2))
+    assert run.expected == pytest.approx(2.0 / 40 * 60)
+    run.looked(1)
+    assert run.expected == 0 and run.ended() == "2 s"
+    again = module.Budget(started.model, {0: 50}, {}, {0: 1}, 13)
+    assert again.expected == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seconds, words", [(0.4, "under 1 s"), (9.2, "9 s"), (99, "99 s"), (200, "3 min")])
+def test_seconds_are_said_as_people_say_them(pack, seconds, words):
+    assert budget_module(pack).duration(seconds) == words
