@@ -7,9 +7,9 @@ def extension():
     """The ComfyUI extension with all nodes of the pack."""
     from comfy_api.latest import ComfyExtension
 
-    from . import files, generate, host, inspect, load, rewards, sample, score, select
+    from . import choose, files, generate, host, inspect, load, rewards, sample, score, select
 
-    families = (load, rewards, sample, score, select, inspect, files, generate)
+    families = (load, rewards, sample, score, select, choose, inspect, files, generate)
     nodes = [_with_plain_errors(node) for family in families for node in family.NODES]
 
     class TTSVARExtension(ComfyExtension):

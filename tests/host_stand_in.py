@@ -69,6 +69,13 @@ class Schema:
     is_output_node: bool = False
 
 
+class ExecutionBlocker:
+    """Stops whatever takes it, without an error if it says nothing."""
+
+    def __init__(self, message: str | None) -> None:
+        self.message = message
+
+
 class NodeOutput:
     """What a node returns."""
 
@@ -104,7 +111,7 @@ io = types.SimpleNamespace(
     String=_type("STRING", *_widget, "multiline", "placeholder", "dynamic_prompts"),
     Boolean=_type("BOOLEAN", *_widget, "label_on", "label_off"),
     Combo=_type("COMBO", "options", "control_after_generate", "default", "socketless"),
-    Image=_type("IMAGE"), AnyType=_type("*"),
+    Image=_type("IMAGE"), Latent=_type("LATENT"), AnyType=_type("*"),
 )
 
 
@@ -199,10 +206,13 @@ def _modules(host: Host) -> dict[str, types.ModuleType]:
     comfy, api, latest = types.ModuleType("comfy"), types.ModuleType("comfy_api"), types.ModuleType("comfy_api.latest")
     comfy.model_management, comfy.model_patcher, comfy.ops, comfy.utils = management, patcher, ops, utils
     comfy.cli_args = cli
+    execution, graph_utils = types.ModuleType("comfy_execution"), types.ModuleType("comfy_execution.graph_utils")
+    execution.graph_utils, graph_utils.ExecutionBlocker = graph_utils, ExecutionBlocker
     latest.io, latest.ui, latest.ComfyExtension = io, types.SimpleNamespace(PreviewImage=PreviewImage), ComfyExtension
     named = {
         "comfy": comfy, "comfy.cli_args": cli, "comfy.model_management": management, "comfy.model_patcher": patcher,
-        "comfy.ops": ops, "comfy.utils": utils, "comfy_api": api, "comfy_api.latest": latest, "folder_paths": _folder_paths(host),
+        "comfy.ops": ops, "comfy.utils": utils, "comfy_execution": execution, "comfy_execution.graph_utils": graph_utils,
+        "comfy_api": api, "comfy_api.latest": latest, "folder_paths": _folder_paths(host),
     }
     return named
 
