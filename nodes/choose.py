@@ -89,8 +89,8 @@ class ChooseBatch(io.ComfyNode):
             node_id="TTSVAR_ChooseBatch",
             display_name="Choose Batch",
             category=CATEGORY,
-            description="Shows every picture of a batch from any workflow; click those that shall go on, shift-click for a copy, "
-            "then press Continue. Their latents come along. Until something is chosen, what follows waits without holding the queue.",
+            description="Shows every picture of a batch from any workflow; click those that shall go on, shift-click for a "
+            "copy, then press Continue. Their latents come along. Until something is chosen, what follows waits.",
             search_aliases=["choose image", "filter images", "select images", "image chooser", "pick latent", "选择图片"],
             is_output_node=True,
             is_input_list=True,

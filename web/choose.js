@@ -1,6 +1,6 @@
 // Choose Sketches and Choose Batch: a click writes the number into the node's ordinary widget "choice".
 import { app } from "../../scripts/app.js";
-import { addPanel, make, pictureUrl, runUpTo, runWhatFollows, say, valueOf, write } from "./shared.js";
+import { addPanel, fit, hide, make, pictureUrl, runUpTo, runWhatFollows, say, valueOf, write } from "./shared.js";
 
 const NODES = ["TTSVAR_ChooseSketches", "TTSVAR_ChooseBatch"];
 const CAPTION = 26; // pixels of a line of words under a picture
@@ -15,17 +15,6 @@ export function numbersIn(text, count) {
   return found.filter((number) => number < count);
 }
 
-/** The number of columns that makes so many cards largest, and their width. */
-export function fit(count, width, height, shape, caption) {
-  const widthOf = (columns) => {
-    const across = (width - 8 * (columns - 1)) / columns;
-    const down = (height - 8 * (Math.ceil(count / columns) - 1)) / Math.ceil(count / columns) - caption;
-    return Math.min(across, Math.max(down * shape, Math.min(across, 96)));
-  };
-  const columns = Array.from({ length: count }, (_, i) => i + 1).reduce((best, next) => (widthOf(next) > widthOf(best) ? next : best), 1);
-  return { columns, side: Math.floor(widthOf(columns)) };
-}
-
 app.registerExtension({
   name: "ttsvar.choose",
   nodeCreated(node) {
@@ -33,6 +22,7 @@ app.registerExtension({
     const shapes = { value: 1 };
     const smallest = (data) => (data ? BAR + 2 * (150 + CAPTION * lines(data)) : 130);
     const panel = addPanel(node, "choose", smallest, (data, width, height) => draw(node, data, width, height, shapes, panel));
+    hide(node, "seen"); // written by clicks
     const choice = node.widgets?.find((widget) => widget.name === "choice");
     const typed = choice?.callback;
     if (choice)

@@ -88,6 +88,23 @@ function rootOf(node) {
   return app.rootGraph ?? node.graph?.rootGraph ?? app.graph;
 }
 
+/** The number of columns that makes so many cards largest, and their width. */
+export function fit(count, width, height, shape, caption) {
+  const widthOf = (columns) => {
+    const across = (width - 8 * (columns - 1)) / columns;
+    const down = (height - 8 * (Math.ceil(count / columns) - 1)) / Math.ceil(count / columns) - caption;
+    return Math.min(across, Math.max(down * shape, Math.min(across, 96)));
+  };
+  const columns = Array.from({ length: count }, (_, i) => i + 1).reduce((best, next) => (widthOf(next) > widthOf(best) ? next : best), 1);
+  return { columns, side: Math.floor(widthOf(columns)) };
+}
+
+/** Hide a widget that only code writes, in both of the page's renderers. */
+export function hide(node, name) {
+  const widget = node.widgets?.find((each) => each.name === name);
+  if (widget) Object.assign(widget, { hidden: true, options: Object.assign(widget.options ?? {}, { hidden: true }) });
+}
+
 /** All nodes of the graph and of the subgraphs in it. */
 export function allNodes(graph) {
   return (graph?.nodes ?? graph?._nodes ?? []).flatMap((node) => [node, ...(node.subgraph ? allNodes(node.subgraph) : [])]);

@@ -60,17 +60,6 @@ def _told(generation: Generation, scores: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def before_selections(state: SearchState) -> Iterator[Tensor | None]:
-    """Small pictures (P, H, W, 3) of the samples before every selection; None where their bits are not known any more."""
-    for step in state.lineage:
-        yield _drawn(state, list(_grown(state, step.before))[-1]) if step.before else None
-
-
-def film(state: SearchState, rows: Sequence[int]) -> list[Tensor]:
-    """Small pictures (len(rows), H, W, 3) of living samples after every scale."""
-    return [_drawn(state, features) for features in _grown(state, [bits[list(rows)] for bits in state.bits])]
-
-
 def filmed(state: SearchState) -> list[int]:
     """The rows a film shows: the best of the first four families, or of one family if there is no other."""
     marks = captions(state)
@@ -79,12 +68,12 @@ def filmed(state: SearchState) -> list[int]:
     return sorted(firsts.values(), key=[mark["row"] for mark in ranked].index)[:MOST_FILMED]
 
 
-def _grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Features after every scale of ``bits``."""
+def grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Features (P, C, h, w) after every scale of the bits of P samples: living ones, or those before a selection."""
     begin = empty_features(len(bits[0]), state.features.shape[1], state.schedule, state.model.patchify) if bits else None
     yield from fused(begin.to(bits[0].device), bits, state.schedule, state.model.patchify) if bits else ()
 
 
-def _drawn(state: SearchState, features: Tensor) -> Tensor:
-    """Pictures of features at the smallest size that the tokenizer was trained on."""
+def drawn_small(state: SearchState, features: Tensor) -> Tensor:
+    """Pictures (P, H, W, 3) of features at the smallest size that the tokenizer was trained on."""
     return decode_fitting(state.model, average(features, state.model.config.sketch_cells(state.schedule, 0)))
