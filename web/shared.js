@@ -182,12 +182,11 @@ document.head.append(make("style", { textContent: `
   border-left: 4px solid var(--family); outline: 2px solid transparent; }
 .ttsvar-card img, .ttsvar-frame img { display: block; width: 100%; aspect-ratio: var(--shape); object-fit: contain; image-rendering: pixelated;
   background: #000; }
-.ttsvar-card.ttsvar-chosen, .ttsvar-card:focus-visible { outline-color: #ffcb47; }
-.ttsvar-card.ttsvar-lit { outline-color: var(--family); }
-.ttsvar-card.ttsvar-dim, .ttsvar-dim { opacity: .3; }
+.ttsvar-panel button.ttsvar-chosen, .ttsvar-panel button:focus-visible { outline-color: #ffcb47; }
+.ttsvar-dim { opacity: .3; }
 .ttsvar-card b.ttsvar-count { position: absolute; top: 4px; right: 4px; padding: 0 7px; border-radius: 9px; background: #ffcb47; color: #17181b; }
 .ttsvar-words { display: flex; gap: 6px; justify-content: space-between; padding: 2px 6px; white-space: nowrap; overflow: hidden; }
 .ttsvar-words i { font-style: normal; opacity: .75; overflow: hidden; text-overflow: ellipsis; }
-.ttsvar-panel svg text { fill: currentColor; font-size: 12px; }
+.ttsvar-panel svg text { fill: currentColor; font-size: 12px; paint-order: stroke; stroke: var(--comfy-input-bg, #1c1e22); stroke-width: 3px; }
 .ttsvar-panel svg image { image-rendering: pixelated; }
 ` }));

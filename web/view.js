@@ -5,6 +5,7 @@ import { addPanel, fit, make, pictureUrl, runWhatFollows, say, write } from "./s
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
+const ROW = 44; // pixels of a row of the family tree, where there are not very many
 const GREY = "#6b707c";
 
 app.registerExtension({
@@ -12,9 +13,11 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "TTSVAR_InspectState") return;
     const view = { tab: null, scale: null, shape: 1 };
-    const panel = addPanel(node, "view", (data) => (data ? 330 : 60), (data, width, height) => {
+    const panel = addPanel(node, "view", (data) => (data ? BARS + Math.min(440, Math.max(240, rowsOf(data) * ROW + 32)) : 60), (data, width, height) => {
       view.node = node;
       view.redraw = panel.redraw;
+      if (data && data !== view.data) [...data.before, ...data.film.frames, data.maps].flat().forEach((file) => { if (file) new Image().src = pictureUrl(file); });
+      view.data = data; // pictures of the other tabs are fetched at once, so that they are there when wanted
       return data ? draw(view, data, width, height) : [make("div", { textContent: say("Run to see the search.") })];
     });
     const show = node.widgets?.find((widget) => widget.name === "show");
@@ -28,6 +31,10 @@ app.registerExtension({
     node.setSize([Math.max(node.size[0], 440), Math.max(node.size[1], 420)]);
   },
 });
+
+function rowsOf(data) {
+  return Math.max(...data.generations.map((each) => each.founders.length));
+}
 
 function draw(view, data, width, height) {
   const tab = view.tab ?? data.show;
@@ -55,7 +62,7 @@ function about(view, data, generation, row, drawn) {
   const now = data.generations[generation];
   const founder = now.founders[row];
   drawn.dataset.founder = founder;
-  drawn.style.cursor = "pointer";
+  drawn.style.cursor = handsOf(view.node, data.generations.length - 1)[generation] ? "pointer" : "default";
   drawn.onmouseenter = (event) => { light(view, event, founder); if (!view.asked) view.tell(lines(data, generation, row)); };
   drawn.onmouseleave = (event) => { light(view, event, null); if (!view.asked) view.tell(null); };
   drawn.onclick = () => branch(view, data, generation, row);
@@ -145,17 +152,16 @@ function film(view, data, width, height) {
     label.textContent = `${say("scale")} ${view.scale}`;
     grid.querySelectorAll("img").forEach((image, place) => { image.src = pictureUrl(frames[view.scale][place]); });
   } });
-  frames.flat().forEach((file) => { new Image().src = pictureUrl(file); }); // so that sliding shows them at once
   slider.style.flex = "3 1 120px";
   return [make("div", { className: "ttsvar-bar" }, label, slider), grid];
 }
 
 function tree(view, data, width, height) {
   const generations = data.generations;
-  const most = Math.max(...generations.map((each) => each.founders.length));
-  const tall = Math.max(height - 8, 30 * most + 24);
+  const most = rowsOf(data);
+  const tall = Math.max(height - 8, (most > 16 ? 30 : ROW) * most + 24);
   const column = width / generations.length;
-  const side = Math.max(18, Math.min((tall - 24) / most - 4, column - 62, 128));
+  const side = Math.max(18, Math.min((tall - 24) / most - 4, column - 62, 160));
   const y = (generation, row) => 24 + (tall - 24) * ((row + 0.5) / generations[generation].founders.length);
   const x = (generation) => column * generation + 4;
   const svg = make("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, style: "flex: none" });
