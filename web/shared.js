@@ -39,6 +39,17 @@ export function pictureUrl(file) {
   return api.apiURL(`/view?${new URLSearchParams(file)}`);
 }
 
+/** A node's picture as an element that stays loaded however often the node is drawn; `loaded` learns its shape. */
+export function picture(node, file, loaded) {
+  const kept = (node.ttsvarPictures ??= new Map());
+  const url = pictureUrl(file);
+  if (!kept.has(url)) {
+    const image = make("img", { src: url, draggable: false, decoding: "sync", onload: () => loaded?.(image.naturalWidth / image.naturalHeight) });
+    kept.set(url, image);
+  }
+  return kept.get(url);
+}
+
 /** Our panel as a widget of the node; `draw(data, width, height)` fills it whenever data or size change. */
 export function addPanel(node, key, smallest, draw) {
   const body = make("div", { className: "ttsvar-panel" });
@@ -61,6 +72,7 @@ export function addPanel(node, key, smallest, draw) {
   const show = (output) => {
     if (!output?.[`ttsvar_${key}`]?.[0]) return;
     node.ttsvar = output[`ttsvar_${key}`][0];
+    node.ttsvarPictures = null;
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width, 440), Math.max(node.size[1], height)]);
     redraw();

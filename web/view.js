@@ -1,6 +1,6 @@
 // Search View: what Inspect State tells, in one picture with tabs.
 import { app } from "../../scripts/app.js";
-import { addPanel, fit, make, pictureUrl, runWhatFollows, say, write } from "./shared.js";
+import { addPanel, fit, make, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
 
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
@@ -16,8 +16,9 @@ app.registerExtension({
     const panel = addPanel(node, "view", (data) => (data ? BARS + Math.min(440, Math.max(240, rowsOf(data) * ROW + 32)) : 60), (data, width, height) => {
       view.node = node;
       view.redraw = panel.redraw;
-      if (data && data !== view.data) [...data.before, ...data.film.frames, data.maps].flat().forEach((file) => { if (file) new Image().src = pictureUrl(file); });
-      view.data = data; // pictures of the other tabs are fetched at once, so that they are there when wanted
+      // Pictures of the other tabs are fetched at once, so that they are there when wanted
+      if (data && data !== view.data) [...data.before, ...data.film.frames, data.maps].flat().filter(Boolean).forEach((file) => imageOf(view, file));
+      view.data = data;
       return data ? draw(view, data, width, height) : [make("div", { textContent: say("Run to see the search.") })];
     });
     const show = node.widgets?.find((widget) => widget.name === "show");
@@ -103,20 +104,22 @@ function handsOf(node, selections) {
   };
   const here = source(node), before = [];
   for (let at = here; at?.node; at = source(at.node)) if (at.node.comfyClass in SELECTORS) before.unshift(at.node);
-  const beside = (here?.node?.outputs?.[here.slot]?.links ?? [])
-    .map((number) => node.graph.getLink?.(number) ?? node.graph.links[number]).map((link) => byHand(node.graph.getNodeById(link?.target_id)));
+  const beside = (here?.node?.getOutputNodes?.(here.slot) ?? []).map(byHand);
   return [...(before.length === selections ? before.map(byHand) : Array(selections).fill(null)), beside.find(Boolean) ?? null];
 }
 
-function gridOf(view, pictures, width, height, captions, wrap) {
-  const { columns, side } = fit(pictures.length, width - 20, height - 14, view.shape, 26);
+function imageOf(view, file) {
+  return picture(view.node, file, (shape) => {
+    if (Math.abs(shape - view.shape) > 0.01) { view.shape = shape; view.redraw(); }
+  });
+}
+
+function gridOf(view, files, width, height, captions, wrap) {
+  const { columns, side } = fit(files.length, width - 20, height - 14, view.shape, 26);
   const grid = make("div", { className: "ttsvar-grid" });
   grid.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
-  grid.append(...pictures.map((picture, place) => {
-    const image = make("img", { src: pictureUrl(picture), draggable: false, onload: () => {
-      const shape = image.naturalWidth / image.naturalHeight;
-      if (Math.abs(shape - view.shape) > 0.01) { view.shape = shape; view.redraw(); }
-    } });
+  grid.append(...files.map((file, place) => {
+    const image = imageOf(view, file);
     const [number, colour, right] = captions(place);
     const card = make("button", { className: "ttsvar-card" }, image, make("div", { className: "ttsvar-words" }, make("b", { textContent: `#${number}` }), make("i", { textContent: right })));
     card.style.setProperty("--family", colour);
@@ -150,7 +153,7 @@ function film(view, data, width, height) {
   const slider = make("input", { type: "range", min: 0, max: frames.length - 1, value: at, oninput: () => {
     view.scale = +slider.value;
     label.textContent = `${say("scale")} ${view.scale}`;
-    grid.querySelectorAll("img").forEach((image, place) => { image.src = pictureUrl(frames[view.scale][place]); });
+    grid.querySelectorAll("img").forEach((image, place) => image.replaceWith(imageOf(view, frames[view.scale][place])));
   } });
   slider.style.flex = "3 1 120px";
   return [make("div", { className: "ttsvar-bar" }, label, slider), grid];
