@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ttsvar_core import costs
 from ..ttsvar_core.image_model import ImageModel
@@ -143,6 +146,21 @@ def fresh_output_path(prefix: str, suffix: str) -> str:
     while os.path.exists(path := os.path.join(folder, f"{name}_{number:05}_{suffix}")):
         number += 1
     return path
+
+
+def temp_pictures(pictures: Sequence[Image.Image]) -> list[dict]:
+    """Pictures written into the temp folder, as the page asks for them."""
+    root = folder_paths.get_temp_directory()
+    os.makedirs(root, exist_ok=True)
+    names = [f"ttsvar_{uuid.uuid4().hex[:16]}.png" for _ in pictures]
+    for name, picture in zip(names, pictures, strict=True):
+        picture.save(os.path.join(root, name), compress_level=1)
+    return [{"filename": name, "subfolder": "", "type": "temp"} for name in names]
+
+
+def is_there(picture: Mapping) -> bool:
+    """Whether a picture of ``temp_pictures`` is still on the disk."""
+    return os.path.exists(os.path.join(folder_paths.get_temp_directory(), picture["filename"]))
 
 
 # Devices and offloading -----------------------------------------------------------------------------------------------
@@ -348,6 +366,19 @@ def put_cache(state: SearchState, policy: str) -> SearchState:
     if policy in ("keep", "float8") or state.cache is None:
         return state
     return state._replace(cache=state.cache.to(comfy.model_management.intermediate_device()))
+
+
+# What is shown and what goes on ---------------------------------------------------------------------------------------
+
+
+def shows_between() -> dict:
+    """Schema keywords of a node that shows something in the middle of a graph; hosts before 0.17 know none."""
+    return {"has_intermediate_output": True} if "has_intermediate_output" in io.Schema.__dataclass_fields__ else {}
+
+
+def stopped(outputs: int) -> list[Any]:
+    """Outputs after which nothing runs, without an error."""
+    return [ExecutionBlocker(None)] * outputs
 
 
 # Progress and interrupt -----------------------------------------------------------------------------------------------

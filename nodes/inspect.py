@@ -1,15 +1,20 @@
 """Seeing what a search does."""
 
-from comfy_api.latest import io, ui
+from __future__ import annotations
+
+from comfy_api.latest import io
 
 from . import host
 from .sample import decoded
-from .score import told
+from .score import told as answers_told
+from .thumbnails import thumbnails
 from .types import CATEGORY, Extractor, State
+
+SHOWS = ["sketches", "family tree", "scores", "maps", "film"]
 
 
 class InspectState(io.ComfyNode):
-    """Contact sheet, family tree, scores and feature maps of a state."""
+    """The search so far in one picture: sketches, family tree, scores, feature maps, film."""
 
     @classmethod
     def define_schema(cls):
@@ -18,8 +23,8 @@ class InspectState(io.ComfyNode):
             display_name="Inspect State",
             category=CATEGORY,
             description="Shows a state: every living sample with its number and score, who descends from whom, scores per scale, "
-            "effective sample size of every selection, and feature maps as colours.",
-            search_aliases=["contact sheet", "preview", "lineage", "family tree", "plot", "pca", "tts-var", "预览"],
+            "effective sample size of every selection, feature maps as colours, how the samples came about.",
+            search_aliases=["contact sheet", "preview", "search view", "lineage", "family tree", "plot", "pca", "tts-var", "预览"],
             is_output_node=True,
             inputs=[
                 State.Input("state", tooltip="A state after any scale."),
@@ -32,6 +37,10 @@ class InspectState(io.ComfyNode):
                     tooltip="Decode unfinished samples at full size. Their sketches hold no more detail than the size sampled so "
                     "far, at which they are decoded otherwise, for a fraction of the time.",
                 ),
+                io.Combo.Input(
+                    "show", options=SHOWS, default="sketches", optional=True,
+                    tooltip="What the node shows first; the tabs on it show the rest.",
+                ),
             ],
             outputs=[
                 io.Image.Output("contact_sheet", tooltip="All living samples; the numbers are those Select by Hand takes."),
@@ -43,38 +52,57 @@ class InspectState(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, state, extractor=None, whole_size=False) -> io.NodeOutput:
+    def execute(cls, state, extractor=None, whole_size=False, show="sketches") -> io.NodeOutput:
         from ..ttsvar_core.inspect import words
         from ..ttsvar_core.inspect.canvas import to_tensor
+        from ..ttsvar_core.inspect.film import film_sheet
 
         images = decoded(state, whole=whole_size)
+        told, frames = _told(state, images, whole_size, show)
         with host.running(extractor, images=images):
-            sheets = [host.to_image(to_tensor(picture)) for picture in drawings(state, images, extractor)]
-        return io.NodeOutput(*sheets, words.describe(state), ui=Pictures(sheets, cls, told(state.answers) or {}))
+            sheets, told["maps"] = _drawings(state, images, extractor)
+        shown = film_sheet(told["film"]["rows"], frames) if show == "film" else sheets[SHOWS.index(show)]
+        tensors = [host.to_image(to_tensor(sheet)) for sheet in sheets]
+        seen = {"ttsvar_view": [told], "images": host.temp_pictures([shown]), **(answers_told(state.answers) or {})}
+        return io.NodeOutput(*tensors, words.describe(state), ui=seen)
 
 
-class Pictures(ui.PreviewImage):
-    """Pictures of different sizes as one node's preview, and what else it tells."""
+def _told(state, images, whole: bool, show: str) -> tuple[dict, list]:
+    """The view's data, maps excepted, and the pictures of the film, a list for every scale."""
+    from ..ttsvar_core.inspect.story import drawn_small, filmed, grown, story
 
-    def __init__(self, sheets, cls, more: dict) -> None:
-        super().__init__([sheet[0] for sheet in sheets], cls=cls)
-        self.more = more
+    rows = filmed(state)
+    sketches = thumbnails(state.features, f"sketches {whole}", lambda: images)
+    before = [_before(state, step.before) for step in state.lineage]
+    living = [bits[rows] for bits in state.bits]
+    film = [
+        thumbnails(bits, f"film {rows}", lambda features=features: drawn_small(state, features))
+        for bits, features in zip(state.bits, grown(state, living), strict=True)
+    ]
+    said = {"show": show, "pictures": sketches.files, "before": before}
+    said["film"] = {"rows": rows, "frames": [strip.files for strip in film]}
+    return {**story(state), **said}, [strip.pictures for strip in film]
 
-    def as_dict(self) -> dict:
-        """As the host sends it."""
-        return {**super().as_dict(), **self.more}
+
+def _before(state, bits) -> list[dict] | None:
+    """Pictures of all samples before a selection, those who died with it as well; None where their bits are not known any more."""
+    from ..ttsvar_core.inspect.story import drawn_small, grown
+
+    return thumbnails(bits[-1], "small", lambda: drawn_small(state, list(grown(state, bits))[-1])).files if bits else None
 
 
-def drawings(state, images, extractor) -> list:
-    """Contact sheet, family tree, charts and maps."""
+def _drawings(state, images, extractor) -> tuple[list, list[dict]]:
+    """Contact sheet, family tree, charts and maps; and the maps one by one."""
     from ..ttsvar_core.inspect import maps, plots, sheet, tree
 
+    features, what = maps.mapped(state, images, extractor)
+    single = thumbnails(state.features, f"maps of {what}", lambda: maps.principal_colours(features))
     return [
         sheet.contact_sheet(state, images),
         tree.family_tree(state, images),
         plots.charts(state),
-        maps.state_maps(state, images, extractor),
-    ]
+        maps.feature_maps(features, what, images),
+    ], single.files
 
 
 NODES = [InspectState]

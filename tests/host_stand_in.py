@@ -69,6 +69,13 @@ class Schema:
     is_output_node: bool = False
 
 
+class ExecutionBlocker:
+    """Stops whatever takes it, without an error if it says nothing."""
+
+    def __init__(self, message: str | None) -> None:
+        self.message = message
+
+
 class NodeOutput:
     """What a node returns."""
 

@@ -431,7 +431,7 @@ def test_inspect_draws_every_sheet(pack, parts, sketch):
     scored, _ = pack.run("TTSVAR_RewardScorer", state=sketch, reward=parts["reward"])
     cut, _ = pack.run("TTSVAR_PotentialResampler", state=scored, keep=2)
     node = pack.nodes["TTSVAR_InspectState"].execute(state=cut)
-    assert len(node.ui.values) == 4 and len(node.args) == 5
+    assert len(node.ui["images"]) == 1 and len(node.args) == 5
     for sheet in node.args[:4]:
         assert sheet.ndim == 4 and sheet.shape[0] == 1 and sheet.shape[-1] == 3 and sheet.min() >= 0 and sheet.max() <= 1
     assert PROMPT in node.args[4] and "4 -> 2" in node.args[4]

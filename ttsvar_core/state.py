@@ -33,13 +33,18 @@ class LineageStep(NamedTuple):
     """One selection in a state's past: after ``scale``, survivor i descends from row ``ancestors[i]`` of the samples before.
     Candidates of one scale part after the scale before it.
 
-    ``scores`` are those of all samples before the selection at that scale (NaN where nothing scored them)."""
+    ``scores`` are those of all samples before the selection at that scale (NaN where nothing scored them). ``before`` holds their
+    bits, so that those who died can still be drawn: (P, L, Z) uint8 per scale, empty where a state comes from a file."""
 
     scale: int
     ancestors: tuple[int, ...]
     scores: tuple[float, ...]
     ess: float
     reason: str
+    before: tuple[Tensor, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"LineageStep({self.scale}, {self.ancestors}, {self.scores}, ess {self.ess}, {self.reason!r})"
 
 
 class SearchState(NamedTuple):
@@ -91,9 +96,8 @@ class SearchState(NamedTuple):
             selection = choose(selection, self.samples)
         rows = selection.ancestors.to("cpu", torch.int64)
         check_rows(rows.tolist(), self.samples)
-        step = LineageStep(
-            self.last_scale, tuple(rows.tolist()), self.scores_at(self.last_scale), float(selection.ess), selection.reason
-        )
+        scores, ess = self.scores_at(self.last_scale), float(selection.ess)
+        step = LineageStep(self.last_scale, tuple(rows.tolist()), scores, ess, selection.reason, self.bits)
         local = rows.to(self.features.device)
         return self._replace(
             bits=tuple(bits[rows.to(bits.device)] for bits in self.bits),

@@ -106,7 +106,7 @@ def test_the_catalogue_the_templates_the_words_and_the_help(server):
 def test_every_graph_runs_to_pictures(server, name):
     prompt = server.prompt_of(name)
     shown = server.pictures(server.run(prompt))
-    showing = ("SaveImage", "PreviewImage", "TTSVAR_InspectState")
+    showing = ("SaveImage", "PreviewImage", "TTSVAR_InspectState", "TTSVAR_ChooseSketches", "TTSVAR_ChooseBatch")
     assert set(shown) == {number for number, node in prompt.items() if node["class_type"] in showing}
     for pictures in shown.values():
         for picture in pictures:

@@ -10,6 +10,8 @@ patchify a token covers 2x2 cells, and Z = 4 C.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -48,6 +50,15 @@ def fuse(features: torch.Tensor, bits: torch.Tensor, scale: int, schedule: Scale
     """Accumulated features after a scale: ``features`` (P, C, h, w) plus the scale's ``bits`` (P, L, Z) as resized codes."""
     codes = bits_to_codes(tokens_to_map(bits, schedule.grids[scale], patchify), features.shape[1])
     return features + _resize(codes, tuple(features.shape[-2:]))
+
+
+def fused(
+    features: torch.Tensor, bits: Sequence[torch.Tensor], schedule: ScaleSchedule, patchify: bool
+) -> Iterator[torch.Tensor]:
+    """The accumulated features after every scale that ``bits`` has, from ``features`` before the first."""
+    for scale, of_scale in enumerate(bits):
+        features = fuse(features, of_scale, scale, schedule, patchify)
+        yield features
 
 
 def next_scale_input(features: torch.Tensor, grid: Grid, patchify: bool) -> torch.Tensor:

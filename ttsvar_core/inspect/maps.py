@@ -20,13 +20,18 @@ _HEADER = 44
 
 
 def state_maps(state: SearchState, images: Tensor, extractor: FeatureExtractor | None = None) -> Image.Image:
-    """The maps of a state whose images (P, H, W, 3) are given: of an extractor's patch tokens if it has any (DINOv2), else
-    of the accumulated features."""
+    """The maps of a state whose images (P, H, W, 3) are given, see `mapped`."""
+    return feature_maps(*mapped(state, images, extractor), images)
+
+
+def mapped(state: SearchState, images: Tensor, extractor: FeatureExtractor | None = None) -> tuple[Tensor, str]:
+    """What maps show, (P, C, h, w), and its name: an extractor's patch tokens if it has any (DINOv2), else the accumulated
+    features."""
     if not hasattr(extractor, "patch_tokens"):
-        return feature_maps(state.features, images)
+        return state.features, "accumulated features"
     tokens = extractor.patch_tokens(images)
     side = round(tokens.shape[1] ** 0.5)
-    return feature_maps(tokens.transpose(1, 2).unflatten(2, (side, -1)), images, extractor.name)
+    return tokens.transpose(1, 2).unflatten(2, (side, -1)), extractor.name
 
 
 def principal_colours(features: Tensor) -> Tensor:
@@ -52,7 +57,7 @@ def principal_colours(features: Tensor) -> Tensor:
 
 
 def feature_maps(
-    features: Tensor, images: Tensor | None = None, what: str = "accumulated features", cell: int = 160
+    features: Tensor, what: str = "accumulated features", images: Tensor | None = None, cell: int = 160
 ) -> Image.Image:
     """A sheet with the colours of features (P, C, h, w), under each sample's image (P, H, W, 3) if given."""
     from PIL import Image, ImageDraw

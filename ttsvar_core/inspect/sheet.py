@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -26,9 +27,16 @@ def contact_sheet(state: SearchState, images: Tensor, cell: int = 256) -> Image.
     The number under each picture is its row, as Select by Hand takes it; colours tell families (who shares a first
     ancestor), the bar shows the score between the worst and the best of the sheet, and the best has a golden frame.
     """
+    return numbered_sheet(to_pictures(images), captions(state), header(state), cell)
+
+
+def numbered_sheet(
+    pictures: Sequence[Image.Image], captions: Sequence[dict], header: tuple[str, str], cell: int = 256
+) -> Image.Image:
+    """A sheet of pictures of one size, each over its caption (see `captions`), under two lines of words."""
     from PIL import Image, ImageDraw
 
-    pictures = [fitted(picture, cell) for picture in to_pictures(images)]
+    pictures = [fitted(picture, cell) for picture in pictures]
     width, height = pictures[0].size
     columns = _columns(len(pictures), width, height + _CAPTION)
     rows = math.ceil(len(pictures) / columns)
@@ -38,8 +46,8 @@ def contact_sheet(state: SearchState, images: Tensor, cell: int = 256) -> Image.
     )
     sheet = Image.new("RGB", (max(size[0], 420), size[1]), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    _header(draw, state, sheet.width)
-    captions = _captions(state)
+    for line, (top, size, colour) in zip(header, ((10, 18, TEXT), (34, 14, MUTED)), strict=True):
+        write(draw, (MARGIN, top), line, sheet.width - 2 * MARGIN, size, colour)
     for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left = MARGIN + (index % columns) * (width + MARGIN)
         top = _HEADER + (index // columns) * (height + _CAPTION + MARGIN)
@@ -61,31 +69,39 @@ def _columns(count: int, width: int, height: int) -> int:
     return min(range(1, count + 1), key=distance)
 
 
-def _header(draw: ImageDraw.ImageDraw, state: SearchState, width: int) -> None:
+def header(state: SearchState) -> tuple[str, str]:
+    """How far a state is, and its prompt."""
     last = len(state.schedule) - 1
     done = f"after scale {state.next_scale - 1} of 0-{last}" if state.next_scale else "before the first scale"
     count = "1 sample" if state.samples == 1 else f"{state.samples} samples"
-    write(draw, (MARGIN, 10), f"{count} {done}, seed {state.seed}", width - 2 * MARGIN, 18, TEXT)
-    write(draw, (MARGIN, 34), state.conditioning.prompt or "(no prompt)", width - 2 * MARGIN, 14, MUTED)
+    return f"{count} {done}, seed {state.seed}", state.conditioning.prompt or "(no prompt)"
 
 
-def _captions(state: SearchState) -> list[dict]:
+def captions(state: SearchState) -> list[dict]:
+    """What stands under each living sample: its row, score (None without), that score's share of the way from the worst to the
+    best, its family's colour, where it comes from, whether it is the best."""
     scores = latest_scores(state)
     known = [score for score in scores if score is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     last = generations(state)[-1]
     best = scores.index(high) if known and state.samples > 1 else None
     return [
-        {
-            "row": row,
-            "score": score,
-            "share": None if score is None else (1.0 if high == low else (score - low) / (high - low)),
-            "colour": family_colour(last.founders[row]),
-            "origin": f"was #{last.parents[row]}" if last.parents else "",
-            "best": row == best,
-        }
+        plain_caption(
+            row,
+            score=score,
+            share=None if score is None else (1.0 if high == low else (score - low) / (high - low)),
+            colour=family_colour(last.founders[row]),
+            origin=f"was #{last.parents[row]}" if last.parents else "",
+            best=row == best,
+        )
         for row, score in enumerate(scores)
     ]
+
+
+def plain_caption(row: int, **known) -> dict:
+    """The caption of a picture of which nothing is known but its number, and what is."""
+    nothing = {"score": None, "share": None, "colour": GRID, "origin": "", "best": False, "label": ""}
+    return {"row": row, **nothing, **known}
 
 
 def _caption(draw: ImageDraw.ImageDraw, caption: dict, corner: tuple[int, int], width: int) -> None:
@@ -95,7 +111,10 @@ def _caption(draw: ImageDraw.ImageDraw, caption: dict, corner: tuple[int, int], 
     if caption["origin"]:
         write(draw, (left + 60, top + 12), caption["origin"], width - 60 - 66, 13, MUTED)
     if caption["score"] is None:
-        draw.text((left + width - 10, top + 12), "no score", MUTED, font(13), anchor="ra")
+        if caption["label"]:
+            write(draw, (left + 60, top + 12), caption["label"], width - 70, 13, MUTED)
+        else:
+            draw.text((left + width - 10, top + 12), "no score", MUTED, font(13), anchor="ra")
         return
     right, accent = left + width - 10, BEST if caption["best"] else caption["colour"]
     draw.text((right, top + 8), f"{caption['score']:.3f}", BEST if caption["best"] else TEXT, font(18), anchor="ra")

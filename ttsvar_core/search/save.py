@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bsq.bits import cell_grid, fuse
+from ..bsq.bits import cell_grid, fused
 from ..infinity.cache import Chunk, KVCache, compact
 from ..reading import refusing
 from ..selection import as_log_weights
@@ -89,8 +89,8 @@ def _state(saved: Saved, file: BinaryIO, model: ImageModel, conditioning: Condit
         weights = saved.read(file, "log_weights", torch.float64, samples)
         as_log_weights(weights)
     features = state.features
-    for scale, of_scale in enumerate(bits):
-        features = fuse(features.to(device), of_scale, scale, schedule, model.patchify)
+    for grown in fused(features.to(device), bits, schedule, model.patchify):
+        features = grown
     return state._replace(
         next_scale=scales, bits=bits, features=features, cache=_cache(saved, file, model), scores=scores,
         log_weights=weights, lineage=saved.lineage, steps=saved.steps,
@@ -126,7 +126,9 @@ def _about(state: SearchState) -> dict[str, Any]:
 
 
 def _without_nan(step: LineageStep) -> dict:
-    return {**step._asdict(), "scores": [None if math.isnan(score) else score for score in step.scores]}
+    told = {**step._asdict(), "scores": [None if math.isnan(score) else score for score in step.scores]}
+    del told["before"]  # the file holds the living alone
+    return told
 
 
 def _check_model(path: str | Path, about: dict, model: ImageModel) -> None:

@@ -158,7 +158,7 @@ def _lineage(about: dict[str, Any]) -> tuple[LineageStep, ...]:
         if steps and len(scores) != len(steps[-1].ancestors):
             raise ValueError(f"a selection among {len(scores)} of {len(steps[-1].ancestors)} samples")
         _check_text("reason", data["reason"], optional=False)
-        steps.append(LineageStep(**{**data, "ancestors": ancestors, "scores": scores, "ess": finite(data["ess"])}))
+        steps.append(LineageStep(**{**data, "ancestors": ancestors, "scores": scores, "ess": finite(data["ess"])}, before=()))
     if steps and len(steps[-1].ancestors) != about["samples"]:
         raise ValueError(f"{len(steps[-1].ancestors)} samples were selected, {about['samples']} are said to be here")
     return tuple(steps)
