@@ -75,7 +75,7 @@ class ChooseSketches(io.ComfyNode):
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, sheet.header(state), chosen, note)
         if not chosen:
-            return io.NodeOutput(*host.stopped(2), ui=shown)
+            return io.NodeOutput(*[host.nothing()] * 2, ui=shown)
         selection = choose(chosen, state.samples)
         return io.NodeOutput(state.select(selection), selection.reason, ui=shown)
 
@@ -124,8 +124,8 @@ class ChooseBatch(io.ComfyNode):
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, (_counted(len(images)), "The number is what you choose by."), chosen, note)
         if not chosen:
-            return io.NodeOutput(*host.stopped(3), ui=shown)
-        kept = host.stopped(1)[0] if latent is None else select_rows(latent, chosen)
+            return io.NodeOutput(*[host.nothing()] * 3, ui=shown)
+        kept = host.nothing() if latent is None else select_rows(latent, chosen)
         return io.NodeOutput(images[chosen], kept, f"{chosen} of {len(images)}, chosen by hand", ui=shown)
 
 

@@ -376,11 +376,6 @@ def shows_between() -> dict:
     return {"has_intermediate_output": True} if "has_intermediate_output" in io.Schema.__dataclass_fields__ else {}
 
 
-def stopped(outputs: int) -> list[Any]:
-    """Outputs after which nothing runs, without an error."""
-    return [ExecutionBlocker(None)] * outputs
-
-
 # Progress and interrupt -----------------------------------------------------------------------------------------------
 
 
@@ -406,8 +401,6 @@ def say(text: str) -> None:
 
 def nothing() -> Any:
     """An output that is not there; nodes that take it do not run, and nobody calls that an error."""
-    from comfy_execution.graph_utils import ExecutionBlocker
-
     return ExecutionBlocker(None)
 
 

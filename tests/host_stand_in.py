@@ -138,13 +138,6 @@ class Interrupted(BaseException):
     """What ComfyUI raises when the user pressed stop."""
 
 
-class ExecutionBlocker:
-    """Stops whatever takes it, without an error if it says nothing."""
-
-    def __init__(self, message: str | None) -> None:
-        self.message = message
-
-
 class Host:
     """What the stand-in saw and what it shall do: interrupt after so many checks, folders, pictures shown."""
 
