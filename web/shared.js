@@ -4,7 +4,7 @@ import { api } from "../../scripts/api.js";
 
 const WORDS = {
   zh: {
-    "Continue": "继续", "Release all": "全部取消", "Show": "显示", "Run to see what there is to choose from.": "运行后即可在此选择。",
+    "Continue": "继续", "Release all": "全部取消", "Show": "显示", "Look": "查看", "Run to see what there is to choose from.": "运行后即可在此选择。",
     "Click what shall go on, then press Continue.": "点击要继续的样本，然后按“继续”。",
     "These are others than those you chose from. Choose again.": "这些与你之前选择的不同，请重新选择。",
     "Nothing follows this node yet.": "此节点之后还没有可运行的节点。",
@@ -54,17 +54,21 @@ export function picture(node, file, loaded) {
 export function addPanel(node, key, smallest, draw) {
   const body = make("div", { className: "ttsvar-panel" });
   const redraw = () => {
+    const at = body.scrollTop;
+    body.replaceChildren(); // measured empty, as app mode lets a widget grow with what it holds
+    body.style.minHeight = node.ttsvar ? "260px" : "0";
     if (body.clientWidth) body.replaceChildren(...draw(node.ttsvar ?? null, body.clientWidth, body.clientHeight));
+    body.scrollTop = at;
   };
   const widget = node.addDOMWidget(`ttsvar_${key}`, "ttsvar", body, {
     serialize: false, hideOnZoom: false, getMinHeight: () => smallest(node.ttsvar ?? null, node.size[0]),
   });
   widget.serialize = false;
+  widget.label = say("Look");
   let size = "";
   new ResizeObserver(() => {
     const now = `${body.clientWidth}x${body.clientHeight}`;
-    if (now !== size) requestAnimationFrame(redraw);
-    size = now;
+    if (now !== size) requestAnimationFrame(() => { redraw(); size = `${body.clientWidth}x${body.clientHeight}`; });
   }).observe(body);
   // Our panel shows what the node's own picture shows
   node.hideOutputImages = true;
