@@ -10,6 +10,7 @@ import pytest
 from experiment_world import TinyFiles, prompts
 
 from lab.experiment import __main__ as command
+from lab.experiment import options
 from lab.experiment.prompts import Prompt, read_prompts, scene_prompts
 from lab.experiment.report import write_report
 from lab.experiment.runner import run_experiment
@@ -173,8 +174,9 @@ def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
 def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
     parser = command.build_parser()
     (tmp_path / "p.txt").write_text("".join(f"prompt {number}\n" for number in range(30)))
-    for options, expected in (
+    for given, expected in (
         ([], 24), (["--prompts", "3"], 3), (["--prompts-file", str(tmp_path / "p.txt")], 30),
-        (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5),
+        (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5), (["--reward", "world", "--prompts", "9"], 9),
     ):
-        assert len(command._prompts(parser.parse_args(["n-curve", "--out", "x", *options]))) == expected
+        args = parser.parse_args(["n-curve", "--out", "x", *given])
+        assert len({prompt.text for prompt in options.prompts(args, command.SCENE_PROMPTS)}) == expected
