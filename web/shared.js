@@ -111,7 +111,9 @@ export function fit(count, width, height, shape, caption) {
     const down = (height - 8 * (Math.ceil(count / columns) - 1)) / Math.ceil(count / columns) - caption;
     return Math.min(across, Math.max(down * shape, Math.min(across, 96)));
   };
-  const columns = Array.from({ length: count }, (_, i) => i + 1).reduce((best, next) => (widthOf(next) > widthOf(best) ? next : best), 1);
+  // Of equally large ones those with the fewest rows, and then with the fewest columns
+  const worth = (columns) => Math.floor(widthOf(columns)) * 1e4 - Math.ceil(count / columns) * 100 - columns;
+  const columns = Array.from({ length: count }, (_, i) => i + 1).reduce((best, next) => (worth(next) > worth(best) ? next : best), 1);
   return { columns, side: Math.floor(widthOf(columns)) };
 }
 
