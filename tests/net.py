@@ -202,12 +202,13 @@ def graph(name: str) -> dict:
 
 
 def with_values(prompt: dict, name: str) -> dict:
-    """A prompt of our own nodes alone, with the values of the host's primitives where they were wired."""
+    """A prompt of our own nodes alone, with the values of the host's primitives where they were wired, and a choice made."""
     graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
     values = {str(node["id"]): node["widgets_values"][0] for node in graph["nodes"] if node["type"].startswith("Primitive")}
     for node in prompt.values():
         wired = {name: one[0] for name, one in node["inputs"].items() if isinstance(one, list) and one[0] in values}
         node["inputs"] |= {name: values[key] for name, key in wired.items()}
+        node["inputs"] |= {"choice": "0 2"} if node["inputs"].get("choice") == "" else {}
     return prompt
 
 
@@ -217,12 +218,13 @@ def cases() -> dict[str, Callable[[], dict]]:
 
 
 def record() -> None:
-    """Write what every case gives now."""
+    """Write what every case gives now, beside what it gave where sums round otherwise."""
     torch.set_num_threads(1)
-    kept = {"arithmetic": arithmetic(), "cases": {}}
+    kept = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    found = kept[arithmetic()] = {}
     for name, case in cases().items():
         began = time.perf_counter()
-        kept["cases"][name] = case()
+        found[name] = case()
         print(f"{name}: {time.perf_counter() - began:.1f} s", flush=True)
     STORE.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -78,6 +78,8 @@ def execute(pack, prompt: dict, done: dict[str, tuple] | None = None) -> dict[st
             if number in done or any(source not in done for source, _ in wires.values()):
                 continue
             inputs = {**node["inputs"], **{name: done[source][slot] for name, (source, slot) in wires.items()}}
+            if pack.nodes[node["class_type"]].define_schema().is_input_list:
+                inputs = {name: [value] for name, value in inputs.items()}
             done[number] = pack.run(node["class_type"], **inputs)
     return done
 
