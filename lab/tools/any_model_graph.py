@@ -7,6 +7,7 @@ from parts import GAP, HEAD, left_column
 
 PROMPT = "a red fox and two white rabbits at a small round table, morning light, photograph"
 CHECKPOINT, SAMPLER = "v1-5-pruned-emaonly-fp16.safetensors", "euler_ancestral"
+PAGE = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main"  # where the host's own templates have it from
 STEPS, LOOK = 20, 8  # how many, and after how many the samples are judged
 SAMPLING = (225, 270)  # with the widget under its seed
 NOTE = """## Particle steering of any model
@@ -19,8 +20,8 @@ Two things matter:
 - **another noise_seed** for the second half
 
 **Try**
-- lambda by hand: *target_ess* 0
-- *Cluster Batch* in place of the first verifier
+- lambda by hand: *target_ess* 0, among the advanced inputs
+- *Cluster Batch* in place of *Resample Batch*: keep what differs
 
 **Files**: a checkpoint; clip-vit-large-patch14 and ImageReward.pt in models/reward_models."""
 
@@ -30,6 +31,7 @@ def load_any(catalogue: dict) -> Graph:
     inside = Graph("Load any model", catalogue, first=900)
     words = inside.add("PrimitiveStringMultiline", "Prompt for all", value=inside.takes("prompt", default=PROMPT))
     checkpoint = inside.add("CheckpointLoaderSimple", ckpt_name=inside.takes("checkpoint", default=CHECKPOINT))
+    checkpoint.models = [{"name": CHECKPOINT, "url": f"{PAGE}/{CHECKPOINT}", "directory": "checkpoints"}]
     clip = checkpoint.out("CLIP")
     positive = inside.add("CLIPTextEncode", "Positive prompt", clip=clip, text=words)
     negative = inside.add("CLIPTextEncode", "Negative prompt", clip=clip, text="blurry, deformed")
@@ -83,7 +85,7 @@ def any_model(graph: Graph) -> None:
 
 def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:
     """Two rows beside what is loaded; what skips a node runs in the lanes below its row."""
-    x = left_column(graph, NOTE, load, (360, 500)) + 20
+    x = left_column(graph, NOTE, load, (360, 420)) + 20
     low = _row(graph, "2  Sample, look, resample", "search", look, (x, HEAD))
     top = low + 80 + HEAD
     last = _row(graph, "3  The rest of the steps", "answer", end, (x, top))
