@@ -24,10 +24,10 @@ CORE = {
     "PreviewImage": ({"images": "IMAGE"}, []),
     "ImageCompare": ({"image_a": "IMAGE", "image_b": "IMAGE"}, ["compare_view"]),
     "PrimitiveStringMultiline": ({"value": "STRING"}, ["value"]),
-    "CheckpointLoaderSimple": ({}, ["ckpt_name"]),
+    "CheckpointLoaderSimple": ({"ckpt_name": "COMBO"}, ["ckpt_name"]),
     "CLIPTextEncode": ({"text": "STRING", "clip": "CLIP"}, ["text"]),
-    "EmptyLatentImage": ({}, ["width", "height", "batch_size"]),
-    "KSamplerSelect": ({}, ["sampler_name"]),
+    "EmptyLatentImage": ({"batch_size": "INT"}, ["width", "height", "batch_size"]),
+    "KSamplerSelect": ({"sampler_name": "COMBO"}, ["sampler_name"]),
     "BasicScheduler": ({"model": "MODEL"}, ["scheduler", "steps", "denoise"]),
     "SplitSigmas": ({"sigmas": "SIGMAS"}, ["step"]),
     "SamplerCustom": (

@@ -3,63 +3,107 @@
 from __future__ import annotations
 
 from graph_builder import Graph, Node
+from parts import GAP, HEAD, left_column
 
 PROMPT = "a red fox and two white rabbits at a small round table, morning light, photograph"
+CHECKPOINT, SAMPLER = "v1-5-pruned-emaonly-fp16.safetensors", "euler_ancestral"
+PAGE = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main"  # where the host's own templates have it from
+STEPS, LOOK = 20, 8  # how many, and after how many the samples are judged
+SAMPLING = (225, 270)  # with the widget under its seed
 NOTE = """## Particle steering of any model
 
-Eight latents run the first 8 of 20 steps. *denoised_output* shows what each would become: decoded, judged by a **cheap verifier** \
-(CLIPScore); **Resample Batch** draws four that go on. A **dear verifier** (ImageReward) judges only those, finished, the best \
-first. Nothing here knows which model draws: take the loader and the sampler's settings of yours.
+Eight latents run 8 of 20 steps. A **cheap verifier** judges what each would become, **Resample Batch** draws four that go on, \
+and a **dear verifier** judges only those. Any model will do: double-click *Load any model*.
 
 Two things matter:
-- the sampler must add noise (*euler_ancestral*, the *sde* ones, *lcm*): copies of one latent stay copies under euler or dpmpp_2m
-- the second sampler needs **another noise_seed** than the first
+- a sampler that adds noise (*euler_ancestral*, *lcm*); under others copies stay copies
+- **another noise_seed** for the second half
 
 **Try**
-- lambda by hand: set *target_ess* to 0
-- a second look: split the later sigmas, resample again with the scores of the first as *earlier_scores*, potential *max*
-- *Cluster Batch* after 5 steps, with the latent pool and 12 samples
-- *yes or no* with a vision-language model as the dear verifier
+- lambda by hand: *target_ess* 0, among the advanced inputs
+- *Cluster Batch* in place of *Resample Batch*: keep what differs
 
-**Files**: any checkpoint; clip-vit-large-patch14 and ImageReward.pt in models/reward_models."""
+**Files**: a checkpoint; clip-vit-large-patch14 and ImageReward.pt in models/reward_models."""
+
+
+def load_any(catalogue: dict) -> Graph:
+    """What a sampler of the host asks for: model, texts, sampler, both parts of the steps, empty latents; and the prompt."""
+    inside = Graph("Load any model", catalogue, first=900)
+    words = inside.add("PrimitiveStringMultiline", "Prompt for all", value=inside.takes("prompt", default=PROMPT))
+    checkpoint = inside.add("CheckpointLoaderSimple", ckpt_name=inside.takes("checkpoint", default=CHECKPOINT))
+    checkpoint.models = [{"name": CHECKPOINT, "url": f"{PAGE}/{CHECKPOINT}", "directory": "checkpoints"}]
+    clip = checkpoint.out("CLIP")
+    positive = inside.add("CLIPTextEncode", "Positive prompt", clip=clip, text=words)
+    negative = inside.add("CLIPTextEncode", "Negative prompt", clip=clip, text="blurry, deformed")
+    sampler = inside.add("KSamplerSelect", sampler_name=inside.takes("sampler_name", "sampler", SAMPLER))
+    model = checkpoint.out("MODEL")
+    steps = inside.add("BasicScheduler", model=model, scheduler="normal", steps=STEPS, denoise=1.0)
+    split = inside.add("SplitSigmas", f"{LOOK} steps, then the rest", sigmas=steps, step=LOOK)
+    empty = inside.add("EmptyLatentImage", width=512, height=512, batch_size=inside.takes("samples", default=8))
+    given = {
+        "latent": empty, "first steps": split.out("high_sigmas"), "model": model, "positive": positive, "negative": negative,
+        "sampler": sampler, "last steps": split.out("low_sigmas"), "vae": checkpoint.out("VAE"), "prompt": words,
+    }
+    for name, source in given.items():
+        inside.returns(name, source)
+    inside.row([words, checkpoint, positive, negative], (0, 0))
+    inside.row([empty, sampler, steps, split], (0, 280))
+    return inside
 
 
 def any_model(graph: Graph) -> None:
     """Half the steps, look, resample, the rest; a cheap verifier for all, a dear one for the survivors."""
-    checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly-fp16.safetensors")
-    model, clip, vae = (checkpoint.out(name) for name in ("MODEL", "CLIP", "VAE"))
-    prompt = graph.add("PrimitiveStringMultiline", "Prompt for all", value=PROMPT)
-    texts = {
-        "positive": graph.add("CLIPTextEncode", clip=clip, text=prompt),
-        "negative": graph.add("CLIPTextEncode", "Negative prompt", clip=clip, text="blurry, deformed"),
-    }
-    empty = graph.add("EmptyLatentImage", width=512, height=512, batch_size=8)
-    sampler = graph.add("KSamplerSelect", sampler_name="euler_ancestral")
-    steps = graph.add("BasicScheduler", model=model, scheduler="normal", steps=20, denoise=1.0)
-    split = graph.add("SplitSigmas", sigmas=steps, step=8)
-    shared = {"model": model, "sampler": sampler, "cfg": 7.0, **texts}
+    load = graph.fold(load_any(graph.catalogue), size=(320, 400))
+    shared = {name: load.out(name) for name in ("model", "positive", "negative", "sampler")} | {"cfg": 7.0}
 
-    def sample(title: str, latent, sigmas: str, **inputs) -> Node:
-        return graph.add("SamplerCustom", title, latent_image=latent, sigmas=split.out(sigmas), **inputs, **shared)
+    def sample(title: str, latent: tuple[Node, str], part: str, **inputs) -> Node:
+        return graph.add("SamplerCustom", title, SAMPLING, latent_image=latent, sigmas=load.out(part), **inputs, **shared)
 
-    first = sample("Steps 1-8", empty, "high_sigmas", add_noise=True, noise_seed=1)
-    sketches = graph.add("VAEDecode", "What they would become", samples=first.out("denoised_output"), vae=vae)
-    cheap = graph.add("TTSVAR_RewardLoader", "Cheap verifier", reward="CLIPScore")
-    judged = graph.add("TTSVAR_ScoreImages", "All eight", images=sketches, reward=cheap, prompt=prompt, sort=False)
-    cut = graph.add(
-        "TTSVAR_ResampleBatch", "8 to 4", scores=judged.out("scores"), latent=first.out("output"), keep=4, scheme="systematic",
-        target_ess=0.5,
+    def judge(title: str, latent: tuple[Node, str], verifier: str, reward: str, judging: str, **inputs) -> list[Node]:
+        decoded = graph.add("VAEDecode", title, samples=latent, vae=load.out("vae"))
+        loader = graph.add("TTSVAR_RewardLoader", verifier, reward=reward)
+        words = load.out("prompt")
+        return [
+            decoded, loader, graph.add("TTSVAR_ScoreImages", judging, images=decoded, reward=loader, prompt=words, **inputs)
+        ]
+
+    first = sample(f"Steps 1-{LOOK}", load.out("latent"), "first steps", add_noise=True, noise_seed=1)
+    looked = judge(
+        "What they would become", first.out("denoised_output"), "Cheap verifier", "CLIPScore", "All eight", sort=False
     )
-    rest = sample("Steps 9-20", cut.out("latent"), "low_sigmas", add_noise=False, noise_seed=2)
-    decoded = graph.add("VAEDecode", samples=rest.out("output"), vae=vae)
-    dear = graph.add("TTSVAR_RewardLoader", "Dear verifier", reward="ImageReward")
-    ranked = graph.add("TTSVAR_ScoreImages", "The four that are left", images=decoded, reward=dear, prompt=prompt)
-    saved = graph.add("SaveImage", "Best first", images=ranked.out("images"), filename_prefix="ttsvar/any_model")
-    seen = graph.add("PreviewImage", "After 8 steps", images=judged.out("images"))
-    note = graph.note(NOTE, 560)
-    begin = [[checkpoint, sampler, steps, split], [prompt, *texts.values()], [empty, cheap, dear]]
-    right, low = graph.group("1  Any model, two verifiers", "load", begin, (0, 0))
-    _, lower = graph.group("Read me", "look", [[note]], (right + 40, 0))
-    top, look = max(low, lower) + 40, [[first, sketches], [judged, cut], [seen]]
-    right, _ = graph.group("2  Sample, look, resample", "search", look, (0, top))
-    graph.group("3  The rest of the steps", "answer", [[rest, decoded, ranked], [saved]], (right + 40, top))
+    cut = graph.add(
+        "TTSVAR_ResampleBatch", "8 to 4", (225, 330), scores=looked[2].out("scores"), latent=first.out("output"), keep=4,
+        scheme="systematic", target_ess=0.5,
+    )
+    rest = sample(f"Steps {LOOK + 1}-{STEPS}", cut.out("latent"), "last steps", add_noise=False, noise_seed=2)
+    ranked = judge("Finished", rest.out("output"), "Dear verifier", "ImageReward", "The four that are left")
+    seen = graph.add("PreviewImage", f"After {LOOK} steps", (420, 330), images=looked[2].out("images"))
+    prefix = "ttsvar/any_model"
+    saved = graph.add("SaveImage", "Best first", (420, 330), images=ranked[2].out("images"), filename_prefix=prefix)
+    _place(graph, load, [first, *looked, cut, seen], [rest, *ranked, saved])
+
+
+def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:
+    """Two rows beside what is loaded; what skips a node runs in the lanes below its row."""
+    x = left_column(graph, NOTE, load, (360, 420)) + 20
+    low = _row(graph, "2  Sample, look, resample", "search", look, (x, HEAD))
+    top = low + 80 + HEAD
+    last = _row(graph, "3  The rest of the steps", "answer", end, (x, top))
+    for place, name in enumerate(("latent_image", "sigmas", "sampler", "negative", "positive", "model")):
+        graph.lead([(load.right + 26 + 9 * place, look[0].position[1] + 14 + 20 * place)], (look[0], name))
+    for row, bottom in ((look, low), (end, last)):
+        graph.lead([(load.right + 80, bottom + 16)], (row[1], "vae"))
+        graph.lead([(load.right + 89, bottom + 30)], (row[3], "prompt"))
+    graph.lead([(look[0].right + 10, low + 44)], (look[4], "latent"))
+    graph.lead([(look[3].right + 14, low + 16)], (look[5], "images"))
+    graph.lead([(look[4].right + 14, low + 58)], (end[0], "latent_image"))
+
+
+def _row(graph: Graph, title: str, kind: str, nodes: list[Node], at: tuple[int, int]) -> int:
+    """Nodes in a row and a group, the verifier's loader below what decodes for it; the group's lower edge."""
+    sampled, decoded, loader, *others = nodes
+    right, _ = graph.row([sampled, decoded], at, GAP)
+    loader.position = (decoded.position[0], decoded.bottom + 50)
+    graph.row(others, (right, at[1]), GAP)
+    graph.group(title, kind, nodes)
+    return max(node.bottom for node in nodes) + 20

@@ -248,11 +248,11 @@ class Graph:
             socket = next(socket for socket in sockets if socket["name"] == name)
             socket["link"] = number
             if isinstance(wire, dict):
-                start = (INSIDE, self.given.index(wire))
+                start, kind = (INSIDE, self.given.index(wire)), socket["type"]
             else:
-                start = (wire[0].number, self.slot(*wire))
+                start, kind = (wire[0].number, self.slot(*wire)), self.kind(wire)
                 entries[start[0]]["outputs"][start[1]]["links"].append(number)
-            links.append([number, *start, node.number, sockets.index(socket), socket["type"]])
+            links.append([number, *start, node.number, sockets.index(socket), kind])
             if name in node.via:
                 passed.append({"id": number, "parentId": _pass(reroutes, start, node.via[name], number)})
         for at, (_, source) in enumerate(self.gives):

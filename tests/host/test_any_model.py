@@ -38,7 +38,7 @@ def different(server, name: str) -> int:
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "euler"])
 def test_copies_part_under_samplers_that_add_noise_and_no_others(server, sampler):
-    prompt = small(server.prompt_of("any_model"), sampler)
+    prompt = small(server.prompt_of("13_any_model"), sampler)
     shown = server.pictures(server.run(prompt))
     assert [len(shown[numbers(prompt, kind)[0]]) for kind in ("PreviewImage", "SaveImage")] == [SAMPLES, SAMPLES]
     kept = different(server, f"{sampler}/cut")
@@ -47,7 +47,7 @@ def test_copies_part_under_samplers_that_add_noise_and_no_others(server, sampler
 
 
 def test_another_lambda_samples_only_the_rest(server):
-    prompt = small(server.prompt_of("any_model"), "euler_ancestral")
+    prompt = small(server.prompt_of("13_any_model"), "euler_ancestral")
     server.run(prompt)
     (cut,) = numbers(prompt, "TTSVAR_ResampleBatch")
     prompt[cut]["inputs"]["target_ess"] = 0.7
