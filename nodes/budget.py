@@ -53,7 +53,7 @@ def of_sampling(state, through: int, sampling) -> Budget:
     """What drawing the scales of a state up to one costs."""
     sizes, schedule = state.model.config.transformer, state.schedule
     branches, tokens = sampling.branches(len(schedule)), len(state.conditioning.text)
-    scales = range(state.next_scale, through + 1)
+    scales = range(state.next_scale, min(through + 1, len(schedule)))  # whatever does not exist, sampling refuses with words
     draws = {at: costs.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
     return Budget(state.model, draws, {}, dict.fromkeys(scales, state.samples), len(schedule))
 

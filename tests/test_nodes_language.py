@@ -76,7 +76,7 @@ def test_questions_of_ones_own_and_of_the_parts(pack):
 
 def test_a_search_takes_it(pack):
     (reward,) = pack.run("TTSVAR_VisionLanguageReward", clip=Clip())
-    *_, state, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="Best-of-N", n=2, reward=reward)
+    _, _, state, *_ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="Best-of-N", n=2, reward=reward)
     assert state.samples == 2 and not state.scores[:, -1].isnan().any()
 
 

@@ -182,7 +182,7 @@ def test_a_beam_wired_by_hand_is_the_plan(pack, parts):
 
 
 def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
-    _, finalists, state, report = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", budget=2)
+    _, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", budget=2)
     told = json.loads(report)
     assert told["budget"].startswith("budget of 2 pictures: ") and told["plan"]["name"] == "budget"
     assert len(finalists) == state.samples >= 1 and "budget" not in json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT)[3])
