@@ -61,6 +61,7 @@ class InspectState(io.ComfyNode):
         told, frames = _told(state, images, whole_size, show)
         with host.running(extractor, images=images):
             sheets, told["maps"] = _drawings(state, images, extractor)
+        told["answers"] = state.answers.table() if state.answers else []
         shown = film_sheet(told["film"]["rows"], frames) if show == "film" else sheets[SHOWS.index(show)]
         tensors = [host.to_image(to_tensor(sheet)) for sheet in sheets]
         seen = {"ttsvar_view": [told], "images": host.temp_pictures([shown]), **(answers_told(state.answers) or {})}

@@ -36,7 +36,8 @@ class VisionLanguageReward(io.ComfyNode):
                 ),
                 io.String.Input(
                     "questions", multiline=True, default="",
-                    tooltip="Questions of your own in place of the prompt, one per line; yes has to be the answer that you want.",
+                    tooltip="Questions of your own in place of the prompt, one per line, to which yes is the answer that you want; "
+                    "or one line with {} where the prompt goes.",
                 ),
                 io.Combo.Input(
                     "mean", options=list(MEANS), default=MEANS[0], advanced=True,
@@ -49,12 +50,12 @@ class VisionLanguageReward(io.ComfyNode):
     @classmethod
     def execute(cls, clip, template, parts, questions, mean) -> io.NodeOutput:
         from ..ttsvar_core.rewards.asking import AskedReward
-        from ..ttsvar_core.rewards.questions import TEMPLATES
+        from ..ttsvar_core.rewards.questions import TEMPLATES, own_words
         from . import host_language
 
         name = f"yes-no ({host_language.name_of(clip)})"
-        asked = tuple(line.strip() for line in questions.splitlines() if line.strip())
-        reward = AskedReward(partial(host_language.answer, clip), name, TEMPLATES[WHOLE[template]], asked, parts, mean)
+        asked = {"template": TEMPLATES[WHOLE[template]], **own_words(questions)}
+        reward = AskedReward(partial(host_language.answer, clip), name, parts=parts, mean=mean, **asked)
         return io.NodeOutput(host.Hosted(reward, ()))
 
 

@@ -18,10 +18,10 @@ EXTRACTORS = [entry.title for entry in registry.EXTRACTORS.values()]
 
 
 def _load(entry: registry.Entry, files: tuple, precision: str, **options) -> host.Hosted:
-    """What an entry of the registry loads, of a choice for each of its files; ``options`` are for those without any."""
+    """What an entry of the registry loads, of a choice for each of its files; ``options`` are its loader's."""
     if not entry.files:
         return host.host(entry.load(**options), (), named=(entry.network,))
-    loaded = entry.load(*_paths(entry, files), dtype=host.precision(precision))
+    loaded = entry.load(*_paths(entry, files), dtype=host.precision(precision), **options)
     return host.host(loaded, loaded.models, named=(entry.network,))
 
 
@@ -69,6 +69,11 @@ class RewardLoader(io.ComfyNode):
                     "head_file", "The head of Aesthetic v2.5, which needs two files; other rewards ignore this.", advanced=True
                 ),
                 precision("Number type of the network: auto takes bfloat16 on a graphics card that computes in it."),
+                io.String.Input(
+                    "questions", multiline=True, default="", optional=True, advanced=True,
+                    tooltip="For yes or no, in place of the published words: questions of your own, one per line, to which yes is "
+                    "the answer that you want; or one line with {} where the prompt goes. Other rewards ignore this.",
+                ),
             ],
             outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
         )
@@ -78,13 +83,18 @@ class RewardLoader(io.ComfyNode):
         return _missing(registry.REWARDS, reward, file, head_file)
 
     @classmethod
-    def execute(cls, reward, file, head_file, precision) -> io.NodeOutput:
-        return io.NodeOutput(load_reward(reward, file, head_file, precision))
+    def execute(cls, reward, file, head_file, precision, questions="") -> io.NodeOutput:
+        return io.NodeOutput(load_reward(reward, file, head_file, precision, questions))
 
 
-def load_reward(kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto") -> host.Hosted:
-    """A reward by the name the loader offers."""
-    return _load(registry.titled(registry.REWARDS, kind), (file, head_file), precision)
+def load_reward(
+    kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto", questions: str = ""
+) -> host.Hosted:
+    """A reward by the name the loader offers; ``questions`` as `own_words` reads them, where it asks any."""
+    from ..ttsvar_core.rewards.questions import own_words
+
+    entry = registry.titled(registry.REWARDS, kind)
+    return _load(entry, (file, head_file), precision, **(own_words(questions) if entry.asks else {}))
 
 
 class BlendRewards(io.ComfyNode):

@@ -102,7 +102,7 @@ def test_score_nodes_and_inspect_state_show_it(tmp_path):
         table = scored.ui["answers"]
         assert [line["question"] for line in table] == ["red?", "green?", "blue?"] and len(table[0]["answers"]) == 3
         seen = pack.nodes["TTSVAR_InspectState"].execute(scored.args[0])
-        assert seen.ui["answers"] == table and len(seen.ui["images"]) == 1
+        assert seen.ui["answers"] == seen.ui["ttsvar_view"][0]["answers"] == table and len(seen.ui["images"]) == 1
         (images,) = pack.run("TTSVAR_DecodeState", state=scored.args[0])
         ranked = pack.nodes["TTSVAR_ScoreImages"].execute(images, Asks(), PROMPT)
         sums = [sum(line["answers"][place] for line in ranked.ui["answers"]) / 3 for place in range(3)]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ttsvar_core import registry
 from ttsvar_core.reading import MissingFile, UnusableFile
-from ttsvar_core.rewards.questions import TEMPLATES, questions_of
+from ttsvar_core.rewards.questions import TEMPLATES, own_words, questions_of
 from ttsvar_core.rewards.yes_no import load_yes_no
 from ttsvar_core.testing import SIZES, pictures
 
@@ -131,6 +131,19 @@ def test_means_questions_and_templates(rewards):
     for wrong in ({"template": "no place"}, {"template": "{} {}"}, {"mean": "median"}):
         with pytest.raises(ValueError, match=r"a template holds|no mean"):
             replace(reward, **wrong)
+
+
+def test_a_user_asks_in_words_of_ones_own(folders):
+    assert own_words(" \n") == {}
+    one = load_yes_no(folders["llava"], **own_words("  Is it red?\n\nIs there a cat? "))
+    assert one.asked("x") == ("Is it red? Answer in one word.", "Is there a cat? Answer in one word.")
+    assert load_yes_no(folders["llava"], "vqascore", **own_words("")).asked("x") == (TEMPLATES["vqascore"].replace("{}", "x"),)
+    loaded = registry.REWARDS["yes-no-vqascore"].load(str(folders["llava"]), **own_words("Does it show {}?"))
+    assert loaded.asked("a cat") == ("Does it show a cat?",)
+    for wrong in ("{} or {}?", "{}?\n{}!", "{}?\nIs it red?"):
+        with pytest.raises(ValueError, match=r"template"):
+            load_yes_no(folders["llava"], **own_words(wrong))
+    assert [entry.key for entry in registry.REWARDS.values() if entry.asks] == ["yes-no", "yes-no-vqascore", "yes-no-parts"]
 
 
 def test_marks_of_the_model_in_a_prompt_are_left_out(rewards):

@@ -68,7 +68,12 @@ class Entry(NamedTuple):
     def load(self, *paths: str, **options: Any) -> Any:
         """The reward or extractor. Raises MissingFile or UnusableFile, with the page, as its loader does."""
         module, function = self.loader.split(":")
-        return getattr(import_module(f".{module}", __package__), function)(*paths, **self.options, **options)
+        return getattr(import_module(f".{module}", __package__), function)(*paths, **{**self.options, **options})
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks about a picture in words that a user may choose."""
+        return self.files == (_JUDGE,)
 
     @property
     def usage(self) -> str:

@@ -76,7 +76,9 @@ function lines(data, generation, row) {
   const from = now.parents.length ? `was #${now.parents[row]}` : "";
   const copies = next ? next.parents.filter((parent) => parent === row).length : 0;
   const fate = next ? `scale ${next.since - 1}: ${copies ? `kept${copies > 1 ? ` ×${copies}` : ""}` : "not kept"} · ${next.reason}` : data.prompt;
-  return [[`#${row}`, from, score === null || score === undefined ? "" : `score ${score.toFixed(3)}`, `family ${now.founders[row]}`].filter(Boolean).join(" · "), fate];
+  const worst = next ? null : data.answers.reduce((least, each) => (least && least.answers[row] <= each.answers[row] ? least : each), null);
+  const weak = worst ? [`${worst.answers[row].toFixed(2)}: ${worst.question}`] : [];
+  return [[`#${row}`, from, score === null || score === undefined ? "" : `score ${score.toFixed(3)}`, `family ${now.founders[row]}`].filter(Boolean).join(" · "), fate, ...weak];
 }
 
 function branch(view, data, generation, row) {
@@ -224,7 +226,15 @@ function scores(view, data, width, height) {
     line.dataset.founder = data.generations[last].founders[row];
     svg.append(line, ...points.map(([cx, cy]) => about(view, data, last, row, make("circle", { cx, cy, r: 5, fill: data.rows[row].colour }))));
   });
-  return [svg, list];
+  return [svg, answers(data), list].filter(Boolean);
+}
+
+/** Every question asked of the finished samples with their answers, so that it is seen why a picture lost. */
+function answers(data) {
+  const cell = (tag, text) => make(tag, { textContent: text });
+  const head = make("tr", {}, ...data.rows.map((_, row) => cell("th", `#${row}`)), cell("th", ""));
+  const lines = data.answers.map(({ question, answers }) => make("tr", {}, ...answers.map((answer) => cell("td", answer.toFixed(2))), cell("td", question)));
+  return data.answers.length ? make("table", { className: "ttsvar-answers" }, head, ...lines) : null;
 }
 
 /** One line for every selection: scale, effective sample size, reason. */

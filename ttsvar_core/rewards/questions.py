@@ -25,6 +25,16 @@ _OPENING = re.compile(r"^(?:an?|the)?\s*(?:photo|photograph|picture|image|drawin
 _PART = re.compile(rf"(an?|the|{'|'.join(_NUMBERS)}|\d+)\s+(?:({_COLOURS})\s+)?(\w[\w'-]*(?:\s+\w[\w'-]*){{0,3}})", re.IGNORECASE)
 
 
+def own_words(text: str) -> dict[str, object]:
+    """What a user's text says is asked: a line with {} in it is the template for the whole prompt, any others are questions in the
+    prompt's place, one per line. Options of `AskedReward`; none for an empty text."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    templates, questions = [line for line in lines if "{}" in line], tuple(line for line in lines if "{}" not in line)
+    if len(templates) > 1 or (templates and questions):
+        raise ValueError(f"write one template with {{}} in it, or questions without, one per line; got {text!r:.120}")
+    return ({"template": templates[0]} if templates else {}) | ({"questions": questions} if questions else {})
+
+
 def questions_of(prompt: str) -> tuple[str, ...]:
     """Questions about the objects of a prompt like GenEval's, their number, colour and place; none for other prompts.
 

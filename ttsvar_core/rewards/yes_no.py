@@ -121,16 +121,20 @@ def _see(model: nn.Module, inputs: dict[str, Any]) -> Any:
     return look(**{key: inputs[key] for key in inspect.signature(look).parameters if key in inputs}, return_dict=True)
 
 
-def load_yes_no(path: str | Path, template: str = "geneval2", parts: bool = False, dtype=torch.float32) -> YesNo:
+def load_yes_no(
+    path: str | Path, template: str = "geneval2", parts: bool = False, dtype=torch.float32, questions: tuple[str, ...] = ()
+) -> YesNo:
     """Yes or no from a folder with a vision-language model that transformers knows.
 
-    template: one of TEMPLATES. Raises MissingFile, UnusableFile and ImportError as `load_vision_language` does.
+    template: one of TEMPLATES, or one of the user's own. For the rest see `Asking`. Raises MissingFile, UnusableFile and
+    ImportError as `load_vision_language` does, and ValueError for a template without its one {}.
     """
     from ..vision.language import load_vision_language
 
     model, processor = load_vision_language(path, PUBLISHED, dtype)
     kind = "yes-no" + ("-parts" if parts else "-vqascore" if template == "vqascore" else "")
-    reward = YesNo(model, processor, f"{kind} ({Path(path).resolve().name})", TEMPLATES[template], parts=parts)
+    asked = TEMPLATES.get(template, template)
+    reward = YesNo(model, processor, f"{kind} ({Path(path).resolve().name})", asked, questions, parts)
     with refusing(str(path), PUBLISHED.advice):
         reward._words()
         reward._chat("")
