@@ -205,6 +205,7 @@ document.head.append(make("style", { textContent: `
 .ttsvar-card b.ttsvar-count { position: absolute; top: 4px; right: 4px; padding: 0 7px; border-radius: 9px; background: #ffcb47; color: #17181b; }
 .ttsvar-words { display: flex; gap: 6px; justify-content: space-between; padding: 2px 6px; white-space: nowrap; overflow: hidden; }
 .ttsvar-words i { font-style: normal; opacity: .75; overflow: hidden; text-overflow: ellipsis; }
+.ttsvar-selection { padding: 1px 6px; font-size: 12px; opacity: .85; }
 .ttsvar-panel svg text { fill: currentColor; font-size: 12px; paint-order: stroke; stroke: var(--comfy-input-bg, #1c1e22); stroke-width: 3px; }
 .ttsvar-panel svg image { image-rendering: pixelated; }
 ` }));
