@@ -30,7 +30,7 @@ def quick_start(graph: Graph) -> None:
     generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="TTS-VAR", n=2, compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
-    seen = graph.add(VIEW, "How it was found", (560, 690), state=generate.out("state"))
+    seen = graph.add(VIEW, "How it was found", (560, 690), show="family tree", state=generate.out("state"))
     x = left_column(graph, (
         "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
@@ -120,7 +120,7 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
     scored = graph.add("TTSVAR_RewardScorer", "", state=last, reward=load.out("reward"))
     best = graph.add("TTSVAR_SelectBest", "", state=scored.out("state"), keep=1)
     decoded = graph.add("TTSVAR_DecodeState", "", state=best.out("state"))
-    views.append(graph.add(VIEW, "The whole search", (520, 840), state=scored.out("state")))
+    views.append(graph.add(VIEW, "The whole search", (520, 840), show="family tree", state=scored.out("state")))
     views.append(graph.add("SaveImage", "Best picture", (480, 300), images=decoded, filename_prefix=prefix))
     rows[2] = [last, scored, best, decoded]
     _place_full(graph, load, start, rows, views, words)
@@ -206,7 +206,7 @@ def branch_lambda(graph: Graph) -> None:
         cut = graph.add("TTSVAR_PotentialResampler", f"lambda {lam:g}", state=scored.out("state"), keep=4, lambda_=lam)
         rest = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-12", state=cut.out("state"), preview="off", **STEERED)
         final = graph.add("TTSVAR_RewardScorer", "", state=rest, reward=load.out("reward"))
-        told = graph.add(VIEW, f"Finished with lambda {lam:g}", LOOK, state=final.out("state"))
+        told = graph.add(VIEW, f"Finished with lambda {lam:g}", LOOK, show="family tree", state=final.out("state"))
         _, end = graph.row([cut, rest, final, told], (start.right + 20 + GULF, top), GAP)
         graph.group(f"3  lambda {lam:g}", "answer", [cut, rest, final, told])
         top, branches = end + 20 + 60 + HEAD, [*branches, (cut, final, end + 20)]
