@@ -206,6 +206,7 @@ document.head.append(make("style", { textContent: `
 .ttsvar-words { display: flex; gap: 6px; justify-content: space-between; padding: 2px 6px; white-space: nowrap; overflow: hidden; }
 .ttsvar-answers { flex: none; font-size: 12px; border-spacing: 8px 2px; text-align: left; }
 .ttsvar-words i { font-style: normal; opacity: .75; overflow: hidden; text-overflow: ellipsis; }
+.ttsvar-selection { padding: 1px 6px; font-size: 12px; opacity: .85; }
 .ttsvar-panel svg text { fill: currentColor; font-size: 12px; paint-order: stroke; stroke: var(--comfy-input-bg, #1c1e22); stroke-width: 3px; }
 .ttsvar-panel svg image { image-rendering: pixelated; }
 ` }));

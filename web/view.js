@@ -5,7 +5,8 @@ import { addPanel, fit, make, picture, pictureUrl, runWhatFollows, say, write } 
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
-const ROW = 44; // pixels of a row of the family tree, where there are not very many
+const ROW = 36, DENSE = 26; // pixels of a row of the family tree, where there are few and where there are many
+const HEADS = 34; // pixels of the words above its columns
 const GREY = "#6b707c";
 
 app.registerExtension({
@@ -13,7 +14,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "TTSVAR_InspectState") return;
     const view = { tab: null, scale: null, shape: 1 };
-    const panel = addPanel(node, "view", (data) => (data ? BARS + Math.min(440, Math.max(240, rowsOf(data) * ROW + 32)) : 60), (data, width, height) => {
+    const panel = addPanel(node, "view", (data) => (data ? BARS + Math.min(330, Math.max(240, rowsOf(data) * ROW + HEADS + 8)) : 60), (data, width, height) => {
       view.node = node;
       view.redraw = panel.redraw;
       // Pictures of the other tabs are fetched at once, so that they are there when wanted
@@ -164,16 +165,16 @@ function film(view, data, width, height) {
 function tree(view, data, width, height) {
   const generations = data.generations;
   const most = rowsOf(data);
-  const tall = Math.max(height - 8, (most > 16 ? 30 : ROW) * most + 24);
+  const tall = Math.max(height - 8, (most > 10 ? DENSE : ROW) * most + HEADS);
   const column = width / generations.length;
-  const side = Math.max(18, Math.min((tall - 24) / most - 4, column - 62, 160));
-  const y = (generation, row) => 24 + (tall - 24) * ((row + 0.5) / generations[generation].founders.length);
+  const side = Math.max(18, Math.min((tall - HEADS) / most - 4, column - 46, 160));
+  const y = (generation, row) => HEADS + (tall - HEADS) * ((row + 0.5) / generations[generation].founders.length);
   const x = (generation) => column * generation + 4;
   const svg = make("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, style: "flex: none" });
   generations.forEach((now, generation) => {
     const next = generations[generation + 1];
-    const title = next ? `${say("scale")} ${next.since - 1}: ${now.founders.length} → ${next.founders.length}` : `${say("scale")} ${data.done - 1}: ${now.founders.length}`;
-    svg.append(make("text", { x: x(generation), y: 13 }, title));
+    svg.append(make("text", { x: x(generation), y: 12 }, `${say("scale")} ${(next?.since ?? data.done) - 1}`),
+      make("text", { x: x(generation), y: 27 }, next ? `${now.founders.length} → ${next.founders.length}` : `${now.founders.length}`));
     now.parents.forEach((parent, row) => {
       const [fromX, fromY, toX, toY] = [x(generation - 1) + side, y(generation - 1, parent), x(generation), y(generation, row)];
       const line = make("path", { d: `M${fromX} ${fromY} C${(fromX + toX) / 2} ${fromY} ${(fromX + toX) / 2} ${toY} ${toX} ${toY}`, fill: "none",
@@ -195,9 +196,10 @@ function leaf(view, data, generation, row, x, y, side, column) {
   group.append(pictures ? make("image", { href: pictureUrl(pictures[row]), x, y: y - side / 2, width: side, height: side })
     : make("circle", { cx: x + side / 2, cy: y, r: 6, fill: now.colours[row] }));
   group.append(make("rect", { x, y: y - side / 2, width: side, height: side, fill: "transparent", stroke: living ? now.colours[row] : GREY, "stroke-width": living ? 2 : 1 }));
-  const room = column - side > 55;
-  group.append(make("text", { x: x + side + 5, y: y + (room && score !== null && score !== undefined && side > 30 ? -6 : 4) - (generation + 1 < data.generations.length ? 8 : 0) }, `#${row}`));
-  if (score !== null && score !== undefined && room && side > 30) group.append(make("text", { x: x + side + 5, y: y + 18 }, score.toFixed(2)));
+  const words = [`#${row}`];
+  if (score !== null && score !== undefined && column - side > 40 && side > 27) words.push(score.toFixed(2));
+  // The line to the next generation leaves at half the height: words stand above and below it
+  words.forEach((word, line) => group.append(make("text", { x: x + side + 5, y: y + (line ? 14 : -5) }, word)));
   return about(view, data, generation, row, group);
 }
 
@@ -208,7 +210,7 @@ function scores(view, data, width, height) {
   const list = selections(data);
   if (!known.length) return [make("div", { textContent: say("Nothing has been scored yet; put a Reward Scorer before.") }), list];
   const low = Math.min(...known), span = Math.max(...known) - low || 1;
-  const tall = Math.max(150, height - 26 * (data.generations.length - 1) - 12);
+  const tall = Math.max(150, height - 36 * (data.generations.length - 1) - 12);
   const x = (scale) => 46 + ((width - 60) * (scale + 0.5)) / data.scales;
   const y = (score) => tall - 24 - ((tall - 40) * (score - low)) / span;
   const svg = make("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, style: "flex: none" });
@@ -237,11 +239,11 @@ function answers(data) {
   return data.answers.length ? make("table", { className: "ttsvar-answers" }, head, ...lines) : null;
 }
 
-/** One line for every selection: scale, effective sample size, reason. */
+/** A few words on every selection: scale, effective sample size, reason. */
 function selections(data) {
   return make("div", {}, ...data.generations.slice(1).map((after, place) => {
     const count = data.generations[place].founders.length;
-    const words = `${say("scale")} ${after.since - 1}: ${count} → ${after.founders.length}, ess ${after.ess.toFixed(1)} · ${after.reason}`;
-    return make("div", { className: "ttsvar-words", title: words }, make("i", { textContent: words }));
+    const words = `${say("scale")} ${after.since - 1}: ${count} → ${after.founders.length}, ess ${after.ess.toFixed(1)} · ${after.reason.replace(/, ess [^,]*/, "")}`;
+    return make("div", { className: "ttsvar-selection", textContent: words });
   }));
 }

@@ -69,7 +69,7 @@ def any_model(graph: Graph) -> None:
 
     first = sample(f"Steps 1-{LOOK}", load.out("latent"), "first steps", add_noise=True, noise_seed=1)
     looked = judge(
-        "What they would become", first.out("denoised_output"), "Cheap verifier", "CLIPScore", "All eight", sort=False
+        "How they would end", first.out("denoised_output"), "Cheap verifier", "CLIPScore", "All eight", sort=False
     )
     cut = graph.add(
         "TTSVAR_ResampleBatch", "8 to 4", (225, 330), scores=looked[2].out("scores"), latent=first.out("output"), keep=4,

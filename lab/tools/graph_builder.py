@@ -158,7 +158,7 @@ class Graph:
         """A titled frame around nodes that are placed."""
         left, right = min(node.position[0] for node in nodes) - GROUP_PAD, max(node.right for node in nodes) + GROUP_PAD
         top, bottom = min(node.position[1] for node in nodes) - GROUP_HEAD, max(node.bottom for node in nodes) + GROUP_PAD
-        look = {"color": COLOURS[kind], "font_size": 24, "flags": {}}
+        look = {"color": COLOURS[kind], "font_size": 20, "flags": {}}
         bounding = [left, top, right - left, bottom - top]
         self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, **look})
 

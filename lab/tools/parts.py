@@ -11,6 +11,7 @@ VIEW = "TTSVAR_InspectState"  # what shows a state
 PROMPT = "a photo of a red circle left of a blue square"
 HEAD = 64  # from a group's upper edge to its nodes' bodies
 GAP, GULF = 36, 90  # between nodes of a group, and of neighbouring groups
+LOOK = (460, 560)  # of a view: eight rows of a family tree fit, so that it does not grow when it is filled
 T5_FILE = "model-00001-of-00002.safetensors"  # the first of its folder; named, the editor sees that it is missing
 
 
@@ -82,8 +83,8 @@ def load_node(graph: Graph, text: str = PROMPT) -> Node:
 
 def shown(graph: Graph, ended: Node, prefix: str, at: tuple[int, int], title: str = "How it was found") -> list[Node]:
     """The picture saved above the view of all finished samples."""
-    saved = graph.add("SaveImage", "Best picture", (420, 330), images=ended.out("images"), filename_prefix=prefix)
-    seen = graph.add(VIEW, title, (420, 420), state=ended.out("all_finished"))
+    saved = graph.add("SaveImage", "Best picture", (LOOK[0], 330), images=ended.out("images"), filename_prefix=prefix)
+    seen = graph.add(VIEW, title, LOOK, state=ended.out("all_finished"))
     saved.position, seen.position = at, (at[0], saved_bottom(at) + 60)
     return [saved, seen]
 

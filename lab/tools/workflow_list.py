@@ -8,6 +8,7 @@ from parts import (
     GAP,
     GULF,
     HEAD,
+    LOOK,
     OWN_2B,
     OWN_8B,
     PROMPT,
@@ -29,11 +30,7 @@ def quick_start(graph: Graph) -> None:
     generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="TTS-VAR", n=2, compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
-    seen = graph.add(VIEW, "How it was found", (520, 420), state=generate.out("state"))
-    compared = graph.add(
-        "ImageCompare", "Slide: without | with a search (Nodes 2.0)", (520, 300), image_a=generate.out("raw"),
-        image_b=generate.out("image"),
-    )
+    seen = graph.add(VIEW, "How it was found", (560, 690), show="family tree", state=generate.out("state"))
     x = left_column(graph, (
         "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
@@ -46,13 +43,9 @@ def quick_start(graph: Graph) -> None:
     graph.row([generate], (x, HEAD))
     graph.row([saved, seen], (generate.right + GULF, HEAD), GAP)
     graph.row([alone], (saved.position[0], saved.bottom + 110), GAP)
-    graph.row([compared], (seen.position[0], seen.bottom + 60), GAP)
-    lane = saved.bottom + 30
-    graph.lead([(generate.right + 18, lane)], (seen, "state"))
-    graph.lead([(generate.right + 36, lane + 15)], (compared, "image_b"))
-    graph.lead([(generate.right + 54, lane + 30)], (compared, "image_a"))
+    graph.lead([(generate.right + 18, saved.bottom + 40)], (seen, "state"))
     graph.group("1  Search", "search", [generate])
-    graph.group("2  Result", "answer", [saved, alone, seen, compared])
+    graph.group("2  Result", "answer", [saved, alone, seen])
     graph.on_phone([(generate, name) for name in ("prompt", "method", "n", "seed")], [saved, seen])
 
 
@@ -67,7 +60,7 @@ def choose_by_hand(graph: Graph) -> None:
         looked = []
     else:
         chosen = graph.add("TTSVAR_SelectByHand", "Type the ones you like", state=sketched, numbers="0, 3")
-        looked = [graph.add(VIEW, "Look at the numbers", (480, 420), state=sketched)]
+        looked = [graph.add(VIEW, "Look at the numbers", LOOK, state=sketched)]
     ended = graph.fold(finish(graph.catalogue), state=chosen.out("state"), reward=load.out("reward"))
     x = left_column(graph, (
         "## Choose by hand\n\nYou are the reward.\n\n"
@@ -116,7 +109,7 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
         )
         rows[0] += [sampled, state]
         state = state.out("state")
-    views.append(graph.add(VIEW, "Four layouts", (460, 440), state=state))
+    views.append(graph.add(VIEW, "Four layouts", LOOK, state=state))
     for title, through, keep in (("Scale 6", 6, 2), ("Scales 7-9", 9, 1)):
         sampled = graph.add("TTSVAR_ScaleStepSampler", title, state=state, through_scale=through, **drawn)
         scored = graph.add("TTSVAR_RewardScorer", "", state=sampled, reward=load.out("reward"))
@@ -127,9 +120,9 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
     scored = graph.add("TTSVAR_RewardScorer", "", state=last, reward=load.out("reward"))
     best = graph.add("TTSVAR_SelectBest", "", state=scored.out("state"), keep=1)
     decoded = graph.add("TTSVAR_DecodeState", "", state=best.out("state"))
-    saved = graph.add("SaveImage", "Best picture", (300, 210), images=decoded, filename_prefix=prefix)
-    views.append(graph.add(VIEW, "The whole search", (460, 440), state=scored.out("state")))
-    rows[2] = [last, scored, best, decoded, saved]
+    views.append(graph.add(VIEW, "The whole search", (520, 840), show="family tree", state=scored.out("state")))
+    views.append(graph.add("SaveImage", "Best picture", (480, 300), images=decoded, filename_prefix=prefix))
+    rows[2] = [last, scored, best, decoded]
     _place_full(graph, load, start, rows, views, words)
 
 
@@ -145,9 +138,12 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
         _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
         graph.group(title, kind, row)
         low = bottom + 20
-    x = max(rows[1][-1].right, start.right) + GULF
-    views[0].position, views[1].position = (x, HEAD), (x, rows[1][0].position[1] + 130)
-    graph.group("See", "look", views)
+    layouts, whole, saved = views
+    layouts.position = (start.right + GULF, HEAD)
+    whole.position = (layouts.right + GULF, HEAD)
+    saved.position = (whole.right - saved.size[0], whole.bottom + 50)
+    graph.group("Look", "look", [layouts])
+    graph.group("5  See", "answer", [whole, saved])
     turn = -46
     graph.lead([(start.right + 26, lanes[0] + 10)], (rows[0][0], "state"))
     graph.lead([(load.right + 18, lanes[0] + 34)], (rows[0][1], "extractor"), (rows[0][3], "extractor"))
@@ -157,7 +153,9 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
     graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28), (turn, lanes[2] + 34)],
                (rows[2][1], "reward"))
     graph.lead([(rows[1][5].right + 26, lanes[2] + 10)], (rows[2][0], "state"))
-    graph.lead([(rows[2][1].right + 18, lanes[2] + 22)], (views[1], "state"))
+    graph.lead([(rows[2][1].right + 18, lanes[2] + 22)], (whole, "state"))
+    graph.lead([(layouts.position[0] - 35, rows[0][3].position[1])], (layouts, "state"))
+    graph.lead([(rows[2][3].right + 18, rows[2][3].position[1] + 14)], (saved, "images"))
 
 
 def compare_methods(graph: Graph) -> None:
@@ -193,25 +191,31 @@ def branch_lambda(graph: Graph) -> None:
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6, once", state=start, through_scale=6, preview="off", **STEERED)
     scored = graph.add("TTSVAR_RewardScorer", "", state=to_6, reward=load.out("reward"))
-    x = left_column(graph, (
+    note = graph.note((
         "## Branch from one state\n\nThe state after scale 6 is a value: two resamplers take it, neither changes it. "
         "Scales 0-6 run once.\n\n**Try**\n- change a lambda and press Run: only its branch runs again\n"
         "- lambda 0 draws blindly, 1000 keeps the best only\n- in the family trees, see how many first samples survive"
-    ), load, (300, 360))
-    graph.row([start, to_6, scored], (x, HEAD), GAP)
-    graph.group("2  The shared part", "search", [start, to_6, scored])
+    ), (561, 240))
+    note.position = (0, 30)
+    _, low = graph.row([load, start], (0, note.bottom + 40 + HEAD), GAP)
+    graph.group("1  Load and start", "load", [load, start])
+    graph.row([to_6, scored], (0, low + 80 + HEAD), GAP)
+    graph.group("2  The shared part", "search", [to_6, scored])
     top, branches = HEAD, []
     for lam in (1.0, 50.0):
         cut = graph.add("TTSVAR_PotentialResampler", f"lambda {lam:g}", state=scored.out("state"), keep=4, lambda_=lam)
         rest = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-12", state=cut.out("state"), preview="off", **STEERED)
         final = graph.add("TTSVAR_RewardScorer", "", state=rest, reward=load.out("reward"))
-        told = graph.add(VIEW, f"Finished with lambda {lam:g}", (340, 440), state=final.out("state"))
-        _, low = graph.row([cut, rest, final, told], (scored.right + GULF, top), GAP)
+        told = graph.add(VIEW, f"Finished with lambda {lam:g}", LOOK, show="family tree", state=final.out("state"))
+        _, end = graph.row([cut, rest, final, told], (start.right + 20 + GULF, top), GAP)
         graph.group(f"3  lambda {lam:g}", "answer", [cut, rest, final, told])
-        top, branches = low + 20 + 60 + HEAD, [*branches, (cut, final, low + 20)]
-    lane = branches[0][2] + 30
-    for node in (scored, branches[0][1], branches[1][1]):
-        graph.lead([(load.right + 45, lane)], (node, "reward"))
+        top, branches = end + 20 + 60 + HEAD, [*branches, (cut, final, end + 20)]
+    aside, lane = start.right + 20, branches[0][2] + 30
+    graph.lead([(start.right + 26, low + 30)], (to_6, "state"))
+    shared = (load.right + 18, low + 48)
+    graph.lead([shared], (scored, "reward"))
+    graph.lead([shared, (aside + 40, shared[1]), (aside + 40, lane)], (branches[0][1], "reward"), (branches[1][1], "reward"))
+    graph.lead([(aside + 22, HEAD + 14)], (branches[0][0], "state"))
 
 
 def swap_reward(graph: Graph) -> None:
@@ -235,7 +239,7 @@ def swap_reward(graph: Graph) -> None:
     for title, reward in (("The reward's choice", load.out("reward")), ("The other reward's choice", upside)):
         best = graph.fold(pick(graph.catalogue), state=sampled, reward=reward)
         picture = graph.add("PreviewImage", title, (320, 420), images=best.out("images"))
-        seen = graph.add(VIEW, "All six with their scores", (430, 420), state=best.out("all_finished"))
+        seen = graph.add(VIEW, "All six with their scores", (460, 500), state=best.out("all_finished"))
         _, low = graph.row([best, picture, seen], (sampled.right + GULF, top), GAP)
         graph.group(f"3  {title}", "answer", [best, picture, seen])
         top, picks = low + 20 + 60 + HEAD, [*picks, best]

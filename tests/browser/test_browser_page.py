@@ -103,10 +103,10 @@ def test_a_wrong_value_is_shown_at_its_node(page):
     open_graph(page, "02_choose_by_hand")
     page.evaluate("""() => { window.failed = null;
         window.app.api.addEventListener('execution_error', event => { window.failed = event.detail.exception_message; });
-        const node = window.app.graph._nodes.find(n => n.type === 'TTSVAR_SelectByHand');
-        node.widgets.find(w => w.name === 'numbers').value = '99'; }""")
+        const node = window.app.graph._nodes.find(n => n.type === 'TTSVAR_ChooseSketches');
+        node.widgets.find(w => w.name === 'choice').value = '99'; }""")
     page.get_by_role("button", name="Run", exact=True).first.click()
     page.wait_for_function("window.failed", timeout=3 * MINUTE)
     assert "name rows from 0 to 7" in page.evaluate("window.failed")
-    assert page.evaluate("window.app.lastExecutionError.node_type") == "TTSVAR_SelectByHand"
-    page.get_by_text("Type the ones you like").first.wait_for()  # the message names the node by its title
+    assert page.evaluate("window.app.lastExecutionError.node_type") == "TTSVAR_ChooseSketches"
+    page.get_by_text("Click the ones you like").first.wait_for()  # the message names the node by its title
