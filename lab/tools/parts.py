@@ -54,7 +54,8 @@ def loaders(catalogue: dict, published_ones: bool = False, text: str = PROMPT) -
     else:
         model, encoder = inside.add("TTSVAR_InfinityLoader"), inside.add("TTSVAR_TextEncoderLoader")
         reward, extractor = inside.add("TTSVAR_RewardLoader"), inside.add("TTSVAR_ExtractorLoader")
-    prompt = inside.add("TTSVAR_PromptEncode", text_encoder=encoder, text=inside.takes("prompt", default=text))
+    check = {} if published_ones else {"reward": reward}  # which refuses what it cannot judge before anything is sampled
+    prompt = inside.add("TTSVAR_PromptEncode", text_encoder=encoder, text=inside.takes("prompt", default=text), **check)
     for name, node in (("model", model), ("conditioning", prompt), ("reward", reward), ("extractor", extractor)):
         inside.returns(name, node)
     inside.returns("text_encoder", encoder)

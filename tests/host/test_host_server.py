@@ -104,7 +104,7 @@ def test_the_catalogue_the_templates_the_words_and_the_help(server):
 
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "13_any_model"])  # which test_any_model.py runs, made small
 def test_every_graph_runs_to_pictures(server, name):
-    prompt = server.prompt_of(name)
+    prompt = chosen(server.prompt_of(name))
     shown = server.pictures(server.run(prompt))
     showing = ("SaveImage", "PreviewImage", "TTSVAR_InspectState", "TTSVAR_ChooseSketches", "TTSVAR_ChooseBatch")
     assert set(shown) == {number for number, node in prompt.items() if node["class_type"] in showing}
@@ -214,22 +214,30 @@ def test_widget_values_out_of_bounds_are_refused_at_the_node(server):
 
 
 @pytest.mark.parametrize(("type", "inputs", "words"), [
-    ("TTSVAR_SelectByHand", {"numbers": "77"}, "name rows from 0 to 7"),
-    ("TTSVAR_SelectByHand", {"numbers": "the best"}, "name samples by number"),
+    ("TTSVAR_ChooseSketches", {"choice": "77"}, "name rows from 0 to 7"),
+    ("TTSVAR_ChooseSketches", {"choice": "the best"}, "name samples by number"),
     ("TTSVAR_ScaleStepSampler", {"through_scale": 14}, "12 is the last"),
-    ("TTSVAR_RewardLoader", {"reward": "HPS v2.1"}, "HPS_v2.1_compressed.pt"),
-    ("TTSVAR_SelectByHand", {"numbers": "0-30000000"}, "name rows from 0 to 7"),
+    ("TTSVAR_ChooseSketches", {"choice": "0-30000000"}, "name rows from 0 to 7"),
     ("TTSVAR_SelectBest", {"keep": 5}, "keep at most"),
     ("TTSVAR_PromptEncode", {"text": "a castle"}, "castle"),
 ])
 def test_what_only_the_run_can_know_is_the_nodes_error(server, type, inputs, words):
-    prompt = quiet(server.prompt_of("02_choose_by_hand"))
+    prompt = quiet(chosen(server.prompt_of("02_choose_by_hand")))
     number = numbers(prompt, type)[-1]
     prompt[number]["inputs"] |= inputs
     done = server.wait(server.queue(prompt))
     name, error = done["status"]["messages"][-1]
     assert name == "execution_error" and words in error["exception_message"], error["exception_message"]
     assert error["node_id"] == number and error["exception_type"] in ("ValueError", "FileNotFoundError")
+
+
+def test_a_missing_file_is_told_before_anything_runs(server):
+    prompt = chosen(server.prompt_of("02_choose_by_hand"))
+    loader = numbers(prompt, "TTSVAR_RewardLoader")[0]
+    prompt[loader]["inputs"]["reward"] = "HPS v2.1"
+    with pytest.raises(Refused) as refused:
+        server.queue(prompt)
+    assert "HPS_v2.1_compressed.pt" in str(refused.value.answer["node_errors"][loader])
 
 
 def test_what_the_reward_cannot_judge_is_refused_before_anything_is_sampled(server):
@@ -247,7 +255,7 @@ def test_what_the_reward_cannot_judge_is_refused_before_anything_is_sampled(serv
 
 @pytest.mark.parametrize("length", [2_000, 22_400])
 def test_a_long_prompt_is_drawn_at_once(server, length):
-    prompt = server.prompt_of("02_choose_by_hand")
+    prompt = chosen(server.prompt_of("02_choose_by_hand"))
     encoder = numbers(prompt, "TTSVAR_PromptEncode")[0]
     prompt[encoder]["inputs"] = {
         name: value for name, value in prompt[encoder]["inputs"].items() if name != "reward"
@@ -256,6 +264,13 @@ def test_a_long_prompt_is_drawn_at_once(server, length):
     begun = time.monotonic()
     done = server.wait(server.queue(only_what_leads_to(prompt, sheet)))
     assert done["status"]["status_str"] == "success" and time.monotonic() - begun < 60
+
+
+def chosen(prompt: dict) -> dict:
+    """A graph with a choice made, where it waits for one."""
+    for number in numbers(prompt, "TTSVAR_ChooseSketches"):
+        prompt[number]["inputs"]["choice"] = "0 2"
+    return prompt
 
 
 def only_what_leads_to(prompt: dict, number: str) -> dict:
