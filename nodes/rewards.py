@@ -190,7 +190,8 @@ class ExtractorLoader(io.ComfyNode):
 
 def load_extractor(kind: str = LATENT_POOL, file: str = AUTO, precision: str = "auto", grid: int = 4) -> host.Hosted:
     """A feature extractor by the name the loader offers."""
-    return _load(registry.titled(registry.EXTRACTORS, kind), (file,), precision, grid=grid)
+    entry = registry.titled(registry.EXTRACTORS, kind)
+    return _load(entry, (file,), precision, **({entry.number: grid} if entry.number else {}))
 
 
 NODES = [RewardLoader, BlendRewards, ExtractorLoader]

@@ -255,15 +255,16 @@ def test_what_the_reward_cannot_judge_is_refused_before_anything_is_sampled(serv
 
 @pytest.mark.parametrize("length", [2_000, 22_400])
 def test_a_long_prompt_is_drawn_at_once(server, length):
-    prompt = chosen(server.prompt_of("02_choose_by_hand"))
+    prompt = server.prompt_of("02_choose_by_hand")
     encoder = numbers(prompt, "TTSVAR_PromptEncode")[0]
     prompt[encoder]["inputs"] = {
         name: value for name, value in prompt[encoder]["inputs"].items() if name != "reward"
     } | {"text": ("一座 castle – café " * 2_000)[:length]}
-    sheet = numbers(prompt, "TTSVAR_InspectState")[0]
+    sheet = numbers(prompt, "TTSVAR_ChooseSketches")[0]
     begun = time.monotonic()
     done = server.wait(server.queue(only_what_leads_to(prompt, sheet)))
     assert done["status"]["status_str"] == "success" and time.monotonic() - begun < 60
+    assert done["outputs"][sheet]["images"]
 
 
 def chosen(prompt: dict) -> dict:
