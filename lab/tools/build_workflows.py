@@ -46,15 +46,31 @@ def main() -> None:
         build(graph)
         path = graph.save(FOLDER)
         if chosen.run and name not in workflow_list.NEEDS_DOWNLOADS:
-            pictures = run(chosen.server, to_prompt(json.loads(path.read_text(encoding="utf-8")), catalogue))
+            prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), catalogue)
+            pictures = photograph(chosen.server, prompt)
             thumbnail(pictures, path.with_suffix(".jpg"))
             for other, source in workflow_list.NEEDS_DOWNLOADS.items():
                 if source == name:
-                    thumbnail([pictures[1]], FOLDER / f"{other}.jpg")
+                    thumbnail(pictures[1:], FOLDER / f"{other}.jpg")
+
+
+def photograph(server: str, prompt: dict) -> list[bytes]:
+    """Contact sheet and family tree of the last view in a prompt; where it has none, every picture shown."""
+    if any(node["class_type"] == parts.VIEW for node in prompt.values()):
+        return [run(server, shown_as(prompt, sheet))[0] for sheet in ("sketches", "family tree")]
+    return run(server, prompt)[::-1]
+
+
+def shown_as(prompt: dict, sheet: str) -> dict:
+    """The prompt with a choice made, so that all of it runs, and each view showing that sheet."""
+    changes = {parts.VIEW: {"show": sheet}, "TTSVAR_ChooseSketches": {"choice": "0 3"}}
+    return {
+        number: {**node, "inputs": {**node["inputs"], **changes.get(node["class_type"], {})}} for number, node in prompt.items()
+    }
 
 
 def run(server: str, prompt: dict) -> list[bytes]:
-    """Run a prompt and return the pictures it shows, those of Inspect State first."""
+    """Run a prompt and return the pictures it shows, those of the last Inspect State first."""
     number = ask(f"{server}/prompt", {"prompt": prompt})["prompt_id"]
     while not (done := ask(f"{server}/history/{number}").get(number)):
         time.sleep(0.2)
@@ -67,14 +83,19 @@ def run(server: str, prompt: dict) -> list[bytes]:
 
 
 def thumbnail(pictures: list[bytes], path: Path) -> None:
-    """A square with the contact sheet above and the family tree below."""
+    """A square: one picture, the contact sheet above the family tree, or four answers in quarters."""
     from PIL import Image, ImageOps
 
+    half = SIDE // 2
+    places = {
+        1: [(0, 0, SIDE, SIDE)],
+        2: [(0, 0, SIDE, SHEET), (0, SHEET, SIDE, SIDE - SHEET)],
+        4: [(x, y, half, half) for y in (0, half) for x in (0, half)],
+    }[len(pictures)]
     square = Image.new("RGB", (SIDE, SIDE), GROUND)
-    places = ((0, SHEET), (SHEET, SIDE - SHEET)) if len(pictures) > 1 else ((0, SIDE),)
-    for picture, (top, height) in zip(pictures, places, strict=False):
+    for picture, (x, y, width, height) in zip(pictures, places, strict=True):
         opened = Image.open(io.BytesIO(picture)).convert("RGB")
-        square.paste(ImageOps.pad(opened, (SIDE, height), Image.Resampling.LANCZOS, color=GROUND), (0, top))
+        square.paste(ImageOps.pad(opened, (width, height), Image.Resampling.LANCZOS, color=GROUND), (x, y))
     square.save(path, quality=88)
 
 

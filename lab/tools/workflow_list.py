@@ -46,7 +46,8 @@ def quick_start(graph: Graph) -> None:
     graph.lead([(generate.right + 18, saved.bottom + 40)], (seen, "state"))
     graph.group("1  Search", "search", [generate])
     graph.group("2  Result", "answer", [saved, alone, seen])
-    graph.on_phone([(generate, name) for name in ("prompt", "method", "n", "seed")], [saved, seen])
+    asked = [(generate, name) for name in ("prompt", "method", "n", "seed")]
+    graph.on_phone([*asked, (seen, "ttsvar_view")], [saved])
 
 
 def choose_by_hand(graph: Graph) -> None:
@@ -82,8 +83,9 @@ def choose_by_hand(graph: Graph) -> None:
     graph.group("2  Sketch", "search", [start, sketched])
     graph.group("3  Choose", "look", [chosen, *looked])
     graph.group("4  Finish", "answer", [ended, *result])
-    widget = "choice" if clicking else "numbers"
-    graph.on_phone([(load, "prompt"), (start, "seed"), (chosen, widget)], [result[0], *(looked or [chosen])])
+    widgets = ("choice", "ttsvar_choose") if clicking else ("numbers",)
+    asked = [(load, "prompt"), (start, "seed"), *((chosen, widget) for widget in widgets)]
+    graph.on_phone(asked, [result[0], *(looked or [chosen])])
 
 
 def full_search(graph: Graph) -> None:
