@@ -22,7 +22,6 @@ INSIDE, OUTSIDE = -10, -20
 CORE = {
     "SaveImage": ({"images": "IMAGE", "filename_prefix": "STRING"}, ["filename_prefix"]),
     "PreviewImage": ({"images": "IMAGE"}, []),
-    "ImageCompare": ({"image_a": "IMAGE", "image_b": "IMAGE"}, ["compare_view"]),
     "PrimitiveStringMultiline": ({"value": "STRING"}, ["value"]),
     "CheckpointLoaderSimple": ({"ckpt_name": "COMBO"}, ["ckpt_name"]),
     "CLIPTextEncode": ({"text": "STRING", "clip": "CLIP"}, ["text"]),

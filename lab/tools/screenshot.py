@@ -1,6 +1,7 @@
-"""Run a bundled workflow in the real editor and photograph its graph: `python lab/tools/screenshot.py 03_full_search graph.png`.
+"""Run a bundled workflow in the real editor and photograph its graph: `python lab/tools/screenshot.py 03_full_search graph.png`,
+or, where sketches are to be chosen on the way, `... 02_choose_by_hand choose.png --choose 2 5`.
 
-Needs a ComfyUI (see tests/host), a Chromium, playwright and pillow; the picture in the README is made by it.
+Needs a ComfyUI (see tests/host), a Chromium, playwright and pillow; the pictures of graphs in the README are made by it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "host"))
 from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
 from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings  # noqa: E402
 
-MARGIN = 44  # pixels
-PANELS = (70, 80)  # pixels left and above that the page's own panels cover
+MARGIN = 60  # pixels
+PANELS = (70, 96)  # pixels left and above that the page's own panels cover
 FIT = """([width, height, panelLeft, panelTop, margin]) => {
     const boxes = window.app.graph._nodes.filter(n => n.type !== 'MarkdownNote').map(n => n.getBounding());
     const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
@@ -32,7 +34,7 @@ FIT = """([width, height, panelLeft, panelTop, margin]) => {
 }"""
 
 
-def photograph(address: str, name: str, width: int, height: int) -> bytes:
+def photograph(address: str, name: str, width: int, height: int, chosen: list[int]) -> bytes:
     """PNG of the graph `name` after a run, fitted into `width` x `height` pixels and cropped to its nodes."""
     from playwright.sync_api import sync_playwright
 
@@ -40,28 +42,39 @@ def photograph(address: str, name: str, width: int, height: int) -> bytes:
         browser = launch(driver)
         page = open_editor(browser, address, width, height)
         open_graph(page, name)
-        page.evaluate("""() => { window.ended = null;
-            for (const event of ['execution_success', 'execution_error'])
-                window.app.api.addEventListener(event, () => { window.ended = event; }); }""")
-        page.get_by_role("button", name="Run", exact=True).first.click()
-        page.wait_for_function("window.ended", timeout=3 * MINUTE)
-        if page.evaluate("window.ended") != "execution_success":
-            raise SystemExit(f"{name} did not run to its end")
+        page.evaluate("""() => { for (const event of ['execution_success', 'execution_error'])
+            window.app.api.addEventListener(event, () => { window.ended = event; }); }""")
+        press(page, page.get_by_role("button", name="Run", exact=True).first, name)
+        for number in chosen:
+            page.locator(".ttsvar-panel:visible .ttsvar-card").nth(number).click()
+        if chosen:
+            press(page, page.get_by_role("button", name="Continue").first, name)
+            page.mouse.click(PANELS[0] + 10, height - 200)  # beside the graph: no node is selected
         page.wait_for_function("window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth > 0")
         used = page.evaluate(FIT, [width, height, *PANELS, MARGIN])
-        page.wait_for_timeout(3000)
+        page.wait_for_timeout(8000)  # the page's own messages go away
         clip = {"x": PANELS[0], "y": PANELS[1], "width": used[0] + 2 * MARGIN, "height": used[1] + 2 * MARGIN}
         picture = page.screenshot(clip=clip)
         browser.close()
     return picture
 
 
+def press(page: Any, button: Any, name: str) -> None:
+    """Press a button and wait for the run that it starts."""
+    page.evaluate("window.ended = null")
+    button.click()
+    page.wait_for_function("window.ended", timeout=3 * MINUTE)
+    if page.evaluate("window.ended") != "execution_success":
+        raise SystemExit(f"{name} did not run to its end")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Start a server on an empty base directory, take the picture, write it with few colours."""
+    """Start a server on an empty base directory, take the picture, write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workflow", help="name of a file in workflows/ without its ending")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--size", default="2200x1500", help="width x height of the window in pixels")
+    parser.add_argument("--choose", type=int, nargs="+", default=[], help="sketches to click before Continue")
     args = parser.parse_args(argv)
     if find_comfyui() is None:
         raise SystemExit(HOW_TO_GET_ONE)
@@ -73,10 +86,10 @@ def main(argv: list[str] | None = None) -> int:
         write_settings(Path(base))
         server = Server(Path(base))
         try:
-            raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")))
+            raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")), args.choose)
         finally:
             server.stop()
-    Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(args.picture, optimize=True)
+    Image.open(io.BytesIO(raw)).convert("RGB").save(args.picture, optimize=True)
     return 0
 
 
