@@ -69,7 +69,7 @@ def press(page: Any, button: Any, name: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a server on an empty base directory, take the picture, write it."""
+    """Start a server on an empty base directory, take the picture, write it with few colours."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workflow", help="name of a file in workflows/ without its ending")
     parser.add_argument("picture", type=Path)
@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
             raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")), args.choose)
         finally:
             server.stop()
-    Image.open(io.BytesIO(raw)).convert("RGB").save(args.picture, optimize=True)
+    few = Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
+    few.save(args.picture, optimize=True)
     return 0
 
 
