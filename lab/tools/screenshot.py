@@ -19,7 +19,7 @@ from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
 from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings  # noqa: E402
 
 MARGIN = 60  # pixels
-PANELS = (70, 96)  # pixels left and above that the page's own panels cover
+PANELS = (70, 140)  # pixels left and above that the page's own panels and messages cover
 FIT = """([width, height, panelLeft, panelTop, margin]) => {
     const boxes = window.app.graph._nodes.filter(n => n.type !== 'MarkdownNote').map(n => n.getBounding());
     const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
@@ -52,7 +52,7 @@ def photograph(address: str, name: str, width: int, height: int, chosen: list[in
             page.mouse.click(PANELS[0] + 10, height - 200)  # beside the graph: no node is selected
         page.wait_for_function("window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth > 0")
         used = page.evaluate(FIT, [width, height, *PANELS, MARGIN])
-        page.wait_for_timeout(8000)  # the page's own messages go away
+        page.wait_for_timeout(3000)
         clip = {"x": PANELS[0], "y": PANELS[1], "width": used[0] + 2 * MARGIN, "height": used[1] + 2 * MARGIN}
         picture = page.screenshot(clip=clip)
         browser.close()
@@ -69,7 +69,7 @@ def press(page: Any, button: Any, name: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a server on an empty base directory, take the picture, write it."""
+    """Start a server on an empty base directory, take the picture, write it with few colours."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workflow", help="name of a file in workflows/ without its ending")
     parser.add_argument("picture", type=Path)
@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
             raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")), args.choose)
         finally:
             server.stop()
-    Image.open(io.BytesIO(raw)).convert("RGB").save(args.picture, optimize=True)
+    few = Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
+    few.save(args.picture, optimize=True)
     return 0
 
 
