@@ -1,0 +1,178 @@
+"""Train the tokenizer: `python -m lab.training.world.tokenizer --out DIR`. Resumes from DIR when run again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lab.training.common import Run, add_common_arguments, export
+from ttsvar_core.bsq.autoencoder import Tokenizer
+from ttsvar_core.bsq.bits import encode_bits
+from ttsvar_core.config import TokenizerConfig
+from ttsvar_core.scales import ScaleSchedule, parse_schedule
+from ttsvar_core.world.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
+from ttsvar_core.world.render import coverage, render, sample_scenes
+
+NAME = "scenes128"
+SCHEDULE = "1 1 1 2 2 3 4 5 6 8 10 12 16"
+OBJECT_WEIGHT = 4.0
+COMMITMENT = 0.05
+UNQUANTISED_STEPS = 150
+SKETCHES = 0.5  # share of the batch that is decoded from its first scales too, at half size, and of it again at full size
+SKETCH_WEIGHT = 0.3
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog="python -m lab.training.world.tokenizer", description=__doc__)
+    add_common_arguments(parser, steps=6000, batch=6, rate=2e-3)
+    parser.add_argument("--schedule", default=SCHEDULE, help="sides of the 13 token grids")
+    parser.add_argument("--bits", type=int, default=16)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--ch-mult", default="1,1,2,4", help="the stride is 2 to the number of these less one")
+    parser.add_argument("--res-blocks", type=int, default=1)
+    parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of --init, whose features are in use")
+    return parser
+
+
+def crowd(generator: numpy.random.Generator) -> ScenePrompt:
+    """Objects of any kind, more than most prompts ask for, but no held-out combination: a tokenizer learns from
+    objects, and most of a picture is background otherwise."""
+    while True:
+        kinds = generator.integers((len(SHAPES), len(COLOURS)), size=(int(generator.integers(1, MOST_OBJECTS + 1)), 2))
+        nouns = tuple(Noun(SHAPES[shape], COLOURS[colour]) for shape, colour in kinds)
+        if ScenePrompt(nouns).split == "train":
+            return ScenePrompt(nouns)
+
+
+def picture_batch(args: argparse.Namespace, side: int, generator: numpy.random.Generator) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W) in [-1, 1] and loss weights (B, 1, H, W), heavier on objects and just around them."""
+    scenes = sample_scenes([crowd(generator) for _ in range(args.batch)], generator)
+    images = torch.from_numpy(render(scenes, side)).permute(0, 3, 1, 2) * 2 - 1
+    weights = 1 + OBJECT_WEIGHT * torch.from_numpy(coverage(scenes, side, grown=1.5))[:, None]
+    return images.to(args.device).contiguous(memory_format=torch.channels_last), weights.to(args.device)
+
+
+def painting_loss(painted: Tensor, images: Tensor, weights: Tensor) -> Tensor:
+    """Weighted difference of what was painted and the images (B, 3, H, W), both averaged down to the size painted."""
+    if painted.shape != images.shape:
+        images, weights = (F.interpolate(t, size=painted.shape[-2:], mode="area") for t in (images, weights))
+    error = painted - images
+    return ((error.abs() + error.square()) * weights).mean() / weights.mean()
+
+
+def losses(model: Tokenizer, images: Tensor, weights: Tensor, schedule: ScaleSchedule, prefix: int) -> dict[str, Tensor]:
+    """The picture from all scales at full and at half size, sketches of the first `prefix` scales, and the commitment.
+
+    Codes are quantised straight-through. Sketches train the decoder alone: their gradient would flatten the features.
+    """
+    features = model.encoder(images)
+    codes = encode_bits(features.detach(), schedule, False)[1]
+    used = features + (codes - features).detach()
+    few = max(1, int(len(images) * SKETCHES))
+    fewer = max(1, int(few * SKETCHES))
+    sketches = encode_bits(features[:few].detach(), schedule, False, prefix)[1]
+    return {
+        "whole": painting_loss(model.decoder(used), images, weights),
+        "half": painting_loss(model.decoder(F.avg_pool2d(used, 2)), images, weights),
+        "sketch": painting_loss(model.decoder(F.avg_pool2d(sketches, 2)), images[:few], weights[:few]),
+        "large_sketch": painting_loss(model.decoder(sketches[:fewer]), images[:fewer], weights[:fewer]),
+        "commitment": (features - codes).square().mean(),
+    }
+
+
+def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
+    """One optimiser step; returns what is worth logging."""
+    args, model = run.args, run.modules["tokenizer"]
+    generator = run.generator()
+    images, weights = picture_batch(args, schedule.final[0] * model.config.patch_size, generator)
+    prefix = int(generator.integers(2, len(schedule)))
+    if args.init is None and run.step < UNQUANTISED_STEPS:
+        parts = {"whole": painting_loss(model.decoder(model.encoder(images)), images, weights)}
+    else:
+        parts = losses(model, images, weights, schedule, prefix)
+    factors = {"whole": 1.0, "half": 1.0, "sketch": SKETCH_WEIGHT, "large_sketch": SKETCH_WEIGHT, "commitment": COMMITMENT}
+    norm = run.update(sum(factors[name] * part for name, part in parts.items()))
+    return {name: float(part.detach()) for name, part in parts.items()} | {"norm": norm}
+
+
+@torch.no_grad()
+def survival(
+    model: Tokenizer, schedule: ScaleSchedule, count: int, seed: int = 7, split: str = "test", shrink: int = 1
+) -> tuple[float, float]:
+    """How held-out scenes survive encoding and decoding, at 1 / `shrink` the size: the share that the verifier finds whole,
+    and the mean share of atoms."""
+    from ttsvar_core.world.verify import judge_image
+
+    prompts = benchmark_prompts(split, count, seed)
+    scenes = sample_scenes(list(prompts), numpy.random.default_rng([seed, 1]))
+    images = torch.from_numpy(render(scenes, model.config.patch_size * schedule.final[0])).permute(0, 3, 1, 2) * 2 - 1
+    device = next(model.parameters()).device
+    judged = []
+    for start in range(0, count, 16):
+        codes = encode_bits(model.encode(images[start : start + 16].to(device)), schedule, False)[1]
+        decoded = model.decode(F.avg_pool2d(codes, shrink)).cpu()
+        pictures = ((decoded + 1) / 2).permute(0, 2, 3, 1).numpy()
+        judged += [judge_image(p, q) for p, q in zip(pictures, prompts[start : start + 16], strict=True)]
+    atoms = [sum(value > 0.5 for value in j.atoms.values()) / len(j.atoms) for j in judged]
+    return sum(j.correct for j in judged) / count, sum(atoms) / count
+
+
+def tokenizer_config(args: argparse.Namespace) -> TokenizerConfig:
+    """The sizes the options ask for."""
+    multipliers = tuple(int(m) for m in args.ch_mult.split(","))
+    return TokenizerConfig(args.bits, args.width, multipliers, args.res_blocks, 2 ** (len(multipliers) - 1))
+
+
+def description(args: argparse.Namespace) -> dict:
+    """The tokenizer's part of the model's json file."""
+    grids = [list(grid) for grid in parse_schedule(args.schedule).grids]
+    config = tokenizer_config(args)
+    return {
+        "scale_schedule": grids, "rope_reference_grid": grids[-1], "codebook_dim": args.bits,
+        "vae_base_ch": args.width, "vae_ch_mult": list(config.ch_mult), "vae_num_res_blocks": args.res_blocks,
+        "patch_size": config.patch_size, "image_size": [config.patch_size * side for side in grids[-1]],
+    }
+
+
+def save_all(run: Run) -> None:
+    """Write the checkpoint and the averaged weights in the published layout."""
+    run.save()
+    export(run.average["tokenizer"], run.args.out / f"{NAME}.vae.safetensors")
+    (run.args.out / "tokenizer.json").write_text(json.dumps(description(run.args), indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train until the steps or the minutes are used up."""
+    args = build_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    schedule = parse_schedule(args.schedule)
+    model = Tokenizer(tokenizer_config(args)).to(args.device, memory_format=torch.channels_last)
+    if args.init:
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(str(Path(args.init) / f"{NAME}.vae.safetensors")))
+    model.encoder.requires_grad_(not args.decoder_only)
+    run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
+    window: dict[str, list[float]] = {}
+    while not run.done:
+        for name, value in train_step(run, schedule).items():
+            window.setdefault(name, []).append(value)
+        if run.step % 50 == 0 or run.done:
+            run.log(**{name: sum(values) / len(values) for name, values in window.items()})
+            window.clear()
+        if run.due():
+            save_all(run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
