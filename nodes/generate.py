@@ -158,11 +158,15 @@ def _inputs() -> list:
         guidance_until(),
         _budget(),
         diverse(),
-        io.Boolean.Input(
-            "compare", default=False, optional=True, advanced=True,
-            tooltip="Draw what the seed gives without a search, too, for the output raw: the work of one more picture.",
-        ),
+        _compare(),
     ]
+
+
+def _compare():
+    return io.Boolean.Input(
+        "compare", default=False, optional=True, advanced=True,
+        tooltip="Draw what the seed gives without a search, too, for the output raw: the work of one more picture.",
+    )
 
 
 def _budget():

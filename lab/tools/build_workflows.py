@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     chosen = parser.parse_args()
     catalogue = ask(f"{chosen.server}/object_info")
-    for inside in filter(None, (build(catalogue) for build in parts.BLUEPRINTS)):
+    for inside in (build(catalogue) for build in parts.BLUEPRINTS):
         blueprint = Graph(inside.name, catalogue)
         blueprint.fold(inside)
         blueprint.save(ROOT / "subgraphs")

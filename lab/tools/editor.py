@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,13 @@ def write_settings(base: Path) -> None:
     settings.write_text(_SETTINGS, encoding="utf-8")
 
 
-def launch(driver: Any) -> Any:
-    """The installed Chromium, driven by playwright."""
-    return driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+@contextmanager
+def browsing() -> Iterator[Any]:
+    """The installed Chromium, driven by playwright, closed in the end."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS) as opened:
+        yield opened
 
 
 def open_editor(browser: Any, address: str, width: int, height: int) -> Any:

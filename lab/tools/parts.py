@@ -214,10 +214,8 @@ def best_of_any(catalogue: dict) -> Graph:
     return inside
 
 
-def sketch_and_choose(catalogue: dict) -> Graph | None:
-    """Sketch, and wait for a person's choice; None on a catalogue without the node for it."""
-    if "TTSVAR_ChooseSketches" not in catalogue:
-        return None
+def sketch_and_choose(catalogue: dict) -> Graph:
+    """Sketch, and wait for a person's choice."""
     inside = Graph(
         "Sketch and choose", catalogue, "Samples a few scales of every sample and lets you click those that go on.",
         ("choose image", "select images", "pick", "human in the loop", "tts-var"), first=800,

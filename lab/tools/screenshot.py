@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "host"))
 from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings  # noqa: E402
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, open_graph, write_settings  # noqa: E402
 
 MARGIN = 60  # pixels
 PANELS = (70, 140)  # pixels left and above that the page's own panels and messages cover
@@ -36,10 +36,7 @@ FIT = """([width, height, panelLeft, panelTop, margin]) => {
 
 def photograph(address: str, name: str, width: int, height: int, chosen: list[int]) -> bytes:
     """PNG of the graph `name` after a run, fitted into `width` x `height` pixels and cropped to its nodes."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = launch(driver)
+    with browsing() as browser:
         page = open_editor(browser, address, width, height)
         open_graph(page, name)
         page.evaluate("""() => { for (const event of ['execution_success', 'execution_error'])
@@ -54,9 +51,7 @@ def photograph(address: str, name: str, width: int, height: int, chosen: list[in
         used = page.evaluate(FIT, [width, height, *PANELS, MARGIN])
         page.wait_for_timeout(3000)
         clip = {"x": PANELS[0], "y": PANELS[1], "width": used[0] + 2 * MARGIN, "height": used[1] + 2 * MARGIN}
-        picture = page.screenshot(clip=clip)
-        browser.close()
-    return picture
+        return page.screenshot(clip=clip)
 
 
 def press(page: Any, button: Any, name: str) -> None:

@@ -52,40 +52,27 @@ def quick_start(graph: Graph) -> None:
 
 def choose_by_hand(graph: Graph) -> None:
     """Sketch eight, pick by eye, run on."""
-    clicking = "TTSVAR_ChooseSketches" in graph.catalogue
     load = load_node(graph, "a photo of a yellow diamond above a purple circle")
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     sketched = graph.add("TTSVAR_ScaleStepSampler", "Sketch: scales 0-7", state=start, through_scale=7, preview="off", **STEERED)
-    if clicking:
-        chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (480, 560), state=sketched)
-        looked = []
-    else:
-        chosen = graph.add("TTSVAR_SelectByHand", "Type the ones you like", state=sketched, numbers="0, 3")
-        looked = [graph.add(VIEW, "Look at the numbers", LOOK, state=sketched)]
+    chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (480, 560), state=sketched)
     ended = graph.fold(finish(graph.catalogue), state=chosen.out("state"), reward=load.out("reward"))
     x = left_column(graph, (
         "## Choose by hand\n\nYou are the reward.\n\n"
-        + ("1. Press **Run**: eight sketches appear, and it stops there.\n2. Click those you like; a second click releases, "
-           "shift-click takes one twice.\n3. Press **Continue**: only what follows your choice runs.\n\n" if clicking else
-           "1. Press **Run** and look at the eight sketches.\n2. Type the numbers you like into *Select by Hand* (0-3 and 5, 5 "
-           "work too).\n3. **Run** again: the sketches are remembered, only the rest is drawn.\n\n")
-        + "**Try** stopping the sketch at scale 4 or 9: how early can you tell?\n\n**Next:** *03 full search* lets a reward choose."
+        "1. Press **Run**: eight sketches appear, and it stops there.\n2. Click those you like; a second click releases, "
+        "shift-click takes one twice.\n3. Press **Continue**: only what follows your choice runs.\n\n"
+        "**Try** stopping the sketch at scale 4 or 9: how early can you tell?\n\n**Next:** *03 full search* lets a reward choose."
     ), load)
     graph.row([start, sketched], (x, HEAD), GAP)
     graph.row([chosen], (sketched.right + GULF, HEAD))
-    for view in looked:
-        view.position = (chosen.position[0], chosen.bottom + 60)
-    right = max(node.right for node in (chosen, *looked))
-    graph.row([ended], (right + GULF, HEAD))
+    graph.row([ended], (chosen.right + GULF, HEAD))
     result = shown(graph, ended, "ttsvar/choose_by_hand", (ended.right + GAP, HEAD), "Your choice, finished")
-    low = max(node.bottom for node in (chosen, *looked)) + 60
-    graph.lead([(load.right + 45, low)], (ended, "reward"))
+    graph.lead([(load.right + 45, chosen.bottom + 60)], (ended, "reward"))
     graph.group("2  Sketch", "search", [start, sketched])
-    graph.group("3  Choose", "look", [chosen, *looked])
+    graph.group("3  Choose", "look", [chosen])
     graph.group("4  Finish", "answer", [ended, *result])
-    widgets = ("choice", "ttsvar_choose") if clicking else ("numbers",)
-    asked = [(load, "prompt"), (start, "seed"), *((chosen, widget) for widget in widgets)]
-    graph.on_phone(asked, [result[0], *(looked or [chosen])])
+    asked = [(load, "prompt"), (start, "seed"), (chosen, "choice"), (chosen, "ttsvar_choose")]
+    graph.on_phone(asked, [result[0], chosen])
 
 
 def full_search(graph: Graph) -> None:

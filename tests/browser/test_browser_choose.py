@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
 sys.path.insert(0, str(Path(__file__).parent))
 from choose_graph import choose_graph, number
 from comfyui_server import HOW_TO_GET_ONE, Server, downstream, find_comfyui, to_prompt
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, write_settings
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, write_settings
 
 pytestmark = [
     pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
@@ -49,12 +49,8 @@ def prompt(server, graph):
 
 @pytest.fixture(scope="module")
 def browser(server):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        opened = launch(driver)
+    with browsing() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

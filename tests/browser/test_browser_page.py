@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
 from comfyui_server import HOW_TO_GET_ONE, ROOT, Server, find_comfyui
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, launch, open_editor, open_graph, write_settings
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, open_graph, write_settings
 
 GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
@@ -31,12 +31,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(server):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        opened = launch(driver)
+    with browsing() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,8 @@ BEAM_CANDIDATES = 4
 class Stage(Protocol):
     """What happens to the samples after a scale. A frozen dataclass; its fields are its entry in a plan file.
 
-    kind: its name there. scale: after which scale it acts. keep: how many samples go on (None: all of them).
+    kind: its name there. scale: after which scale it acts. keep: how many samples go on (None: all of them). One that makes several
+    of every sample says how many in `candidates`, and acts while its scale is sampled.
     """
 
     kind: ClassVar[str]
@@ -82,12 +83,12 @@ class Plan:
 
     def candidates(self, scale: int) -> int:
         """How many of each of them are drawn there from one forward pass."""
-        return next((stage.candidates for stage in self.at(scale) if isinstance(stage, Branch)), 1)
+        return max(map(_candidates, self.at(scale)), default=1)
 
     def selects(self, scale: float) -> list[int]:
         """After which scales samples are selected or branch before `scale` is sampled, as their lineage tells it."""
         before = [stage for stage in self.stages if stage.scale < scale]
-        branched = [stage.scale - 1 for stage in before if isinstance(stage, Branch)]
+        branched = [stage.scale - 1 for stage in before if _candidates(stage) > 1]
         return sorted([stage.scale for stage in before if stage.keep is not None] + branched)
 
     def stops(self, scales: int) -> list[int]:
@@ -121,7 +122,7 @@ class Plan:
             what = f"plan {self.name}, {stage.kind} at scale {stage.scale}"
             if not 0 <= stage.scale < scales:
                 raise ValueError(f"{what}: the last scale is {scales - 1}; move it to 0..{scales - 1}")
-            if stage.scale < before + isinstance(stage, Branch):
+            if stage.scale < before + (_candidates(stage) > 1):
                 order = "a branch stands first at its scale" if stage.scale == before else "list the stages in rising order"
                 raise ValueError(f"{what}: it stands after a stage at scale {before}; {order}")
             try:
@@ -131,11 +132,14 @@ class Plan:
             scored, before = scored or stage.sees(samples) == "scores", stage.scale
 
 
+def _candidates(stage: Stage) -> int:
+    """How many a stage makes of every sample."""
+    return getattr(stage, "candidates", 1)
+
+
 def _left(stage: Stage, samples: int) -> int:
     """How many of `samples` samples there are once a stage has acted."""
-    if isinstance(stage, Branch):
-        return samples * stage.candidates
-    return samples if stage.keep is None else stage.keep
+    return samples * _candidates(stage) if stage.keep is None else stage.keep
 
 
 def raw() -> Plan:
@@ -209,7 +213,7 @@ def with_potential(plan: Plan, **settings) -> Plan:
 def scored_at(plan: Plan, scales) -> Plan:
     """`plan` that also scores its samples after these scales, before anything else is decided there."""
     more = tuple(Score(scale) for scale in sorted(set(scales)))
-    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: (stage.scale, not isinstance(stage, Branch)))))
+    return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: (stage.scale, _candidates(stage) == 1))))
 
 
 def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
