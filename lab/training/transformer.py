@@ -24,7 +24,7 @@ from ttsvar_core.scenes.grammar import COLOURS, SHAPES, all_prompts
 from ttsvar_core.scenes.render import WORLD_SIDE, Scenes, coverage, render, sample_scenes
 
 DROP_CONDITION = 0.1
-SCALE_WEIGHT_POWER = -0.5
+SCALE_WEIGHT_POWER = 0.5
 OBJECT_WEIGHT = 6.0
 NOUN_LOSS_WEIGHT = 0.1
 CONTENT_LOSS_WEIGHT = 0.15
