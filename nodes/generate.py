@@ -5,7 +5,7 @@ import json
 from comfy_api.latest import io
 
 from ..ttsvar_core.costs import Search
-from ..ttsvar_core.names import POTENTIALS, SCHEMES
+from ..ttsvar_core.names import BUNDLED, POTENTIALS, SCHEMES
 from . import host
 from .budget import look, of_search, prediction, worth
 from .load import encode, load, load_encoder
@@ -14,6 +14,7 @@ from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
 from .types import (
     ASPECT_RATIOS,
     CATEGORY,
+    PROMPT_TOOLTIP,
     Extractor,
     Model,
     Reward,
@@ -27,7 +28,6 @@ from .types import (
 )
 
 OWN_PLAN = "own plan"
-BUNDLED_MODEL = "scenes64"
 METHODS = {
     "TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw", "Funnel": "funnel",
     "Beam": "beam",
@@ -80,7 +80,7 @@ class Generate(io.ComfyNode):
         from ..ttsvar_core.search.plan import raw
         from ..ttsvar_core.state import start
 
-        if reward is None and (model is None or model.name == BUNDLED_MODEL):
+        if reward is None and (model is None or model.name == BUNDLED):
             reward = load_reward()
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
@@ -111,8 +111,7 @@ def _inputs() -> list:
     return [
         io.String.Input(
             "prompt", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
-            tooltip="What to draw. The bundled model knows: a photo of (a, two, three, four) (red, green, blue, yellow, purple, "
-            "cyan) (circle, square, triangle, diamond), two things joined by and, left of, right of, above, below.",
+            tooltip=PROMPT_TOOLTIP,
         ),
         io.String.Input(
             "negative", multiline=True, default="", advanced=True,

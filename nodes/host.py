@@ -21,7 +21,7 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..ttsvar_core import costs
+from ..ttsvar_core import costs, names
 from ..ttsvar_core.image_model import ImageModel
 from ..ttsvar_core.registry import MODEL_FILES, WeightFile
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..ttsvar_core.search.plan import Plan
     from ..ttsvar_core.state import SearchState
 
-BUNDLED = "scenes64 (bundled)"
+BUNDLED = f"{names.BUNDLED} (bundled)"
 FLOAT8 = "float8"
 # What "auto" takes, the first that the device computes in, for the transformer and for the text encoder (as the published code has
 # it: bfloat16, and float16 for T5). Whether the host says so stands beside each.

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
+from ..ttsvar_core.names import BUNDLED
 from . import host
-from .types import CATEGORY, Conditioning, Model, Reward, TextEncoder, precision
+from .types import CATEGORY, PROMPT_TOOLTIP, Conditioning, Model, Reward, TextEncoder, precision
 
 
 class InfinityLoader(io.ComfyNode):
@@ -16,7 +17,7 @@ class InfinityLoader(io.ComfyNode):
             display_name="Infinity Loader",
             category=f"{CATEGORY}/load",
             description="Loads an Infinity image model: a transformer and the tokenizer (VAE) that belongs to it. "
-            "The bundled 64x64 model needs no download.",
+            "The bundled 128x128 model needs no download.",
             search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var", "加载模型"],
             inputs=[
                 io.Combo.Input(
@@ -64,7 +65,7 @@ def load(
             "Choose both bundled, or a file for both."
         )
     if transformer == host.BUNDLED:
-        paths = host.bundled("scenes64.transformer.safetensors"), host.bundled("scenes64.vae.safetensors")
+        paths = host.bundled(f"{BUNDLED}.transformer.safetensors"), host.bundled(f"{BUNDLED}.vae.safetensors")
     else:
         paths = host.find("infinity", transformer), host.find("vae", tokenizer)
     return host.load_image_model(*paths, precision, compiled)
@@ -103,7 +104,7 @@ def load_encoder(encoder: str = host.BUNDLED, precision: str = "auto") -> host.H
     """The text encoder of a name as the loader offers it."""
     from ..ttsvar_core.infinity.text import load_text_encoder
 
-    path = host.bundled("scenes64.t5") if encoder == host.BUNDLED else host.whole(host.find("text_encoders", encoder))
+    path = host.bundled(f"{BUNDLED}.t5") if encoder == host.BUNDLED else host.whole(host.find("text_encoders", encoder))
     loaded = load_text_encoder(path, dtype=host.precision(precision, host.TEXT_PRECISIONS))
     return host.host(loaded, [loaded.model], text=True)
 
@@ -123,9 +124,7 @@ class PromptEncode(io.ComfyNode):
                 TextEncoder.Input("text_encoder", tooltip="From Text Encoder Loader."),
                 io.String.Input(
                     "text", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
-                    tooltip="What to draw. The bundled model knows: a photo of (a, two, three, four) "
-                    "(red, green, blue, yellow, purple, cyan) (circle, square, triangle, diamond), two things joined by "
-                    "and, left of, right of, above, below.",
+                    tooltip=PROMPT_TOOLTIP,
                 ),
                 io.String.Input(
                     "negative", multiline=True, default="", advanced=True,

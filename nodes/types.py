@@ -17,6 +17,16 @@ ASPECT_RATIOS = {
     "1:1": 1.0, "5:4": 0.8, "4:3": 0.75, "3:2": 0.666, "7:4": 0.571, "2:1": 0.5, "5:2": 0.4, "3:1": 0.333,
     "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
 }
+PROMPT_TOOLTIP = (
+    "What to draw. The bundled model knows: (a, two to six) (small, large) (red, orange, yellow, green, cyan, blue, purple, black) "
+    "(circle, square, triangle, star, cross, heart), several of them joined by and, left of, right of, above, below; seven things "
+    "at most."
+)
+PROMPT_TOOLTIP = (
+    "What to draw. The bundled model knows: (a, two to six) (small, large) (red, orange, yellow, green, cyan, blue, purple, black) "
+    "(circle, square, triangle, star, cross, heart), several of them joined by and, left of, right of, above, below; seven things "
+    "at most."
+)
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
 MAX_SEED = 2**64 - 1
 
@@ -36,12 +46,12 @@ def canvas():
     return [
         io.Combo.Input(
             "aspect_ratio", options=list(ASPECT_RATIOS), default="1:1",
-            tooltip="Width : height. The bundled model always draws 64x64 squares.",
+            tooltip="Width : height. The bundled model always draws 128x128 squares.",
         ),
         io.Combo.Input(
             "pixel_budget", options=list(reversed(PIXEL_BUDGETS)), default="1M",
             tooltip="Size of the picture: 1M is 1024x1024 in 13 scales, smaller budgets stop at 12, 10 or 7 scales. "
-            "The bundled model has a schedule of its own (64x64, 13 scales) and ignores this.",
+            "The bundled model has a schedule of its own (128x128, 13 scales) and ignores this.",
         ),
     ]
 

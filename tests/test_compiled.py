@@ -113,7 +113,7 @@ def test_every_way_in_compiles_the_model_it_loads(monkeypatch, tmp_path):
     assert seen == []
     choices.load_models(parser.parse_args(["--compile"]))
     assert bench.main(["--plan", "raw", "--compile"]) == 0
-    assert seen == ["scenes64"] * 2
+    assert seen == ["scenes128"] * 2
     with load_pack(tmp_path) as pack:
         monkeypatch.setattr(pack.core("compiled"), "check_compiler", lambda device: None)
         monkeypatch.setattr(pack.core("compiled"), "compile_blocks", lambda model, device: seen.append(device) or model)

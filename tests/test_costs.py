@@ -378,7 +378,7 @@ def test_command_knows_the_bundled_model_and_plans_in_files(tmp_path, capsys):
     path = tmp_path / "cost.json"
     assert cli.main(["cost", "--plan", str(tmp_path / "plan.json"), "--json", str(path)]) == 0
     found = json.loads(path.read_text())
-    assert (found["model"], found["plan"]) == ("scenes64", "best-of-n") and found["ratio_to_raw"] == pytest.approx(3, rel=0.03)
+    assert (found["model"], found["plan"]) == ("scenes128", "best-of-n") and found["ratio_to_raw"] == pytest.approx(3, rel=0.03)
     assert "GFLOP" in capsys.readouterr().out
 
 

@@ -41,6 +41,6 @@ def test_prompt_of_another_world_is_refused_before_anything_is_written(tmp_path,
 
 @pytest.mark.parametrize(("correct", "colour"), [(True, demo._RIGHT), (False, demo._WRONG)])
 def test_frame_tells_the_verdict(correct, colour):
-    answer = demo.Answer("a photo of a red circle", torch.ones(1, 64, 64, 3), Judgement(correct, "why", 0.5))
+    answer = demo.Answer("a photo of a red circle", torch.ones(1, 64, 64, 3), Judgement(correct, "why", 0.5, {}))
     sheet = demo.comparison([(answer, answer)])
     assert sheet.getpixel((17, 47)) == colour

@@ -176,7 +176,7 @@ def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
     (tmp_path / "p.txt").write_text("".join(f"prompt {number}\n" for number in range(30)))
     for given, expected in (
         ([], 24), (["--prompts", "3"], 3), (["--prompts-file", str(tmp_path / "p.txt")], 30),
-        (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5), (["--reward", "world", "--prompts", "9"], 9),
+        (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5), (["--reward", "scenes", "--prompts", "9"], 9),
     ):
         args = parser.parse_args(["n-curve", "--out", "x", *given])
         assert len({prompt.text for prompt in options.prompts(args, command.SCENE_PROMPTS)}) == expected

@@ -221,5 +221,5 @@ def test_each_graph_has_a_thumbnail(path):
 def test_only_bundled_parts_outside_the_graphs_that_say_so():
     for path in FILES:
         text = path.read_text(encoding="utf-8")
-        needs = "infinity_vae" in text or "safetensors" in text.replace("scenes64.", "")
+        needs = "infinity_vae" in text or "safetensors" in text.replace("scenes128.", "")
         assert needs == (path.stem in workflow_list.NEEDS_DOWNLOADS), path.stem

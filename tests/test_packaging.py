@@ -126,7 +126,7 @@ def test_one_version():
 
 def test_bundled_tokenizer_is_read_by_transformers_4_and_5():
     """Version 5 writes a class name that version 4 does not know; ComfyUI may have either."""
-    path = ROOT / "ttsvar_core" / "bundled" / "scenes64.t5" / "tokenizer_config.json"
+    path = ROOT / "ttsvar_core" / "bundled" / "scenes128.t5" / "tokenizer_config.json"
     assert json.loads(path.read_text(encoding="utf-8"))["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 

@@ -221,8 +221,8 @@ def test_the_text_encoder_leaves_the_device_before_the_search(tiny, brightness, 
 def test_the_text_encoder_computes_in_the_type_asked_for(monkeypatch):
     parser, bundled = argparse.ArgumentParser(), Path(choices.__file__).parent.parent / "bundled"
     choices.add_model_arguments(parser)
-    files = [f"--model={bundled / 'scenes64.transformer.safetensors'}", f"--tokenizer={bundled / 'scenes64.vae.safetensors'}"]
-    _, encoder = choices.load_models(parser.parse_args([*files, f"--text-encoder={bundled / 'scenes64.t5'}", "--dtype=bfloat16"]))
+    files = [f"--model={bundled / 'scenes128.transformer.safetensors'}", f"--tokenizer={bundled / 'scenes128.vae.safetensors'}"]
+    _, encoder = choices.load_models(parser.parse_args([*files, f"--text-encoder={bundled / 'scenes128.t5'}", "--dtype=bfloat16"]))
     assert encoder.model.dtype == torch.bfloat16
 
 
@@ -278,7 +278,7 @@ def test_one_byte_weights_and_cache_draw_a_scene_too(tmp_path):
 def test_the_bundled_model_draws_a_scene(tmp_path):
     assert go(tmp_path, "--plan", "raw") == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["model"]["name"] == "scenes64" and 0 <= report["answer"]["score"] <= 1
+    assert report["model"]["name"] == "scenes128" and 0 <= report["answer"]["score"] <= 1
     assert len(report["scales"]) == 13 and report["token_forwards"] == sum(one["tokens"] for one in report["scales"])
     pixels = torch.frombuffer(bytearray(Image.open(tmp_path / "answer.png").tobytes()), dtype=torch.uint8)
     assert pixels.float().std() > 5

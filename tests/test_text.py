@@ -14,7 +14,7 @@ import ttsvar_core
 from ttsvar_core.infinity.text import Conditioning, encode_prompt, load_text_encoder
 from ttsvar_core.weights import UnusableFile
 
-FOLDER = Path(ttsvar_core.__file__).parent / "bundled" / "scenes64.t5"
+FOLDER = Path(ttsvar_core.__file__).parent / "bundled" / "scenes128.t5"
 PROMPT = "a photo of a red circle left of a blue square"
 
 

@@ -21,7 +21,7 @@ from ttsvar_core.rewards.clip import load_clip_score
 from ttsvar_core.rewards.image_reward import load_image_reward
 from ttsvar_core.weights import UnusableFile, load_model, read_checkpoint
 
-T5 = Path(ttsvar_core.__file__).parent / "bundled" / "scenes64.t5"
+T5 = Path(ttsvar_core.__file__).parent / "bundled" / "scenes128.t5"
 
 
 def refused(load, path, match):

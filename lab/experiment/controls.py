@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -66,30 +66,5 @@ class Clarity:
         return torch.tensor([_clarity(objects) for objects in found], dtype=torch.float32)
 
 
-class WorldReward:
-    """The grade of the richer scene world's verifier, for models trained on it (`lab.training.world`)."""
-
-    name = "world"
-    range = (0.0, 1.0)
-
-    def check_prompt(self, prompt: str) -> None:
-        """Raise PromptError (a ValueError) for a prompt that is not of the world."""
-        from ttsvar_core.world.grammar import parse_prompt
-
-        parse_prompt(prompt)
-
-    def score(self, images: Tensor, prompt: str) -> Tensor:
-        """(B,) float32 grades of images (B, H, W, 3) in [0, 1]."""
-        return torch.tensor([judgement.score for judgement in world_judgements(images, prompt)], dtype=torch.float32)
-
-
-def world_judgements(images: Tensor, prompt: str) -> list[Any]:
-    """Verdict and grade of every image (B, H, W, 3) of a prompt of the richer scene world."""
-    from ttsvar_core.world.grammar import parse_prompt
-    from ttsvar_core.world.verify import judge_image
-
-    return [judge_image(image, parse_prompt(prompt)) for image in images.detach().float().cpu().numpy()]
-
-
 def _clarity(objects: list) -> float:
-    return float(np.mean([one.presence * one.shape_scores.max() for one in objects])) if objects else 0.0
+    return float(np.mean([one.presence * one.shapes.max() for one in objects])) if objects else 0.0

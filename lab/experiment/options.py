@@ -59,12 +59,11 @@ def world_files(args: argparse.Namespace):
 
 def prompts(args: argparse.Namespace, default: int) -> Sequence:
     """The prompts the options name, of a file or of the world that the reward judges."""
-    from .prompts import read_prompts, scene_prompts, world_prompts
+    from .prompts import read_prompts, scene_prompts
 
     if args.prompts_file:
         return read_prompts(args.prompts_file, args.prompts)
-    of_world = world_prompts if "world" in (args.reward or ()) else scene_prompts
-    return of_world(default if args.prompts is None else args.prompts, args.split)
+    return scene_prompts(default if args.prompts is None else args.prompts, args.split)
 
 
 class bar:

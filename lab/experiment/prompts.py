@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ttsvar_core.reading import read_text, refusing
-from ttsvar_core.scenes.grammar import CATEGORIES, SPLITS, prompts_of
-
-_ORDER_KEY = 5
+from ttsvar_core.scenes.grammar import benchmark_prompts
 
 
 class Prompt(NamedTuple):
@@ -30,36 +28,8 @@ class Prompt(NamedTuple):
 
 
 def scene_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:
-    """The first ``count`` prompts of a split, the six categories taking turns until each is used up.
-
-    No prompt comes twice, and a longer list begins with the shorter one. Raises ValueError if there are not that many.
-    """
-    import numpy
-
-    orders = {}
-    for number, category in enumerate(CATEGORIES):
-        known = prompts_of(category, split)
-        generator = numpy.random.default_rng([_ORDER_KEY, SPLITS.index(split), number])
-        orders[category] = [known[i] for i in generator.permutation(len(known))]
-    longest = max(map(len, orders.values()))
-    turns = [orders[c][i] for i in range(longest) for c in CATEGORIES if i < len(orders[c])]
-    if count > len(turns):
-        raise ValueError(f"the scene world has {len(turns)} prompts in its split {split!r}; asked for {count}")
-    return tuple(Prompt(prompt.text, prompt.category) for prompt in turns[:count])
-
-
-def world_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:
-    """The first ``count`` prompts of a split of the richer scene world, its categories taking turns; none comes twice, and a longer
-    list begins with the shorter one. Raises ValueError where it has not that many."""
-    from ttsvar_core.world.grammar import benchmark_prompts
-
-    found: dict[str, Prompt] = {}
-    for asked in (count + count // 4 + 8, 4 * count + 64):  # categories with few prompts repeat them
-        for prompt in benchmark_prompts(split, asked):
-            found.setdefault(prompt.text, Prompt(prompt.text, prompt.category))
-        if len(found) >= count:
-            return tuple(found.values())[:count]
-    raise ValueError(f"the world gives {len(found)} different prompts in its split {split!r}; asked for {count}")
+    """The first ``count`` prompts of a split, see ``benchmark_prompts``."""
+    return tuple(Prompt(prompt.text, prompt.category) for prompt in benchmark_prompts(split, count))
 
 
 def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ...]:

@@ -103,9 +103,9 @@ class WorldFiles:
         return load_model(transformer, tokenizer, dtype=dtype, device=self.device), load_text_encoder(text)
 
     def _reward(self, spec: str) -> Reward:
-        from .controls import Clarity, WorldReward
+        from .controls import Clarity
 
-        own = {"clarity": Clarity, "world": WorldReward}
+        own = {"clarity": Clarity}
         if spec in own:
             return own[spec]()
         key, _, file = spec.partition("=")
@@ -135,14 +135,7 @@ def scene_verdict(image: Tensor, prompt: str) -> bool:
     return judge_images(image, parse_prompt(prompt))[0].correct
 
 
-def world_verdict(image: Tensor, prompt: str) -> bool:
-    """Whether an image (1, H, W, 3) shows exactly what a prompt of the richer scene world asks for."""
-    from .controls import world_judgements
-
-    return world_judgements(image, prompt)[0].correct
-
-
-VERDICTS = {"scenes": scene_verdict, "world": world_verdict}  # by the reward whose grade goes with it
+VERDICTS = {"scenes": scene_verdict}  # by the reward whose grade goes with it
 
 
 def files_in(folder: Path) -> tuple[str, str, str]:

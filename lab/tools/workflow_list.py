@@ -36,7 +36,7 @@ def quick_start(graph: Graph) -> None:
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
         "The node says what the search will cost, how far it is, and what it found. Below the best picture is what the same seed "
         "draws **without** a search.\n\n"
-        "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow diamond above a purple circle*\n"
+        "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow star above a purple circle*\n"
         "- another seed\n- **N** 4: more samples start, more are finished\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
     ), None, (340, 430))
@@ -52,7 +52,7 @@ def quick_start(graph: Graph) -> None:
 
 def choose_by_hand(graph: Graph) -> None:
     """Sketch eight, pick by eye, run on."""
-    load = load_node(graph, "a photo of a yellow diamond above a purple circle")
+    load = load_node(graph, "a photo of a yellow star above a purple circle")
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     sketched = graph.add("TTSVAR_ScaleStepSampler", "Sketch: scales 0-7", state=start, through_scale=7, preview="off", **STEERED)
     chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (480, 560), state=sketched)

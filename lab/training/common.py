@@ -15,11 +15,6 @@ import torch
 from torch import nn
 
 from ttsvar_core.atomic import replacing
-from ttsvar_core.scenes.grammar import CATEGORIES, ScenePrompt, prompts_of
-
-CATEGORY_SHARES = {
-    "single": 0.05, "colours": 0.12, "two": 0.18, "counting": 0.20, "position": 0.22, "attribution": 0.23,
-}
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float) -> None:
@@ -36,16 +31,6 @@ def add_common_arguments(parser: argparse.ArgumentParser, steps: int, batch: int
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
     parser.add_argument("--init", type=Path, default=None, help="folder with exported weights to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def training_prompts(count: int, generator: numpy.random.Generator) -> list[ScenePrompt]:
-    """Draw prompts of the training split in the categories' shares."""
-    picks = generator.choice(len(CATEGORIES), count, p=[CATEGORY_SHARES[name] for name in CATEGORIES])
-    found = []
-    for pick in picks:
-        known = prompts_of(CATEGORIES[pick], "train")
-        found.append(known[generator.integers(len(known))])
-    return found
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""Copy a trained model folder into the package: `python -m lab.training.publish --model DIR --guidance 3 --tau 1`."""
+"""Copy a trained model folder into the package: `python -m lab.training.publish --model DIR --guidance 3 --tau 1x7+0.5x6`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import torch
 
-LIMIT_BYTES = 20_000_000
+from lab.training.evaluate import per_scale
+from lab.training.tokenizer import NAME
+
+LIMIT_BYTES = 30_000_000
 BUNDLED = Path(__file__).resolve().parents[2] / "ttsvar_core" / "bundled"
 
 
@@ -19,9 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab.training.publish", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder the transformer training wrote")
     parser.add_argument("--to", type=Path, default=BUNDLED)
-    parser.add_argument("--guidance", type=float, required=True, help="tuned on validation prompts")
-    parser.add_argument("--tau", type=float, required=True)
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--guidance", type=per_scale, required=True, help="one number, or per scale as 1x7+0.5x6")
+    parser.add_argument("--tau", type=per_scale, required=True)
+    parser.add_argument("--top-p", type=per_scale, default=1.0)
     return parser
 
 
@@ -41,19 +44,19 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.to.mkdir(parents=True, exist_ok=True)
     total = sum(halve(args.model / name, args.to / name) for name in
-                ("scenes64.transformer.safetensors", "scenes64.vae.safetensors"))
-    text = args.to / "scenes64.t5"
+                (f"{NAME}.transformer.safetensors", f"{NAME}.vae.safetensors"))
+    text = args.to / f"{NAME}.t5"
     text.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
-        shutil.copyfile(args.model / "scenes64.t5" / name, text / name)
-    words = json.loads((args.model / "scenes64.t5" / "tokenizer_config.json").read_text(encoding="utf-8"))
+        shutil.copyfile(args.model / f"{NAME}.t5" / name, text / name)
+    words = json.loads((args.model / f"{NAME}.t5" / "tokenizer_config.json").read_text(encoding="utf-8"))
     words |= {"tokenizer_class": "PreTrainedTokenizerFast"}  # the name transformers 4 knows; 5 writes one of its own
     words.pop("backend", None)
     (text / "tokenizer_config.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
-    total += halve(args.model / "scenes64.t5" / "model.safetensors", text / "model.safetensors")
-    described = json.loads((args.model / "scenes64.json").read_text(encoding="utf-8"))
+    total += halve(args.model / f"{NAME}.t5" / "model.safetensors", text / "model.safetensors")
+    described = json.loads((args.model / f"{NAME}.json").read_text(encoding="utf-8"))
     described |= {"cfg": args.guidance, "tau": args.tau, "top_p": args.top_p}
-    (args.to / "scenes64.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
+    (args.to / f"{NAME}.json").write_text(json.dumps(described) + "\n", encoding="utf-8")
     sys.stdout.write(f"{total / 1e6:.1f} MB in {args.to}\n")
     return int(total > LIMIT_BYTES)
 

@@ -9,14 +9,25 @@ from pathlib import Path
 
 import numpy
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lab.training.evaluate import load_folder
 from lab.training.tokenizer import survival
 from ttsvar_core.bsq.bits import encode_bits
+from ttsvar_core.image_model import ImageModel
 from ttsvar_core.scenes.grammar import benchmark_prompts
 from ttsvar_core.scenes.render import render, sample_scenes
 
-SKETCHES = (1, 3, 6, 9, 11, 13)
+SKETCHES = (3, 6, 9, 11, 13)
+
+
+def shown(model: ImageModel, images: Tensor, count: int) -> Tensor:
+    """What the first `count` scales of encoded images (B, 3, H, W) show, decoded as small as sketches are, at full size."""
+    schedule = model.schedule()
+    features = encode_bits(model.tokenizer.encode(images), schedule, False, count)[1]
+    grid = model.config.sketch_cells(schedule, count - 1)
+    return F.interpolate(model.tokenizer.decode(F.adaptive_avg_pool2d(features, grid)), size=images.shape[-2:])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,17 +40,19 @@ def main(argv: list[str] | None = None) -> int:
     from PIL import Image
 
     model, _ = load_folder(args.model)
-    schedule, tokenizer = model.schedule(), model.tokenizer
-    scenes = sample_scenes(list(benchmark_prompts("test", 12, 1)), numpy.random.default_rng(1))
-    images = torch.from_numpy(render(scenes)).permute(0, 3, 1, 2) * 2 - 1
+    scenes = sample_scenes(list(benchmark_prompts("test", 10, 1)), numpy.random.default_rng(1))
+    images = torch.from_numpy(render(scenes, model.config.pixels_per_token * model.schedule().final[0])).permute(0, 3, 1, 2) * 2 - 1
     with torch.inference_mode():
-        features = tokenizer.encode(images)
-        rows = [images] + [tokenizer.decode(encode_bits(features, schedule, False, count)[1]) for count in SKETCHES]
+        rows = [images, *(shown(model, images, count) for count in SKETCHES)]
     sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
     pixels = ((sheet.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.numpy()).save(args.out, optimize=True, quality=88)
-    sys.stdout.write(json.dumps({"scenes": args.scenes, "survival": survival(tokenizer, schedule, args.scenes)}) + "\n")
+    told = {"scenes": args.scenes}
+    for name, shrink in (("whole", 1), ("half", 2)):
+        right, atoms = survival(model.tokenizer, model.schedule(), args.scenes, shrink=shrink)
+        told[name] = {"right": right, "atoms": atoms}
+    sys.stdout.write(json.dumps(told) + "\n")
     return 0
 
 

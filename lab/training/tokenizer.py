@@ -1,4 +1,4 @@
-"""Train the scene tokenizer: `python -m lab.training.tokenizer --out DIR`. Resumes from DIR when run again."""
+"""Train the tokenizer: `python -m lab.training.tokenizer --out DIR`. Resumes from DIR when run again."""
 
 from __future__ import annotations
 
@@ -7,103 +7,122 @@ import json
 import sys
 from pathlib import Path
 
+import numpy
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.training.common import Run, add_common_arguments, export, training_prompts
+from lab.training.common import Run, add_common_arguments, export
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import TokenizerConfig
+from ttsvar_core.names import BUNDLED as NAME
 from ttsvar_core.scales import ScaleSchedule, parse_schedule
+from ttsvar_core.scenes.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
 from ttsvar_core.scenes.render import coverage, render, sample_scenes
 
-SCHEDULE = "1 1 2 2 2 4 4 4 4 6 6 8 8"
-OBJECT_WEIGHT = 8.0
+SCHEDULE = "1 1 1 2 2 3 4 5 6 8 10 12 16"
+OBJECT_WEIGHT = 4.0
 COMMITMENT = 0.05
-PREFIX_SHARE = 0.25
-UNQUANTISED_SHARE = 0.06
+UNQUANTISED_STEPS = 150
+SKETCHES = 0.5  # share of the batch that is decoded from its first scales too, at half size, and of it again at full size
+SKETCH_WEIGHT = 0.3
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.tokenizer", description=__doc__)
-    add_common_arguments(parser, steps=9000, batch=16, rate=2e-3)
+    add_common_arguments(parser, steps=6000, batch=6, rate=2e-3)
     parser.add_argument("--schedule", default=SCHEDULE, help="sides of the 13 token grids")
     parser.add_argument("--bits", type=int, default=16)
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--ch-mult", default="1,2,4,8")
+    parser.add_argument("--ch-mult", default="1,1,2,4", help="the stride is 2 to the number of these less one")
     parser.add_argument("--res-blocks", type=int, default=1)
-    parser.add_argument("--side", type=int, default=64, help="side of the pictures in pixels")
+    parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of --init, whose features are in use")
     return parser
 
 
-def picture_batch(args: argparse.Namespace, generator) -> tuple[Tensor, Tensor]:
+def crowd(generator: numpy.random.Generator) -> ScenePrompt:
+    """Objects of any kind, more than most prompts ask for, but no held-out combination: a tokenizer learns from
+    objects, and most of a picture is background otherwise."""
+    while True:
+        kinds = generator.integers((len(SHAPES), len(COLOURS)), size=(int(generator.integers(1, MOST_OBJECTS + 1)), 2))
+        nouns = tuple(Noun(SHAPES[shape], COLOURS[colour]) for shape, colour in kinds)
+        if ScenePrompt(nouns).split == "train":
+            return ScenePrompt(nouns)
+
+
+def picture_batch(args: argparse.Namespace, side: int, generator: numpy.random.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W) in [-1, 1] and loss weights (B, 1, H, W), heavier on objects and just around them."""
-    scenes = sample_scenes(training_prompts(args.batch, generator), generator)
-    images = torch.from_numpy(render(scenes, args.side)).permute(0, 3, 1, 2) * 2 - 1
-    near = coverage(scenes._replace(radii=scenes.radii + 1.5), args.side)
-    weights = 1 + OBJECT_WEIGHT * torch.from_numpy(near)[:, None]
-    layout = torch.channels_last
-    return images.to(args.device).contiguous(memory_format=layout), weights.to(args.device)
+    scenes = sample_scenes([crowd(generator) for _ in range(args.batch)], generator)
+    images = torch.from_numpy(render(scenes, side)).permute(0, 3, 1, 2) * 2 - 1
+    weights = 1 + OBJECT_WEIGHT * torch.from_numpy(coverage(scenes, side, grown=1.5))[:, None]
+    return images.to(args.device).contiguous(memory_format=torch.channels_last), weights.to(args.device)
 
 
-def reconstruct(model: Tokenizer, images: Tensor, schedule: ScaleSchedule, prefix: int, quantised: bool):
-    """Encode, quantise straight-through and decode: (images (B, 3, H, W), commitment loss).
+def painting_loss(painted: Tensor, images: Tensor, weights: Tensor) -> Tensor:
+    """Weighted difference of what was painted and the images (B, 3, H, W), both averaged down to the size painted."""
+    if painted.shape != images.shape:
+        images, weights = (F.interpolate(t, size=painted.shape[-2:], mode="area") for t in (images, weights))
+    error = painted - images
+    return ((error.abs() + error.square()) * weights).mean() / weights.mean()
 
-    The last PREFIX_SHARE of the batch is decoded from its first `prefix` scales only, so that sketches mean something;
-    those rows train the decoder alone, because a sketch's gradient would flatten the features.
+
+def losses(model: Tokenizer, images: Tensor, weights: Tensor, schedule: ScaleSchedule, prefix: int) -> dict[str, Tensor]:
+    """The picture from all scales at full and at half size, sketches of the first `prefix` scales, and the commitment.
+
+    Codes are quantised straight-through. Sketches train the decoder alone: their gradient would flatten the features.
     """
     features = model.encoder(images)
-    if not quantised:
-        return model.decoder(features), features.new_zeros(())
     codes = encode_bits(features.detach(), schedule, False)[1]
-    commitment = (features - codes).square().mean()
     used = features + (codes - features).detach()
-    few = int(len(images) * PREFIX_SHARE)
-    if few:
-        sketches = encode_bits(features[-few:].detach(), schedule, False, prefix)[1]
-        used = torch.cat([used[:-few], sketches])
-    return model.decoder(used), commitment
+    few = max(1, int(len(images) * SKETCHES))
+    fewer = max(1, int(few * SKETCHES))
+    sketches = encode_bits(features[:few].detach(), schedule, False, prefix)[1]
+    return {
+        "whole": painting_loss(model.decoder(used), images, weights),
+        "half": painting_loss(model.decoder(F.avg_pool2d(used, 2)), images, weights),
+        "sketch": painting_loss(model.decoder(F.avg_pool2d(sketches, 2)), images[:few], weights[:few]),
+        "large_sketch": painting_loss(model.decoder(sketches[:fewer]), images[:fewer], weights[:fewer]),
+        "commitment": (features - codes).square().mean(),
+    }
 
 
 def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
     """One optimiser step; returns what is worth logging."""
-    args = run.args
+    args, model = run.args, run.modules["tokenizer"]
     generator = run.generator()
-    images, weights = picture_batch(args, generator)
-    quantised = args.init is not None or run.progress >= UNQUANTISED_SHARE
+    images, weights = picture_batch(args, schedule.final[0] * model.config.patch_size, generator)
     prefix = int(generator.integers(2, len(schedule)))
-    model = run.modules["tokenizer"]
-    painted, commitment = reconstruct(model, images, schedule, prefix, quantised)
-    error = painted - images
-    pixel = ((error.abs() + error.square()) * weights).mean(dim=(1, 2, 3)) / weights.mean(dim=(1, 2, 3))
-    few = int(len(images) * PREFIX_SHARE)
-    share = torch.ones_like(pixel)
-    share[len(pixel) - few :] = 0.3 if quantised else 1.0
-    loss = (pixel * share).sum() / share.sum() + COMMITMENT * commitment
-    norm = run.update(loss)
-    return {"loss": float(pixel.detach()[: len(pixel) - few].mean()), "commitment": float(commitment.detach()), "norm": norm}
+    if args.init is None and run.step < UNQUANTISED_STEPS:
+        parts = {"whole": painting_loss(model.decoder(model.encoder(images)), images, weights)}
+    else:
+        parts = losses(model, images, weights, schedule, prefix)
+    factors = {"whole": 1.0, "half": 1.0, "sketch": SKETCH_WEIGHT, "large_sketch": SKETCH_WEIGHT, "commitment": COMMITMENT}
+    norm = run.update(sum(factors[name] * part for name, part in parts.items()))
+    return {name: float(part.detach()) for name, part in parts.items()} | {"norm": norm}
 
 
 @torch.no_grad()
-def survival(model: Tokenizer, schedule: ScaleSchedule, count: int, seed: int = 7, split: str = "test") -> float:
-    """Share of held-out scenes in which the verifier finds what the prompt asks for after encoding and decoding."""
-    import numpy
-
-    from ttsvar_core.scenes.grammar import benchmark_prompts
+def survival(
+    model: Tokenizer, schedule: ScaleSchedule, count: int, seed: int = 7, split: str = "test", shrink: int = 1
+) -> tuple[float, float]:
+    """How held-out scenes survive encoding and decoding, at 1 / `shrink` the size: the share that the verifier finds whole,
+    and the mean share of atoms."""
     from ttsvar_core.scenes.verify import judge_image
 
     prompts = benchmark_prompts(split, count, seed)
     scenes = sample_scenes(list(prompts), numpy.random.default_rng([seed, 1]))
-    images = torch.from_numpy(render(scenes, 8 * schedule.final[0])).permute(0, 3, 1, 2) * 2 - 1
+    images = torch.from_numpy(render(scenes, model.config.patch_size * schedule.final[0])).permute(0, 3, 1, 2) * 2 - 1
     device = next(model.parameters()).device
-    kept = 0
-    for start in range(0, count, 32):
-        features = model.encode(images[start : start + 32].to(device))
-        decoded = model.decode(encode_bits(features, schedule, False)[1]).cpu()
+    judged = []
+    for start in range(0, count, 16):
+        codes = encode_bits(model.encode(images[start : start + 16].to(device)), schedule, False)[1]
+        decoded = model.decode(F.avg_pool2d(codes, shrink)).cpu()
         pictures = ((decoded + 1) / 2).permute(0, 2, 3, 1).numpy()
-        kept += sum(judge_image(p, q).correct for p, q in zip(pictures, prompts[start : start + 32], strict=True))
-    return kept / count
+        judged += [judge_image(p, q) for p, q in zip(pictures, prompts[start : start + 16], strict=True)]
+    atoms = [sum(value > 0.5 for value in j.atoms.values()) / len(j.atoms) for j in judged]
+    return sum(j.correct for j in judged) / count, sum(atoms) / count
 
 
 def tokenizer_config(args: argparse.Namespace) -> TokenizerConfig:
@@ -115,19 +134,20 @@ def tokenizer_config(args: argparse.Namespace) -> TokenizerConfig:
 def description(args: argparse.Namespace) -> dict:
     """The tokenizer's part of the model's json file."""
     grids = [list(grid) for grid in parse_schedule(args.schedule).grids]
+    config = tokenizer_config(args)
     return {
         "scale_schedule": grids, "rope_reference_grid": grids[-1], "codebook_dim": args.bits,
-        "vae_base_ch": args.width, "vae_ch_mult": [int(m) for m in args.ch_mult.split(",")],
-        "vae_num_res_blocks": args.res_blocks, "patch_size": tokenizer_config(args).patch_size,
-        "image_size": [args.side, args.side],
+        "vae_base_ch": args.width, "vae_ch_mult": list(config.ch_mult), "vae_num_res_blocks": args.res_blocks,
+        "patch_size": config.patch_size, "image_size": [config.patch_size * side for side in grids[-1]],
+        "vae_smallest_side": config.patch_size * grids[-1][0] // 2,
     }
 
 
 def save_all(run: Run) -> None:
     """Write the checkpoint and the averaged weights in the published layout."""
     run.save()
-    export(run.average["tokenizer"], run.args.out / "scenes64.vae.safetensors")
-    (run.args.out / "tokenizer.json").write_text(json.dumps(description(run.args), indent=1) + "\n", encoding="utf-8")
+    export(run.average["tokenizer"], run.args.out / f"{NAME}.vae.safetensors")
+    (run.args.out / "tokenizer.json").write_text(json.dumps(description(run.args)) + "\n", encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -140,17 +160,18 @@ def main(argv: list[str] | None = None) -> int:
     if args.init:
         from safetensors.torch import load_file
 
-        model.load_state_dict(load_file(str(Path(args.init) / "scenes64.vae.safetensors")))
+        model.load_state_dict(load_file(str(Path(args.init) / f"{NAME}.vae.safetensors")))
+    model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
-    window: list[dict[str, float]] = []
+    window: dict[str, list[float]] = {}
     while not run.done:
-        window.append(train_step(run, schedule))
-        if len(window) == 50 or run.done:
-            run.log(**{name: sum(w[name] for w in window) / len(window) for name in window[0]})
+        for name, value in train_step(run, schedule).items():
+            window.setdefault(name, []).append(value)
+        if run.step % 50 == 0 or run.done:
+            run.log(**{name: sum(values) / len(values) for name, values in window.items()})
             window.clear()
         if run.due():
             save_all(run)
-            run.log(survival=survival(run.average["tokenizer"], schedule, 60, split="validation"))
     return 0
 
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab" / "tools"))
 from comfyui_http import to_prompt
 from graph_builder import Graph
 
-SCENE = "scenes64 (bundled)"
+SCENE = "scenes128 (bundled)"
 
 
 def choose_graph(catalogue: dict, folder: Path) -> dict:

@@ -62,13 +62,13 @@ def publish_small_files(models: Path) -> None:
     torch.save(load_file(f"{tiny}.vae.safetensors"), models / "vae" / "infinity_vae_d32reg.pth")
     # Thirteen scales, as the real model has, but small ones.
     sizes = json.loads((GOLDEN / "infinity_tiny_2b_style.json").read_text())
-    own = json.loads((ROOT / "ttsvar_core" / "bundled" / "scenes64.json").read_text())
+    own = json.loads((ROOT / "ttsvar_core" / "bundled" / "scenes128.json").read_text())
     own = {name: own[name] for name in ("scale_schedule", "rope_reference_grid")}
     sizes |= own
     (models / "infinity" / "infinity_2b_reg.json").write_text(json.dumps(sizes))
     publish_small_8b(models, own)
     encoder, shard = models / "text_encoders" / "flan-t5-xl", "model-00001-of-00002.safetensors"
-    shutil.copytree(ROOT / "ttsvar_core" / "bundled" / "scenes64.t5", encoder)
+    shutil.copytree(ROOT / "ttsvar_core" / "bundled" / "scenes128.t5", encoder)
     (encoder / "model.safetensors").rename(encoder / shard)
     names = dict.fromkeys(load_file(encoder / shard), shard)
     (encoder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .. import registry
+from .. import names, registry
 from ..config import PRESETS, ModelConfig
 from ..costs import NETWORKS, Look, Search, decoding_bytes
 from ..scales import PIXEL_BUDGETS
@@ -124,7 +124,7 @@ def _row(scale: dict[str, Any], flops: float, size: int) -> str:
 def _config(name: str) -> ModelConfig:
     if name != BUNDLED:
         return PRESETS[name]
-    path = Path(__file__).resolve().parent.parent / "bundled" / "scenes64.json"
+    path = Path(__file__).resolve().parent.parent / "bundled" / f"{names.BUNDLED}.json"
     return ModelConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 

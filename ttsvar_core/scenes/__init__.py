@@ -1,1 +1,1 @@
-"""A world of coloured shapes: prompts, pictures, and a verifier that reads pictures. What the bundled model draws."""
+"""A world of coloured shapes on a canvas of 128 pixels: prompts, pictures, and a verifier that reads pictures."""

@@ -1,49 +1,53 @@
-"""Pictures of the scene world: where objects go, and an antialiased renderer for whole batches at once."""
+"""Pictures of the world: where objects go, and an antialiased renderer."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy
 
-from .grammar import COLOURS, SHAPES, Noun, ScenePrompt, combination_split
+from .grammar import COLOURS, MOST_OBJECTS, SHAPES, SIZES, Noun, ScenePrompt, combination_split
 
 PALETTE = numpy.array(
     [
-        [0.86, 0.10, 0.10],
+        [0.86, 0.08, 0.10],
+        [0.96, 0.47, 0.04],
+        [0.99, 0.86, 0.10],
         [0.08, 0.60, 0.16],
+        [0.06, 0.78, 0.86],
         [0.12, 0.20, 0.86],
-        [0.96, 0.82, 0.06],
-        [0.58, 0.10, 0.76],
-        [0.06, 0.76, 0.86],
+        [0.58, 0.10, 0.72],
+        [0.07, 0.07, 0.08],
     ],
     numpy.float32,
 )
-PLACES = 4
-CELL_CENTRES = numpy.array([[16.0, 16.0], [48.0, 16.0], [16.0, 48.0], [48.0, 48.0]], numpy.float32)
-WORLD_SIDE = 64.0
-RADII = (8.0, 10.0)
-REACH = {"circle": 1.0, "square": 0.9, "triangle": 1.3, "diamond": 1.25}
-TRIANGLE_HALF_HEIGHT = 1.15
-MAX_JITTER = 3.0
-CELL_REACH = 14.5
-RELATED_CELLS = {
-    "left of": ((0, 1), (2, 3)),
-    "right of": ((1, 0), (3, 2)),
-    "above": ((0, 2), (1, 3)),
-    "below": ((2, 0), (3, 1)),
-}
+WORLD_SIDE = 128.0
+RADII = {"small": (10.0, 12.0), "large": (18.0, 21.0)}
+REACH = {"circle": 1.0, "square": 0.9, "triangle": 1.4, "star": 1.4, "cross": 1.15, "heart": 1.13}  # farthest point, per radius
+CORNERS = {"square": 1.27, "cross": 1.23}  # where the farthest point lies beyond the reach along the axes
+INNER_STAR = 0.5
+CROSS_ARM = 0.42
+HEART_SIDE = 0.66
+MARGIN = 2.0
+GAP = 4.0
+RELATION_COSINE = 0.78
+DARTS = 48
+LARGE_SHARE = (0.0, 0.5, 0.5, 0.4, 0.3, 0.1, 0.05, 0.0)  # of objects whose size is free, by their number
+WAVES = 4
 
 
 class Scenes(NamedTuple):
-    """A batch of scenes in world units (64 to a side): absent objects have shape -1."""
+    """A batch of scenes in world units (128 to a side): absent objects have shape -1."""
 
-    shapes: numpy.ndarray  # (B, 4) int64
-    colours: numpy.ndarray  # (B, 4) int64
-    centres: numpy.ndarray  # (B, 4, 2) x, y
-    radii: numpy.ndarray  # (B, 4)
-    paints: numpy.ndarray  # (B, 4, 3) in [0, 1]
+    shapes: numpy.ndarray  # (B, 7) int64
+    colours: numpy.ndarray  # (B, 7) int64
+    centres: numpy.ndarray  # (B, 7, 2) x, y
+    radii: numpy.ndarray  # (B, 7)
+    paints: numpy.ndarray  # (B, 7, 3) in [0, 1]
     background: numpy.ndarray  # (B, 3, 3) colour at the centre, change across x, change across y
+    waves: numpy.ndarray  # (B, 4, 4) cycles across x and y, phase, amplitude: the background's soft texture
 
 
 def sample_scenes(prompts: list[ScenePrompt], generator: numpy.random.Generator) -> Scenes:
@@ -52,79 +56,149 @@ def sample_scenes(prompts: list[ScenePrompt], generator: numpy.random.Generator)
     A scene drawn for a training prompt never shows a held-out combination, whatever the prompt leaves open.
     """
     batch = len(prompts)
-    shapes = numpy.full((batch, PLACES), -1, numpy.int64)
-    colours = numpy.zeros((batch, PLACES), numpy.int64)
-    centres = numpy.zeros((batch, PLACES, 2), numpy.float32)
-    radii = generator.uniform(*RADII, (batch, PLACES)).astype(numpy.float32)
+    shapes = numpy.full((batch, MOST_OBJECTS), -1, numpy.int64)
+    colours = numpy.zeros((batch, MOST_OBJECTS), numpy.int64)
+    centres = numpy.zeros((batch, MOST_OBJECTS, 2), numpy.float32)
+    radii = numpy.zeros((batch, MOST_OBJECTS), numpy.float32)
     for row, prompt in enumerate(prompts):
         objects = _painted(prompt, generator)
-        cells = _cells(prompt, len(objects), generator)
-        for place, (noun, cell) in enumerate(zip(objects, cells, strict=True)):
-            shapes[row, place] = SHAPES.index(noun.shape)
-            colours[row, place] = COLOURS.index(noun.colour)
-            slack = min(MAX_JITTER, CELL_REACH - REACH[noun.shape] * radii[row, place])
-            centres[row, place] = CELL_CENTRES[cell] + generator.uniform(-slack, slack, 2)
-    paints = PALETTE[colours] + generator.uniform(-0.03, 0.03, (batch, PLACES, 3)).astype(numpy.float32)
+        places = None
+        while places is None:
+            sizes = _sized(objects, generator)
+            places = _places(objects, sizes, prompt.relations, generator)
+        few = len(objects)
+        shapes[row, :few] = [SHAPES.index(noun.shape) for noun in objects]
+        colours[row, :few] = [COLOURS.index(noun.colour) for noun in objects]
+        centres[row, :few], radii[row, :few] = places, sizes
+    paints = PALETTE[colours] + generator.uniform(-0.03, 0.03, (batch, MOST_OBJECTS, 3)).astype(numpy.float32)
     background = numpy.empty((batch, 3, 3), numpy.float32)
-    background[:, 0] = generator.uniform(0.88, 0.97, (batch, 1))
-    background[:, 1:] = generator.uniform(-0.04, 0.04, (batch, 2, 1))
-    return Scenes(shapes, colours, centres, radii, paints.clip(0, 1), background)
+    background[:, 0] = generator.uniform(0.84, 0.96, (batch, 1)) + generator.uniform(-0.03, 0.03, (batch, 3))
+    background[:, 1:] = generator.uniform(-0.05, 0.05, (batch, 2, 1))
+    return Scenes(shapes, colours, centres, radii, paints.clip(0, 1), background, _waves(batch, generator))
+
+
+def _waves(batch: int, generator: numpy.random.Generator) -> numpy.ndarray:
+    """A soft texture for every second scene: a few waves of 2 to 8 cycles, 0.03 high together at most."""
+    turn, cycles = generator.uniform(0, math.tau, (batch, WAVES)), generator.uniform(2, 8, (batch, WAVES))
+    phase = generator.uniform(0, math.tau, (batch, WAVES))
+    height = generator.uniform(0.3, 1.0, (batch, WAVES)) * 0.03 / WAVES * (generator.random((batch, 1)) < 0.5)
+    return numpy.stack([cycles * numpy.cos(turn), cycles * numpy.sin(turn), phase, height], -1).astype(numpy.float32)
 
 
 def _painted(prompt: ScenePrompt, generator: numpy.random.Generator) -> list[Noun]:
+    """The prompt's objects with a colour each; those of one noun share theirs."""
     while True:
-        free = COLOURS[generator.integers(len(COLOURS))] if prompt.count > 1 else None
+        free = [noun.colour or COLOURS[generator.integers(len(COLOURS))] for noun in prompt.nouns]
         objects = [
-            noun if noun.colour else Noun(noun.shape, free or COLOURS[generator.integers(len(COLOURS))])
-            for noun in prompt.objects
+            replace(noun, colour=colour, count=1)
+            for noun, colour in zip(prompt.nouns, free, strict=True) for _ in range(noun.count)
         ]
         if prompt.split != "train" or combination_split(tuple(objects)) == "train":
             return objects
 
 
-def _cells(prompt: ScenePrompt, count: int, generator: numpy.random.Generator) -> tuple[int, ...]:
-    if prompt.relation:
-        options = RELATED_CELLS[prompt.relation]
-        return options[generator.integers(len(options))]
-    return tuple(generator.permutation(PLACES)[:count].tolist())
+def _sized(objects: list[Noun], generator: numpy.random.Generator) -> numpy.ndarray:
+    """A radius for every object, of the size asked for or of either."""
+    large = generator.random(len(objects)) < LARGE_SHARE[len(objects)]
+    names = [noun.size or SIZES[int(size)] for noun, size in zip(objects, large, strict=True)]
+    return numpy.array([generator.uniform(*RADII[name]) for name in names])
+
+
+def _places(
+    objects: list[Noun], radii: numpy.ndarray, relations: tuple[str, ...], generator: numpy.random.Generator
+) -> numpy.ndarray | None:
+    """Centres (N, 2) of objects that keep apart and lie as told, or None where the darts thrown missed."""
+    reach = radii * [REACH[noun.shape] for noun in objects]
+    round_ = radii * [CORNERS.get(noun.shape, REACH[noun.shape]) for noun in objects]
+    found = numpy.zeros((len(objects), 2))
+    for i in range(len(objects)):
+        edge = reach[i] + MARGIN
+        darts = generator.uniform(edge, WORLD_SIDE - edge, (DARTS, 2))
+        apart = numpy.linalg.norm(darts[:, None] - found[None, :i], axis=2) >= round_[:i] + round_[i] + GAP
+        good = apart.all(1)
+        if relations and i:
+            good &= direction(relations[i - 1], found[0] - darts) > RELATION_COSINE
+        if not good.any():
+            return None
+        found[i] = darts[good.argmax()]
+    return found
+
+
+def direction(relation: str, offset: numpy.ndarray) -> numpy.ndarray:
+    """Cosine between offsets (..., 2), y downwards, and the way a relation points."""
+    x, y = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}[relation]
+    return (offset[..., 0] * x + offset[..., 1] * y) / numpy.maximum(numpy.linalg.norm(offset, axis=-1), 1e-6)
 
 
 def shape_distance(shape: int, x: numpy.ndarray, y: numpy.ndarray, radius: numpy.ndarray) -> numpy.ndarray:
-    """Signed distance (negative inside) of points relative to the centre of a shape's bounding box, y downwards."""
+    """Signed distance (negative inside) of points relative to a shape's centre, y downwards."""
     name = SHAPES[shape]
     if name == "circle":
         return numpy.hypot(x, y) - radius
     if name == "square":
         return numpy.maximum(numpy.abs(x), numpy.abs(y)) - REACH[name] * radius
-    if name == "diamond":
-        return (numpy.abs(x) + numpy.abs(y) - REACH[name] * radius) / numpy.sqrt(2.0)
-    half, height = REACH[name] * radius, TRIANGLE_HALF_HEIGHT * radius
-    side = (2 * height * numpy.abs(x) - half * (y + height)) / numpy.sqrt(4 * height**2 + half**2)
-    return numpy.maximum(y - height, side)
+    if name == "cross":
+        small, big = numpy.minimum(numpy.abs(x), numpy.abs(y)), numpy.maximum(numpy.abs(x), numpy.abs(y))
+        return numpy.maximum(small - CROSS_ARM * radius, big - REACH[name] * radius)
+    if name == "triangle":
+        slant = math.sqrt(0.75) * numpy.abs(x) - 0.5 * y
+        return numpy.maximum(slant, y) - 0.5 * REACH[name] * radius
+    if name == "star":
+        return _star(x, y, REACH[name] * radius)
+    side = HEART_SIDE * radius  # a square on its corner, and a disc on each of its upper sides
+    y = y - 0.13 * radius
+    square = (numpy.abs(x) + numpy.abs(y)) / math.sqrt(2) - side
+    disc = numpy.hypot(numpy.abs(x) - side / math.sqrt(2), y + side / math.sqrt(2)) - side
+    return numpy.minimum(square, disc)
 
 
-def render(scenes: Scenes, side: int = 64) -> numpy.ndarray:
+def _star(x: numpy.ndarray, y: numpy.ndarray, outer: numpy.ndarray) -> numpy.ndarray:
+    """Five points, the first upwards: every tenth of the star is bounded by the line from a tip to an inner corner."""
+    length, tenth = numpy.hypot(x, y), math.pi / 5
+    turn = numpy.abs((numpy.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
+    inner = INNER_STAR * outer
+    corner_x, corner_y = inner * math.cos(tenth) - outer, inner * math.sin(tenth)
+    size = numpy.hypot(corner_x, corner_y)
+    return (corner_y * (length * numpy.cos(turn) - outer) - corner_x * length * numpy.sin(turn)) / size
+
+
+def _ticks(side: int) -> numpy.ndarray:
+    return (numpy.arange(side, dtype=numpy.float32) + 0.5) * (WORLD_SIDE / side)
+
+
+def render(scenes: Scenes, side: int = 128) -> numpy.ndarray:
     """Paint scenes, antialiased over one pixel: (B, side, side, 3) float32 in [0, 1]."""
-    pixel = WORLD_SIDE / side
-    ticks = (numpy.arange(side, dtype=numpy.float32) + 0.5) * pixel
-    across = (ticks / WORLD_SIDE - 0.5)[None, None, :, None]
+    ticks = _ticks(side) / WORLD_SIDE
+    across = (ticks - 0.5)[None, None, :, None]
     centre, over_x, over_y = (scenes.background[:, i, None, None, :] for i in range(3))
     images = centre + over_x * across + over_y * across.swapaxes(1, 2)
-    images = numpy.broadcast_to(images, (len(scenes.shapes), side, side, 3)).astype(numpy.float32)
-    for place in range(scenes.shapes.shape[1]):
-        for shape in range(len(SHAPES)):
-            rows = numpy.flatnonzero(scenes.shapes[:, place] == shape)
-            if not len(rows):
-                continue
-            x = ticks[None, None, :] - scenes.centres[rows, place, 0, None, None]
-            y = ticks[None, :, None] - scenes.centres[rows, place, 1, None, None]
-            distance = shape_distance(shape, x, y, scenes.radii[rows, place, None, None])
-            cover = numpy.clip(0.5 - distance / pixel, 0, 1)[..., None]
-            images[rows] += cover * (scenes.paints[rows, place, None, None] - images[rows])
+    for row, waves in enumerate(scenes.waves):
+        for over_x, over_y, phase, height in waves[waves[:, 3] > 0]:
+            texture = numpy.sin(math.tau * (over_x * ticks[None] + over_y * ticks[:, None]) + phase) * height
+            images[row] += texture[..., None].astype(numpy.float32)
+    for row, place in zip(*numpy.nonzero(scenes.shapes >= 0), strict=True):
+        top, left, cover = cover_of(scenes, row, place, side)
+        part = images[row, top : top + cover.shape[0], left : left + cover.shape[1]]
+        part += cover[..., None] * (scenes.paints[row, place] - part)
     return images.clip(0, 1)
 
 
-def coverage(scenes: Scenes, side: int = 64) -> numpy.ndarray:
-    """How much of each pixel any object covers, (B, side, side) in [0, 1]: the training loss weighs pixels by it."""
-    white = Scenes(*scenes[:4], numpy.ones_like(scenes.paints), numpy.zeros_like(scenes.background))
-    return render(white, side)[..., 0]
+def cover_of(scenes: Scenes, row: int, place: int, side: int, grown: float = 0.0) -> tuple[int, int, numpy.ndarray]:
+    """How much of each pixel one object covers, grown by some world units: top and left of a window, and the cover in it."""
+    pixel, ticks = WORLD_SIDE / side, _ticks(side)
+    shape, radius = int(scenes.shapes[row, place]), scenes.radii[row, place]
+    x, y = scenes.centres[row, place]
+    reach = 1.5 * radius + grown + pixel
+    left, right, top, bottom = (int(v) for v in numpy.searchsorted(ticks, [x - reach, x + reach, y - reach, y + reach]))
+    distance = shape_distance(shape, ticks[None, left:right] - x, ticks[top:bottom, None] - y, radius) - grown
+    return top, left, numpy.clip(0.5 - distance / pixel, 0, 1).astype(numpy.float32)
+
+
+def coverage(scenes: Scenes, side: int = 128, grown: float = 0.0) -> numpy.ndarray:
+    """How much of each pixel any object covers, (B, side, side) in [0, 1]: training weighs pixels by it."""
+    found = numpy.zeros((len(scenes.shapes), side, side), numpy.float32)
+    for row, place in zip(*numpy.nonzero(scenes.shapes >= 0), strict=True):
+        top, left, cover = cover_of(scenes, row, place, side, grown)
+        part = found[row, top : top + cover.shape[0], left : left + cover.shape[1]]
+        numpy.maximum(part, cover, out=part)
+    return found

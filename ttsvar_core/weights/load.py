@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..image_model import ImageModel
+from ..names import BUNDLED
 from ..reading import UnusableFile, refusing
 from .files import RawCheckpoint, Reader, read_checkpoint, release
 from .fingerprint import Fingerprint
@@ -75,9 +76,9 @@ def load_bundled(dtype: torch.dtype = torch.float32, device: str | torch.device 
 
     folder = Path(__file__).resolve().parent.parent / "bundled"
     model = load_model(
-        folder / "scenes64.transformer.safetensors", folder / "scenes64.vae.safetensors", dtype=dtype, device=device
+        folder / f"{BUNDLED}.transformer.safetensors", folder / f"{BUNDLED}.vae.safetensors", dtype=dtype, device=device
     )
-    return model, load_text_encoder(folder / "scenes64.t5", device=device)
+    return model, load_text_encoder(folder / f"{BUNDLED}.t5", device=device)
 
 
 def _resolve(

@@ -1,4 +1,4 @@
-"""Pack a run's checkpoint for keeping, or unpack it to train on: `python -m lab.training.world.keep {pack,unpack} FROM TO`.
+"""Pack a run's checkpoint for keeping, or unpack it to train on: `python -m lab.training.keep {pack,unpack} FROM TO`.
 
 Packed, weights are float16 and the optimiser's moments bfloat16: a quarter of the size is left with the averages, and what is
 lost is far below what one step changes. A run that was unpacked is not bit-equal to one that was not interrupted.
@@ -36,7 +36,7 @@ def packed(tensor: Tensor, moment: bool) -> Tensor:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the other form of the checkpoint, and copy the loss log along."""
-    parser = argparse.ArgumentParser(prog="python -m lab.training.world.keep", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.keep", description=__doc__)
     parser.add_argument("action", choices=("pack", "unpack"))
     parser.add_argument("source", type=Path, help="folder of the run, or of the packed checkpoint")
     parser.add_argument("target", type=Path)

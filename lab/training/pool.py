@@ -1,4 +1,4 @@
-"""Encode training scenes ahead: `python -m lab.training.world.pool --tokenizer DIR --scenes 24576`.
+"""Encode training scenes ahead: `python -m lab.training.pool --tokenizer DIR --scenes 24576`.
 
 Written in parts beside the tokenizer, so that a training can start on the first parts and find more later on.
 """
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.training.world.text import tokenised
-from lab.training.world.tokenizer import NAME
+from lab.training.text import tokenised
+from lab.training.tokenizer import NAME
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.config import TokenizerConfig
-from ttsvar_core.world.grammar import COLOURS, SHAPES, ScenePrompt, draw_prompt
-from ttsvar_core.world.render import Scenes, cover_of, coverage, render, sample_scenes
+from ttsvar_core.scenes.grammar import COLOURS, SHAPES, ScenePrompt, draw_prompt
+from ttsvar_core.scenes.render import Scenes, cover_of, coverage, render, sample_scenes
 
 SHARES = {
     "single": 0.04, "colours": 0.06, "two": 0.08, "counting": 0.14, "position": 0.14, "attribution": 0.12, "sizes": 0.12,
@@ -35,7 +35,7 @@ PREFIX, PREFIX_SHARE = "a photo of ", 0.15
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m lab.training.world.pool", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.pool", description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
     parser.add_argument("--scenes", type=int, default=24576)
     parser.add_argument("--seed", type=int, default=0)
@@ -107,7 +107,7 @@ def load_pool(folder: Path) -> dict[str, Tensor]:
     """All parts written so far as one."""
     parts = [torch.load(path, weights_only=True) for path in parts_of(folder)]
     if not parts:
-        raise FileNotFoundError(f"No encoded scenes in {folder}; run lab.training.world.pool --tokenizer {folder}")
+        raise FileNotFoundError(f"No encoded scenes in {folder}; run lab.training.pool --tokenizer {folder}")
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
