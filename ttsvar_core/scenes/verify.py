@@ -25,7 +25,9 @@ CLEAR_CONTRAST = 0.28  # half as much as any colour of the palette has on any ba
 SMALLEST_AREA = 100.0  # pixels at which presence is 1/2; the smallest object rendered has 255
 SPECK_AREA = 12.0
 GHOST = 0.2  # presence of something besides at which a picture is right no more
-CLEAR_FIT = 0.90
+# Overlap with a shape at which a region is it by half. Outlines drawn by hand are still the shape they mean; only the circle
+# is what every blob and polygon comes near to, so it must be a good one.
+CLEAR_FITS = numpy.array([0.90 if shape == "circle" else 0.82 for shape in SHAPES])
 CLEAR_MARGIN = 0.05
 BLURS = (0.0, 0.8, 1.5)
 COLOUR_DISTANCE = 0.16
@@ -202,7 +204,7 @@ def _shapes(cover: numpy.ndarray) -> tuple[numpy.ndarray, float]:
     fits, radii = _fits(cover)
     rivals = numpy.array([numpy.delete(fits, i).max() for i in range(len(fits))])
     clear = numpy.minimum(
-        _soft(fits - CLEAR_FIT, SOFTNESS["fit"]), _soft(fits - rivals - CLEAR_MARGIN, SOFTNESS["margin"])
+        _soft(fits - CLEAR_FITS, SOFTNESS["fit"]), _soft(fits - rivals - CLEAR_MARGIN, SOFTNESS["margin"])
     )
     return clear, float(radii[fits.argmax()])
 
