@@ -116,6 +116,16 @@ def test_between_two_shapes_lies_neither(family):
     assert "shape" in judged(between, f"a {first}").reason
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_rough_outline_is_still_the_shape(name):
+    """Large objects whose edge is off by a pixel here and there: nothing else fits them, whatever they were meant to be."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    generator = numpy.random.default_rng(0)
+    for _ in range(6):
+        bumps = ndimage.gaussian_filter(generator.normal(0, 1, (SIDE, SIDE)), 4 * SCALE)
+        assert names(one(shape(name, radius=19.0) + 0.7 * bumps / bumps.std()))[0] == [name]
+
+
 @pytest.mark.parametrize(("first", "second"), list(itertools.combinations(range(len(COLOURS)), 2)))
 def test_between_two_colours_lies_neither(first, second):
     passes = []
