@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from ttsvar_core.costs import Cost, Search, extractor_look, reward_look
+from ttsvar_core.costs import Cost, Search, extractor_look, grey, reward_look
 from ttsvar_core.reading import finite, whole
 
 from .arms import Arm
@@ -46,16 +46,14 @@ def describe(factory: Callable[[], World]) -> dict[str, Any]:
 
 
 def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
-    """`Prices.to_json` of a world, its rewards' operations counted on a picture of noise under a prompt."""
+    """`Prices.to_json` of a world, its rewards' operations as for a prompt."""
     import torch
 
     world, prompt = loaded(given[0]), given[1]
     config, scales = world.model.config, len(world.schedule)
-    side = config.pixels_per_token
-    height, width = world.schedule.final
-    noise = torch.rand(1, side * height, side * width, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        looks = {name: reward_look(reward, noise, prompt) for name, reward in world.rewards.items()}
+        picture = grey(config, world.schedule)
+        looks = {name: reward_look(reward, picture, prompt) for name, reward in world.rewards.items()}
     lengths = 1, config.transformer.text_maxlen
     names = {name: reward.name for name, reward in world.rewards.items()}
     return Prices(config, world.schedule, world.sampling.branches(scales), lengths, looks, names).to_json()
