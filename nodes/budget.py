@@ -4,7 +4,6 @@ import time
 
 from ..ttsvar_core import costs
 
-_PROMPT = 32  # tokens: a prompt's usual length, for networks that read it
 _PACES: dict[str, float] = {}  # seconds per operation of each model, measured by the runs of this process
 
 
@@ -80,13 +79,6 @@ def worth(search: costs.Search) -> float:
     guided = search.config.sampling.branches(len(search.schedule))
     picture = costs.Search(search.config, raw(), search.schedule, guided, search.text_tokens, itemsize=search.itemsize)
     return search.total.flops / picture.total.flops
-
-
-def look(thing) -> costs.Look:
-    """What a reward or an extractor of the registry takes per picture; nothing for one of a user's own."""
-    looks = [costs.NETWORKS.get(name, costs.NETWORKS[""])(_PROMPT) for name in getattr(thing, "networks", ())]
-    seen = getattr(thing, "looks_at", "images")
-    return costs.Look(sum(one.each for one in looks), sum(one.prompt for one in looks), seen)
 
 
 def duration(seconds: float) -> str:

@@ -4,10 +4,10 @@ import json
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.costs import Search
+from ..ttsvar_core.costs import NOTHING, Search, extractor_look, grey, reward_look
 from ..ttsvar_core.names import BUNDLED, POTENTIALS, SCHEMES
 from . import host
-from .budget import look, of_search, prediction, worth
+from .budget import of_search, prediction, worth
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
@@ -223,7 +223,7 @@ def _search(state, plan, reward, extractor, sampling, preview):
             load_transformer(step.state.next_scale, step.cache_bytes)
 
     seen_by, judged_by = (None if looker is None else host.InTurn(looker) for looker in (extractor, reward))
-    cost = _cost(state, plan, sampling, reward, extractor)
+    cost = _cost(state, plan, sampling, judged_by, seen_by)
     budget = of_search(cost, model)
     host.say(prediction(cost, budget, host.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
@@ -234,10 +234,13 @@ def _search(state, plan, reward, extractor, sampling, preview):
 
 
 def _cost(state, plan, sampling, reward, extractor) -> Search:
-    """What a search costs, from shapes."""
+    """What a search costs, from shapes and from what looks."""
     config, schedule, tokens = state.model.config, state.schedule, len(state.conditioning.text)
     branches, itemsize = sampling.branches(len(schedule)), state.model.transformer.dtype.itemsize
-    return Search(config, plan, schedule, branches, tokens, look(extractor), look(reward), itemsize=itemsize)
+    picture = grey(config, schedule)
+    seen = NOTHING if extractor is None else extractor_look(extractor, picture)
+    judged = NOTHING if reward is None else reward_look(reward, picture, state.conditioning.prompt)
+    return Search(config, plan, schedule, branches, tokens, seen, judged, itemsize=itemsize)
 
 
 def _best_first(result) -> list[int]:

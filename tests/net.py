@@ -1,6 +1,7 @@
 """Every way through the search, as hashes of what it draws: the net under a change that is meant to change nothing.
 
-`python tests/net.py` records `tests/golden/net.json` anew; do that only where pictures are meant to change.
+`python tests/net.py` records in `tests/golden/net.json` the cases that are not there yet. To record one anew, where pictures are
+meant to change, take it out first.
 """
 
 from __future__ import annotations
@@ -77,13 +78,13 @@ def searched(plan, extractor=None, state=None, show=None, **memory) -> dict:
 
 
 def plans() -> Iterator[tuple[str, Callable[[], dict]]]:
-    """Every plan of the first version by name at N 1 and 2, and the settings of the potential selector."""
+    """Every plan by name at N 1 and 2, and the settings of the potential selector."""
     from ttsvar_core.search.plan import PLANS, scored_at, with_potential
 
     scales = len(world()[0].schedule())
-    for name in ("raw", "best-of-n", "importance-sampling", "tts-var"):
+    for name, make in PLANS.items():
         for n in (1, 2):
-            yield f"{name} {n}", lambda make=PLANS[name], n=n: searched(make(n, scales))
+            yield f"{name} {n}", lambda make=make, n=n: searched(make(n, scales))
     everywhere = scored_at(PLANS["tts-var"](1, scales), range(scales - 1))
     for settings in (
         {"potential": "diff"}, {"potential": "max"}, {"potential": "sum", "lam": 2.0}, {"scheme": "systematic"},
@@ -218,11 +219,13 @@ def cases() -> dict[str, Callable[[], dict]]:
 
 
 def record() -> None:
-    """Write what every case gives now, beside what it gave where sums round otherwise."""
+    """Write what every case not recorded yet gives now, beside what it gave where sums round otherwise."""
     torch.set_num_threads(1)
     kept = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
-    found = kept[arithmetic()] = {}
+    found = kept.setdefault(arithmetic(), {})
     for name, case in cases().items():
+        if name in found:
+            continue
         began = time.perf_counter()
         found[name] = case()
         print(f"{name}: {time.perf_counter() - began:.1f} s", flush=True)

@@ -11,12 +11,11 @@ from experiment_world import TinyFiles, prompts
 from scipy.stats import spearmanr
 
 from lab.experiment import advise as advising
-from lab.experiment.advice import cuts, read_advice, write_advice
-from lab.experiment.equal_cost import cut_of
+from lab.experiment.advice import read_advice, write_advice
 from lab.experiment.offline import Pools, expected, gain_of, rank_correlation, spent
 from lab.experiment.prices import Prices, funnel, widest
 from lab.experiment.report import write_report
-from lab.experiment.runner import OtherExperiment, run_experiment
+from lab.experiment.runner import run_experiment
 from lab.experiment.variance import components
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import NOTHING, Look, Search
@@ -177,37 +176,3 @@ def test_a_damaged_advice_is_refused_in_words(tmp_path):
     write_advice(path, {"format": 9})
     with pytest.raises(UnusableFile, match=r"advice\.json cannot be read \(its format is 9, expected 1\)"):
         read_advice(path)
-
-
-def test_arms_at_equal_cost_cost_no_more_and_say_how_long_they_took(tmp_path):
-    advice = {
-        "format": 1, "reward": "warmth", "scorer": "warmth", "scales": 7, "correlation": {"2": 0.3},
-        "plans": {"3": {"scale": 2, "keep": 2, "samples": 9, "by": "warmth"}},
-    }
-    write_advice(tmp_path / "advice.json", advice)
-    assert cuts(advice) == {3: (2, 2)}
-    path = run_experiment("equal-cost", TinyFiles(), prompts(2), 1, tmp_path, n=[2, 3])
-    results = json.loads(path.read_text())
-    for unit in results["units"]:
-        costs = {name: arm["cost"] for name, arm in unit["arms"].items()}
-        assert all(cost["seconds"] > 0 for cost in costs.values())
-        for name, cost in costs.items():
-            if name.startswith("budget-"):
-                assert cost["flops"] <= costs[f"best-of-{name.split('-')[1]}"]["flops"], name
-            if name.startswith("at-tts-var-"):
-                assert cost["flops"] <= costs[name.removeprefix("at-")]["flops"], name
-    plans = {name: arm["plan"] for name, arm in results["arms"].items()}
-    assert (plans["budget-3"]["stages"][0]["scale"], plans["budget-3"]["stages"][0]["keep"]) == (2, 2)
-    assert {"best-of-1", "best-of-2", "tts-var-2", "budget-2", "budget-3-multinomial"} <= set(plans)
-    report = write_report(path).read_text()
-    assert "At the cost of 3 pictures" in report and "| seconds |" in report and "Over seconds" in report
-    (tmp_path / "advice.json").unlink()
-    with pytest.raises(OtherExperiment, match="arms"):
-        run_experiment("equal-cost", TinyFiles(), prompts(2), 1, tmp_path, n=[2, 3])
-
-
-def test_without_advice_a_rule_of_thumb_cuts():
-    from lab.experiment.arms import Setting
-
-    setting = Setting(INFINITY.schedule.tokens, ("latent-pool",), ("image-reward",), INFINITY)
-    assert [cut_of(setting, pictures) for pictures in (1, 2, 4, 8)] == [(6, 1), (6, 1), (6, 3), (6, 5)]

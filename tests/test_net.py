@@ -1,4 +1,4 @@
-"""The net: what the first version drew, is drawn still, bit for bit."""
+"""The net: what was drawn when a case was recorded, is drawn still, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import net
 import pytest
 
 KEPT = json.loads(net.STORE.read_text(encoding="utf-8"))
-NAMES = list(next(iter(KEPT.values())))
+NAMES = sorted({name for recorded in KEPT.values() for name in recorded})
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,12 @@ def kept():
 
 
 def test_every_case_is_recorded(cases):
-    assert all(set(recorded) == set(cases) for recorded in KEPT.values())
+    """On one processor at least; others have recorded none that are gone."""
+    assert set(cases) == set(NAMES) and any(set(cases) == set(recorded) for recorded in KEPT.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_pictures(cases, kept, name):
+    if name not in kept:
+        pytest.skip("this case was not recorded where sums round as here")
     assert cases[name]() == kept[name]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FLOAT32 = 4  # bytes; the residual stream and the logits are computed in it, and pictures on a processor
 DECODED_TOGETHER = 2**20  # pixels; a graphics card is full of work with these, and a whole picture of them has to fit anyway
+PROMPT_TOKENS = 32  # a prompt's usual length, for networks that read it
 LOOKING_BYTES = 64 * 2**20  # generous for one picture's activations in a vision transformer
 
 
@@ -159,13 +160,33 @@ def counted(function: Callable[..., Any], *given: Any) -> int:
 
 
 def extractor_look(extractor: FeatureExtractor, image: Tensor) -> Look:
-    """What an extractor takes, counted on one finished picture (1, H, W, 3)."""
-    return Look(counted(extractor.describe, image)) if extractor.looks_at == "images" else NOTHING
+    """What an extractor takes per finished picture (1, H, W, 3), as `reward_look` tells it of a reward."""
+    if extractor.looks_at != "images":
+        return NOTHING
+    return _published(extractor) or Look(counted(extractor.describe, image))
 
 
 def reward_look(reward: Reward, image: Tensor, prompt: str) -> Look:
-    """What a reward takes, counted on one finished picture (1, H, W, 3) under a prompt that it has read before."""
-    return Look(counted(reward.score, image, prompt), ahead=getattr(reward, "foretelling_flops", ()))
+    """What a reward takes per finished picture (1, H, W, 3): the figures of the published networks it names in `networks`, as in a
+    host; otherwise counted on this one, under a prompt that it has read before."""
+    return _published(reward) or Look(counted(reward.score, image, prompt), ahead=getattr(reward, "foretelling_flops", ()))
+
+
+def grey(config: ModelConfig, schedule: ScaleSchedule) -> Tensor:
+    """A finished picture (1, H, W, 3) that nobody had to draw, to count on."""
+    import torch
+
+    height, width = (side * config.pixels_per_token for side in schedule.final)
+    return torch.full((1, height, width, 3), 0.5)
+
+
+def _published(looker: Reward | FeatureExtractor) -> Look | None:
+    """All networks that it names together; None where it names none, or one that nobody here has figures of."""
+    named = tuple(getattr(looker, "networks", ()))
+    if not any(named) or not set(named) <= NETWORKS.keys():
+        return None
+    looks = [NETWORKS[name](PROMPT_TOKENS) for name in named]
+    return Look(sum(look.each for look in looks), sum(look.prompt for look in looks))
 
 
 # Bytes ----------------------------------------------------------------------------------------------------------------

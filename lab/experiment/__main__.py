@@ -37,7 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budgets", type=numbers.COUNT, nargs="+", default=(1, 2, 4, 8), help="advise: in pictures (default 1 2 4 8)"
     )
-    parser.add_argument("--advice", type=Path, metavar="FILE", help="equal-cost: cut as the advice.json of a pool says")
+    parser.add_argument("--advice", type=Path, metavar="FILE", help="equal-cost: choose plans by this advice.json of a pool")
+    parser.add_argument(
+        "--arms", nargs="+", metavar="ARM", default=(),
+        help="only these, by name, family (budget, funnel, beam) or pattern ('budget-4-*'), and what they are compared with",
+    )
     parser.add_argument("--images", choices=("geneval", "t2i-compbench"), help="save every answer as this benchmark expects")
     options.add_workers(parser)
     return parser
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     _keep_advice(args)
     try:
         with options.bar(name) as progress:
-            path = run_experiment(name, files, prompts, seeds, args.out, where, args.n, progress)
+            path = run_experiment(name, files, prompts, seeds, args.out, where, args.n, progress, args.arms)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
     print(f"{path}\n{write_report(path)}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ttsvar_core.atomic import write
-from ttsvar_core.reading import finite, parse_json, read_text, refusing, whole
+from ttsvar_core.reading import parse_json, read_text, refusing
+from ttsvar_core.search.budget import Measured, from_json
 
 FORMAT = 1
 ADVICE = "advice.json"
@@ -25,17 +26,17 @@ def read_advice(path: str | Path) -> dict[str, Any]:
         advice = parse_json(read_text(path))
         if advice["format"] != FORMAT:
             raise ValueError(f"its format is {advice['format']!r}, expected {FORMAT}")
-        for scale, value in advice["correlation"].items():
-            whole(int(scale), 0, advice["scales"] - 1)
-            finite(value)
-        cuts(advice)
+        from_json(advice)
     return advice
 
 
-def cuts(advice: Mapping[str, Any] | None) -> dict[int, tuple[int, int]]:
-    """Per budget in pictures the scale and the finishers of the funnel that was advised, where the file's own reward scores it."""
-    plans = (advice or {}).get("plans", {})
-    return {
-        int(pictures): (whole(plan["scale"], 0, 2**16), whole(plan["keep"], 1, 2**16))
-        for pictures, plan in plans.items() if plan["by"] == advice["scorer"]
-    }
+def measured_by(advice: Mapping[str, Any] | None, world: Mapping[str, Any]) -> Measured | None:
+    """What foretells the end, as advice tells it. world: as `World.describe` tells it. Raises ValueError for another model's."""
+    if advice is None:
+        return None
+    if advice["fingerprint"] != world["fingerprint"]:
+        raise ValueError(
+            f"the advice is of {advice['model']} ({advice['fingerprint'][:8]}), this is {world['model']} "
+            f"({world['fingerprint'][:8]}); draw a pool of this model: python -m lab.experiment advise"
+        )
+    return from_json(advice)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from ttsvar_core.search.budget import Measured
 from ttsvar_core.search.plan import Plan, best_of_n
 from ttsvar_core.search.score import Score
 
@@ -14,15 +17,12 @@ Published = tuple[float, float]  # GenEval, ImageReward
 
 
 class Arm(NamedTuple):
-    """One way of searching: a plan, and the extractor and reward it searches with (empty: the experiment's first).
-
-    timed: whether its seconds are measured; then it is no part of a larger Best-of-N."""
+    """One way of searching: a plan, and the extractor and reward it searches with (empty: the experiment's first)."""
 
     name: str
     plan: Plan
     extractor: str = ""
     reward: str = ""
-    timed: bool = False
 
     @property
     def watched(self) -> bool:
@@ -48,25 +48,50 @@ class Table(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """All arms, each once; the tables of the report; for curves, the arms along each."""
+    """All arms, each once; the tables of the report; for curves, the arms along each.
+
+    timed: at equal cost, of how many prompts the seconds of every arm are measured; with all others arms share what they can."""
 
     name: str
     arms: tuple[Arm, ...]
     tables: tuple[Table, ...]
     curves: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
+    timed: int = 0
+
+    def of(self, names: Collection[str]) -> Experiment:
+        """The same with these arms alone, and the comparisons between them."""
+        tables = (table._replace(pairs=tuple(pair for pair in table.pairs if {pair.arm, pair.baseline} <= set(names)))
+                  for table in self.tables)
+        curves = {label: tuple(name for name in along if name in names) for label, along in self.curves.items()}
+        return self._replace(arms=tuple(arm for arm in self.arms if arm.name in names), tables=tuple(tables), curves=curves)
+
+    def only(self, asked: Sequence[str]) -> Experiment:
+        """The arms that are asked for, what they are compared with, and raw generation; all of them where nothing is asked.
+
+        asked: names or patterns of names, the number at their end left out or not: "budget" is budget-2, budget-4 and so on. Raises
+        ValueError for one that fits no arm.
+        """
+        fitting = {ask: {arm.name for arm in self.arms if _fits(arm.name, ask)} for ask in asked}
+        for ask in asked:
+            if not fitting[ask]:
+                families = dict.fromkeys(_family(arm.name) for arm in self.arms)
+                raise ValueError(f"no arm of {self.name} is called {ask!r}; it has {', '.join(families)}")
+        found = set().union(*fitting.values())
+        pairs = [pair for table in self.tables for pair in table.pairs if pair.arm in found]
+        return self.of(found | {pair.baseline for pair in pairs} | {best_name(1)}) if asked else self
 
 
 class Setting(NamedTuple):
     """What the arms depend on: tokens per scale, and the names of the extractors and rewards, the default first.
 
-    prices: what plans cost, where arms are chosen by that. cuts: per budget in pictures the scale and the finishers of the funnel
-    that was advised."""
+    prices: what plans cost, where arms are chosen by that. measured: what foretells the end, as a pool told it. model: its name."""
 
     tokens: tuple[int, ...]
     extractors: tuple[str, ...]
     rewards: tuple[str, ...]
     prices: Prices | None = None
-    cuts: Mapping[int, tuple[int, int]] = {}
+    measured: Measured | None = None
+    model: str = ""
 
     def scored_scales(self, reward: str) -> tuple[int, ...]:
         """The scales before the last at which a reward can judge: of one that foretells, those it was trained for."""
@@ -77,6 +102,14 @@ class Setting(NamedTuple):
     def scales(self) -> int:
         """Number of scales of the schedule."""
         return len(self.tokens)
+
+
+def _family(name: str) -> str:
+    return re.sub(r"-\d+$", "", name)
+
+
+def _fits(name: str, asked: str) -> bool:
+    return fnmatchcase(name, asked) or fnmatchcase(_family(name), asked)
 
 
 def best_name(n: int) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from ttsvar_core.config import ModelConfig, TokenizerConfig, TransformerConfig
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.scales import ScaleSchedule
-from ttsvar_core.search.plan import Plan, best_of_n
+from ttsvar_core.search.budget import Measured, cost_in_pictures, known, plan_for
+from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, raw
+from ttsvar_core.search.plan import funnel as usual_funnel
 from ttsvar_core.search.resample import Resample
 
 MOST_STARTS = 4096  # far beyond what any cut pays for, and a bound for the search by halves
@@ -35,9 +37,13 @@ class Prices(NamedTuple):
         """Operations of every network that runs, for the shortest and the longest prompt."""
         return tuple(self.search(plan, reward, length).total.flops for length in self.lengths)
 
+    def pays(self, given: Plan, plan: Plan, reward: str = "") -> bool:
+        """Whether a plan costs no more than ``given``, whatever the prompt."""
+        return all(ours <= most for ours, most in zip(self.flops(plan, reward), self.flops(given), strict=True))
+
     def pictures(self, plan: Plan, reward: str = "") -> float:
-        """The cost in pictures drawn to the end and scored."""
-        return self.flops(plan, reward)[0] / self.flops(best_of_n(1))[0]
+        """The cost in pictures drawn to the end and scored, see `budget.cost_in_pictures`."""
+        return cost_in_pictures(self.search(raw(), reward), plan)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, read back by `from_json`."""
@@ -63,14 +69,53 @@ def funnel(starts: int, scale: int, finishers: int, scheme: str = "top-k") -> Pl
 
 
 def widest(prices: Prices, given: Plan, scale: int, finishers: int, scheme: str = "top-k", reward: str = "") -> Plan | None:
-    """The funnel with the most starts that costs no more than ``given``; None where nothing is left to cut.
+    """The funnel with the most starts that costs no more than ``given``; None where nothing is left to cut."""
+    plan = largest(prices, given, lambda starts: funnel(starts, scale, finishers, scheme), finishers, reward=reward)
+    return plan if plan and plan.samples > finishers else None
 
-    Costs rise with the starts, so they are found by halves.
+
+def largest(
+    prices: Prices, given: Plan, make: Callable[[int], Plan], least: int = 1, most: int = MOST_STARTS, reward: str = ""
+) -> Plan | None:
+    """``make`` of the largest number, ``least`` to ``most``, whose plan costs no more than ``given``; None where none does.
+
+    Costs rise with the number, so it is found by halves.
     """
-    limit, low, high = prices.flops(given), finishers, MOST_STARTS
+    low, high = least - 1, most
     while low < high:
         middle = (low + high + 1) // 2
-        cost = prices.flops(funnel(middle, scale, finishers, scheme), reward)
-        affordable = all(ours <= most for ours, most in zip(cost, limit, strict=True))
-        low, high = (middle, high) if affordable else (low, middle - 1)
-    return funnel(low, scale, finishers, scheme) if low > finishers else None
+        low, high = (middle, high) if prices.pays(given, make(middle), reward) else (low, middle - 1)
+    return make(low) if low >= least else None
+
+
+# Plans at the cost of another -----------------------------------------------------------------------------------------
+
+
+def chosen(prices: Prices, given: Plan, measured: Measured | None, model: str) -> tuple[Plan, str]:
+    """What `budget.plan_for` spends the cost of ``given`` on, and why; with fewer starts where a long prompt asks for that.
+
+    measured: what foretells the end. Raises ValueError where that is of another model or reward.
+    """
+    found = known(measured, model, next(iter(prices.names.values()), ""))
+    plan, *_, why = plan_for(prices.pictures(given), prices.search(raw()), found)
+    if not plan.stages or prices.pays(given, plan):
+        return plan, why
+    cut = plan.stages[0]
+    fitting = largest(prices, given, lambda starts: cut_once(starts, cut.scale, cut.keep), cut.keep, plan.samples)
+    return fitting or plan, why
+
+
+def fitted_funnel(prices: Prices, given: Plan) -> Plan | None:
+    """The pack's funnel at a cost: the most finishers that 8 starts each leave, at least one, then the most starts."""
+    scales = len(prices.schedule)
+    cut = (largest(prices, given, lambda n: usual_funnel(n, scales)) or usual_funnel(1, scales)).stages[0]
+    plan = largest(prices, given, lambda starts: cut_once(starts, cut.scale, cut.keep), cut.keep)
+    return plan if plan and plan.samples > cut.keep else None
+
+
+def fitted_beam(prices: Prices, given: Plan) -> Plan | None:
+    """The pack's beam at a cost: as wide as its usual candidates leave, then with the most candidates; None where it costs more."""
+    scales = len(prices.schedule)
+    usual = largest(prices, given, lambda n: beam(n, scales))
+    width = usual.stages[0].keep if usual else 1
+    return largest(prices, given, lambda candidates: beam(width, scales, candidates), 2 if width == 1 else BEAM_CANDIDATES)

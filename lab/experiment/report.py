@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from ttsvar_core.atomic import write
 
 from . import plots
-from .arms import Experiment
+from .arms import Experiment, Table
 from .definitions import build
 from .foresight import foresight_tables
 from .runner import setting_of
 from .stats import CONFIDENCE, Comparison, Interval
-from .tables import agreement, arm_row, category_rows, consistency, pair_row, shown_metrics, watched_arms
+from .tables import agreement, arm_row, category_rows, consistency, costs_no_more, pair_row, shown_metrics, watched_arms
 from .world import VERDICT
 
 
@@ -33,8 +33,8 @@ def write_report(results_path: str | Path) -> Path:
     results_path = Path(results_path)
     results = json.loads(results_path.read_text(encoding="utf-8"))
     experiment = build(results["experiment"], setting_of(results["world"], results), results["n"])
-    ran = tuple(arm for arm in experiment.arms if arm.name in results["arms"])  # results of early versions have fewer
-    sections = report_sections(results, experiment._replace(arms=ran))
+    ran = experiment.of(results["arms"])  # some arms alone were asked for, and results of early versions have fewer
+    sections = report_sections(results, ran)
     folder = results_path.parent
     path = folder / "report.md"
     write(path, _markdown(f"Experiment {experiment.name}", sections, folder / "plots"))
@@ -48,7 +48,7 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
         sections += _curves(results, experiment)
     for table in experiment.tables:
         if table.pairs:
-            sections.append(_table(results, table))
+            sections.append(_table(results, table, experiment.timed > 0))
     if not experiment.tables:
         sections += [_consistency(results, arm) for arm in watched_arms(experiment)]
         sections += [Section(*found) for found in foresight_tables(results, experiment)]
@@ -64,20 +64,21 @@ def _preamble(results: dict[str, Any]) -> Section:
         f"{len(prompts)} prompts, {len(numbers)} seeds each, on {world['model']} ({world['fingerprint'][:8]}), searching by "
         f"{world['metrics'][0]}. Brackets hold {CONFIDENCE:.0%} bootstrap intervals over prompts. Comparisons are paired: equal "
         "prompt, equal seed. Operations are those of transformer, decodes, extractor and reward; one image stands for the "
-        "token-forwards of one image."
+        "token-forwards of one image; n pictures of cost, what Best-of-n takes in all networks."
         + drawn,
     )
 
 
 def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
     metrics = shown_metrics(results)
-    timed = ("seconds",) if all(arm.timed for arm in experiment.arms) else ()
+    timed = ("pictures", "seconds") if experiment.timed else ()
     rows = [("search", *metrics, "mean of survivors", "images", "GFLOP", "decodes", *timed)]
     for arm in experiment.arms:
         row = arm_row(results, arm.name)
+        spent = (f"{row.pictures:.2f}", f"{row.seconds:.3f}") if timed else ()
         rows.append((
             arm.name, *(_interval(row.metrics[metric]) for metric in metrics), _interval(row.survivors),
-            f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes), *(f"{row.seconds:.3f}" for _ in timed),
+            f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes), *spent,
         ))
     text = "The answer's metrics; the mean score of all samples that finished, which is what an answer drawn blindly would get."
     return Section("All ways of searching", text, tuple(rows))
@@ -88,7 +89,7 @@ def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
     rows = {label: [arm_row(results, name) for name in names] for label, names in experiment.curves.items() if names}
     sections = []
     titles = {"samples": "Over N (Figure 3)", "images": "Over token-forwards", "flops": "Over operations (Figure 8)"}
-    if all(arm.timed for arm in experiment.arms):
+    if experiment.timed:
         titles = {"flops": "Over total cost", "seconds": "Over seconds"}
     for axis, title in titles.items():
         figure = plots.curves(rows, metrics, axis) if plots.available() else b""
@@ -103,9 +104,10 @@ def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
     return sections
 
 
-def _table(results: dict[str, Any], table) -> Section:
+def _table(results: dict[str, Any], table: Table, costs: bool = False) -> Section:
+    """costs: with what both cost, in pictures."""
     metrics = shown_metrics(results)
-    header = ["search", "against"]
+    header = ["search", "against", *(["cost in pictures", "at most its cost"] if costs else [])]
     for metric in metrics:
         header += [f"{metric} difference", "better/equal/worse", "p"]
     rows = [pair_row(results, pair) for pair in table.pairs]
@@ -114,6 +116,9 @@ def _table(results: dict[str, Any], table) -> Section:
     body = []
     for row in rows:
         cells = [row.pair.arm, row.pair.baseline]
+        if costs:
+            ours, theirs = (arm_row(results, name).pictures for name in (row.pair.arm, row.pair.baseline))
+            cells += [f"{ours:.2f} of {theirs:.2f}", "yes" if costs_no_more(results, row.pair) else "no"]
         for metric in metrics:
             cells += _comparison(row.metrics[metric])
         if published:

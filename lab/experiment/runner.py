@@ -17,7 +17,7 @@ from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.plan_file import to_json
 from ttsvar_core.search.save import alike
 
-from .advice import ADVICE, cuts, read_advice
+from .advice import ADVICE, measured_by, read_advice
 from .arms import Arm, Experiment, Setting
 from .definitions import PRICED, build
 from .engines import Engine, opened
@@ -53,10 +53,11 @@ def run_experiment(
     where: Where | None = None,
     n: Sequence[int] | None = None,
     progress: Progress | None = None,
+    arms: Sequence[str] = (),
 ) -> Path:
     """Run what is not yet in ``out`` and write ``results.json``; returns its path.
 
-    seeds: how many numbers of seeds per prompt, from 0, or the range of them.
+    seeds: how many numbers of seeds per prompt, from 0, or the range of them. arms: which of the arms, as `Experiment.only` says.
 
     ``factory`` must be hashable and travel between processes (`world.WorldFiles`). ``progress(done, total)`` is called after
     every unit. Raises OtherExperiment if ``out`` holds the results of other models, plans or settings, UnusableFile if what it
@@ -75,12 +76,13 @@ def run_experiment(
         known = told(name, out)
         if name in PRICED:
             (known["prices"],) = engine(prices_of, [(factory, prompts[0].text)])
-        experiment = build(name, setting_of(world, known), n)
+        experiment = build(name, setting_of(world, known), n).only(arms)
         identity = _identity(world, experiment, n, where.images)
         claim(out, identity)
         arms = experiment.arms
-        missing = [Task(factory, arms, unit, layout) for unit in units if not _unit_path(out, unit).is_file()]
-        lacking = {task.unit.key for task in missing}
+        lacked = [unit for unit in units if not _unit_path(out, unit).is_file()]
+        missing = [Task(factory, arms, unit, layout, _sharing(experiment, unit)) for unit in lacked]
+        lacking = {unit.key for unit in lacked}
         found = {unit.key: read_unit(out, unit, arms, world) for unit in units if unit.key not in lacking}
         _run_missing(out, missing, engine, len(units), progress)
     found |= {task.unit.key: read_unit(out, task.unit, arms, world) for task in missing}
@@ -95,7 +97,8 @@ def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) ->
     tokens = tuple(height * width for height, width in world["schedule"])
     known = known or {}
     prices = Prices.from_json(known["prices"]) if known.get("prices") else None
-    return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]), prices, cuts(known.get("advice")))
+    measured = measured_by(known.get("advice"), world)
+    return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]), prices, measured, world["model"])
 
 
 def told(name: str, out: Path) -> dict[str, Any]:
@@ -124,6 +127,12 @@ def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progr
             log.write(_line({"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}))
         done += 1
         tell(done, total)
+
+
+def _sharing(experiment: Experiment, unit: Unit) -> str:
+    if not experiment.timed:
+        return "pasts"
+    return "seconds" if unit.place < experiment.timed else "rows"
 
 
 def _timed_unit(task: Task) -> tuple[str, float, dict[str, Any]]:

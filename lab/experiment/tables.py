@@ -16,8 +16,8 @@ POTENTIAL_KINDS = ("value", "max", "sum", "diff")
 class ArmRow(NamedTuple):
     """One arm: its metrics' means over prompts, the mean score of all its survivors, and what it costs.
 
-    images: token-forwards in whole images. flops: of every network that runs, mean over prompts. seconds: the same, NaN where they
-    were not measured."""
+    images: token-forwards in whole images. flops: of every network that runs, mean over prompts. seconds, pictures: means as well,
+    NaN where they were not measured; pictures: the cost in pictures drawn in full and judged."""
 
     name: str
     metrics: dict[str, Interval]
@@ -26,6 +26,7 @@ class ArmRow(NamedTuple):
     flops: float
     decodes: int
     seconds: float = math.nan
+    pictures: float = math.nan
 
 
 class PairRow(NamedTuple):
@@ -60,7 +61,19 @@ def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
         costs[0]["token_forwards"] / whole,
         _mean(cost["flops"] for cost in costs),
         costs[0]["decodes"],
-        _mean(cost.get("seconds", math.nan) for cost in costs),
+        *(_known_mean(costs, what) for what in ("seconds", "pictures")),
+    )
+
+
+def _known_mean(costs: list[dict[str, Any]], what: str) -> float:
+    known = [cost[what] for cost in costs if what in cost]
+    return _mean(known) if known else math.nan
+
+
+def costs_no_more(results: dict[str, Any], pair: Pair) -> bool:
+    """Whether an arm's operations are no more than its baseline's, for every prompt and seed."""
+    return all(
+        unit["arms"][pair.arm]["cost"]["flops"] <= unit["arms"][pair.baseline]["cost"]["flops"] for unit in results["units"]
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from ttsvar_core.costs import Cost, Search, extractor_look, reward_look
+from ttsvar_core.costs import Cost, Search, extractor_look, grey, reward_look
 from ttsvar_core.reading import finite, whole
+from ttsvar_core.search.budget import cost_in_pictures
 
 from .arms import Arm
 from .layout import Layout
@@ -32,12 +33,14 @@ class Unit(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a worker is sent: how to get the world, what to run, and where the answers' images go (None: nowhere)."""
+    """What a worker is sent: how to get the world, what to run, where the answers' images go (None: nowhere), and what arms share,
+    as `walk` takes it."""
 
     factory: Callable[[], World]
     arms: tuple[Arm, ...]
     unit: Unit
     layout: Layout | None = None
+    share: str = "pasts"
 
 
 def describe(factory: Callable[[], World]) -> dict[str, Any]:
@@ -46,16 +49,14 @@ def describe(factory: Callable[[], World]) -> dict[str, Any]:
 
 
 def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
-    """`Prices.to_json` of a world, its rewards' operations counted on a picture of noise under a prompt."""
+    """`Prices.to_json` of a world, its rewards' operations as for a prompt."""
     import torch
 
     world, prompt = loaded(given[0]), given[1]
     config, scales = world.model.config, len(world.schedule)
-    side = config.pixels_per_token
-    height, width = world.schedule.final
-    noise = torch.rand(1, side * height, side * width, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        looks = {name: reward_look(reward, noise, prompt) for name, reward in world.rewards.items()}
+        picture = grey(config, world.schedule)
+        looks = {name: reward_look(reward, picture, prompt) for name, reward in world.rewards.items()}
     lengths = 1, config.transformer.text_maxlen
     names = {name: reward.name for name, reward in world.rewards.items()}
     return Prices(config, world.schedule, world.sampling.branches(scales), lengths, looks, names).to_json()
@@ -69,7 +70,7 @@ def run_unit(task: Task) -> dict[str, Any]:
     seed = prompt.seed(task.unit.number)
     with torch.inference_mode():
         conditioning = world.encode(prompt.text)
-        finished = walk(world, conditioning, seed, task.arms)
+        finished = walk(world, conditioning, seed, task.arms, task.share)
     measured: dict[tuple[str, int], dict] = {}
     arms, image = {}, next(iter(finished.values())).images[:1]
     extractors = cache(lambda name: extractor_look(named(world.extractors, name), image))
@@ -80,8 +81,9 @@ def run_unit(task: Task) -> dict[str, Any]:
             world.model.config, arm.plan, world.schedule, world.sampling.branches(len(world.schedule)),
             max(1, len(conditioning.text)), extractors(arm.extractor), rewards(arm.reward),
         )
-        measured_cost = {"seconds": finished[arm.name].seconds} if arm.timed else {}
-        arms[arm.name] = {**record, "cost": {**cost.total._asdict(), **measured_cost}}
+        spent = {**cost.total._asdict(), "pictures": cost_in_pictures(cost, arm.plan)}
+        taken = {"seconds": finished[arm.name].seconds} if task.share == "seconds" else {}
+        arms[arm.name] = {**record, "cost": {**spent, **taken}}
         if task.layout:
             task.layout.save(arm.name, task.unit.place, task.unit.number, prompt, finished[arm.name].images[record["best"]])
     return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}
@@ -105,8 +107,8 @@ def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], world:
             raise ValueError(f"{arm.name} was not scored at every scale")
         if arm.watched and VERDICT in world["metrics"] and len(found["correct"]) != len(scores):
             raise ValueError(f"{arm.name} has verdicts on {len(found['correct'])} of {len(scores)} samples")
-        costs = (*Cost._fields, *(("seconds",) if arm.timed else ()))
-        values = [*scores, *(found["answer"][name] for name in world["metrics"]), *(found["cost"][name] for name in costs)]
+        costs = [found["cost"][name] for name in {**dict.fromkeys(Cost._fields), **found["cost"]}]
+        values = [*scores, *(found["answer"][name] for name in world["metrics"]), *costs]
         values += [value for row in history for value in row if value is not None]
         for value in values:
             finite(value)

@@ -5,7 +5,8 @@ and scores with, which remember: states of the same past are sampled on only onc
 only the latest states are remembered, so memory holds little more than one arm's.
 
 The one exception is Best-of-N for several N: the smaller ones are the first rows of the largest batch. They have the draws of
-a batch of their own, so only a bit whose probability lies within rounding of its draw can differ.
+a batch of their own, so only a bit whose probability lies within rounding of its draw can differ. Where an experiment asks for it
+the same holds of all samples that nothing has selected yet, whatever comes after.
 """
 
 from __future__ import annotations
@@ -47,27 +48,36 @@ class Finished(NamedTuple):
         return Finished(self.state.select(range(samples)), self.images[:samples], self.scores[:samples])
 
 
+SHARED = ("pasts", "rows", "seconds")
+
+
+def first_rows(whole: SearchState | Tensor, samples: int) -> Any:
+    """The first ``samples`` of a state or of pictures."""
+    return whole[:samples] if isinstance(whole, Tensor) else whole.select(range(samples))
+
+
 class Memory:
-    """The latest results of a function, by a key. saved: seconds that what was kept took when it was made."""
+    """The latest results of a function on samples, by a key. saved: seconds that what was kept took when it was made."""
 
     def __init__(self, room: int) -> None:
         self._room, self._kept = room, OrderedDict()
         self.saved = 0.0
 
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What is kept under ``key``, made now if nothing is."""
-        if key in self._kept:
-            self.saved += self._kept[key][1]
+    def get(self, key: Any, samples: int, make: Callable[[], Any], first: Callable[[Any, int], Any] = first_rows) -> Any:
+        """The ``first`` rows of what is kept under ``key``, made now if nothing is, or of fewer samples."""
+        if self._kept.get(key, (0,))[0] >= samples:
+            self.saved += self._kept[key][2]
         else:
             settled()
             began = time.perf_counter()
             made = make()
             settled()
-            self._kept[key] = made, time.perf_counter() - began
+            self._kept[key] = samples, made, time.perf_counter() - began
         self._kept.move_to_end(key)
         while len(self._kept) > self._room:
             self._kept.popitem(last=False)
-        return self._kept[key][0]
+        rows, whole, _ = self._kept[key]
+        return whole if rows == samples else first(whole, samples)
 
 
 def settled() -> None:
@@ -76,16 +86,21 @@ def settled() -> None:
         torch.cuda.synchronize()
 
 
-def past(state: SearchState) -> tuple:
-    """What the bits of a state follow from, for one prompt and seed: how many samples ran, and who descends from whom."""
+def past(state: SearchState, rows: bool = False) -> tuple:
+    """What the bits of a state follow from, for one prompt and seed: how many samples ran, and who descends from whom.
+
+    rows: each sample's by itself, where nothing is selected yet; then it does not matter how many there are."""
+    if rows and not state.lineage:
+        return (state.next_scale,)
     return state.samples, state.next_scale, tuple((step.scale, len(step.scores), step.ancestors) for step in state.lineage)
 
 
 @dataclass(frozen=True)
 class SharedSampler(Sampler):
-    """Samples a scale of a past only once."""
+    """Samples a scale of a past only once; rows: as `past` has it."""
 
     memory: Memory = field(default_factory=lambda: Memory(0))
+    rows: bool = False
 
     def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
         """As `Sampler.together`; scores, weights and lineage are the given state's own. Scales that branch are not shared."""
@@ -94,7 +109,7 @@ class SharedSampler(Sampler):
             if candidates > 1 and state.next_scale == through:
                 return super().together(state, through, candidates)
             one_scale = partial(Sampler.together, self, state, state.next_scale)
-            state = self.memory.get(past(state), one_scale)._replace(**own)
+            state = self.memory.get(past(state, self.rows), state.samples, one_scale)._replace(**own)
         return state
 
 
@@ -109,8 +124,13 @@ class SharedReward(NamedTuple):
         return self.reward.name
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """As the reward does; pictures are told apart as objects, which `decode` shares."""
-        return self.memory.get((self.reward.name, id(images)), lambda: (images, self.reward.score(images, prompt)))[1]
+        """As the reward does; pictures are told apart by where they lie, which `decode` shares."""
+        made = self.memory.get(
+            (self.reward.name, images.data_ptr()), len(images),
+            lambda: (images, self.reward.score(images, prompt)),  # held, so that nothing else comes to lie there
+            lambda whole, rows: (whole[0], whole[1][:rows]),
+        )
+        return made[1]
 
     def __getattr__(self, name: str) -> Any:
         if name not in FORETELLING:
@@ -118,36 +138,55 @@ class SharedReward(NamedTuple):
         return getattr(self.reward, name)
 
 
-def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm]) -> dict[str, Finished]:
-    """Every arm's finished samples, by its name. Raises ValueError for an arm whose reward or extractor the world lacks."""
+def walk(
+    world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm], share: str = SHARED[0]
+) -> dict[str, Finished]:
+    """Every arm's finished samples, by its name.
+
+    share: what arms have in common besides states of the same past; "pasts": all but the largest Best-of-N are its first rows;
+    "rows": so are all samples that nothing has selected yet; "seconds": nothing, so that each arm's seconds are its own. Raises
+    ValueError for an arm whose reward or extractor the world lacks.
+    """
     arms = list(arms)
-    rows_of, done = _pooled(arms), {}
-    scales = len(world.schedule)
-    sampler = SharedSampler(world.sampling, memory=Memory(2 * scales))
-    pictures, scores = Memory(scales), Memory(2 * scales)
-    memories = sampler.memory, pictures, scores
-    for arm in sorted((arm for arm in arms if arm.name not in rows_of), key=lambda arm: (arm.plan.samples, str(arm.plan.stages))):
-        reward = SharedReward(named(world.rewards, arm.reward), scores)
-        began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
-        state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
-        result = run(
-            state, arm.plan, reward, named(world.extractors, arm.extractor), sampler,
-            lambda state: pictures.get(past(state), lambda: sketch(state)),
-        )
-        settled()
-        seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
-        done[arm.name] = Finished(result.state, result.images, result.scores, seconds)
+    rows_of = {} if share == "seconds" else _pooled(arms)
+    done, run_arm = {}, _runner(world, conditioning, seed, share)
+    first = -1 if share == "rows" else 1  # the most samples first, whose rows the others take
+    alone = (arm for arm in arms if arm.name not in rows_of)
+    for arm in sorted(alone, key=lambda arm: (first * arm.plan.samples, str(arm.plan.stages))):
+        done[arm.name] = run_arm(arm)
     for arm in arms:
         if arm.name in rows_of:
             done[arm.name] = done[rows_of[arm.name]].first(arm.plan.samples)
     return {arm.name: done[arm.name] for arm in arms}
 
 
+def _runner(world: World, conditioning: Conditioning, seed: int, share: str) -> Callable[[Arm], Finished]:
+    """What runs one arm after another and remembers what they share."""
+    rows, room = share == "rows", 2 * len(world.schedule)
+    sampler = SharedSampler(world.sampling, memory=Memory(room + rows * room), rows=rows)
+    pictures, scores = Memory(room), Memory(room)
+    memories = sampler.memory, pictures, scores
+
+    def decode(state: SearchState) -> Tensor:
+        return pictures.get(past(state, rows), state.samples, lambda: sketch(state))
+
+    def run_arm(arm: Arm) -> Finished:
+        reward = SharedReward(named(world.rewards, arm.reward), scores)
+        began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
+        state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
+        result = run(state, arm.plan, reward, named(world.extractors, arm.extractor), sampler, decode)
+        settled()
+        seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
+        return Finished(result.state, result.images, result.scores, seconds)
+
+    return run_arm
+
+
 def _pooled(arms: list[Arm]) -> dict[str, str]:
     """For every Best-of-N arm that is not the largest of its kind, the arm whose first rows it is."""
     found: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        if not arm.timed and not arm.plan.selects(math.inf):
+        if not arm.plan.selects(math.inf):
             found.setdefault((arm.reward, arm.plan.stages), []).append(arm)
     largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
-from ..costs import Search, reward_look
+from ..costs import Search, grey, reward_look
 from .expected import expected_best
 from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw
 
@@ -89,7 +88,7 @@ def plan_for(pictures: float, spend: Search, measured: Measured | None = None, m
     expected = expected_best([plan.samples for plan, _ in options], finish, [rho for _, rho in options])
     best = int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
     plan, rho = options[best]
-    spent, gain = 1 + (flops(spend, plan) - one) / (two - one), float(expected[best] - expected[0])
+    spent, gain = cost_in_pictures(spend, plan), float(expected[best] - expected[0])
     source = "measured" if measured else f"not measured here: a low guess, from {DEFAULT.model}"
     return Chosen(replace(plan, name="budget"), float(expected[best]), gain, spent, _why(pictures, plan, rho, source, gain, spent))
 
@@ -102,23 +101,32 @@ def plan_within(
 
     whole: sketches are decoded at full size. Raises ValueError where the measurement is of another model or reward.
     """
-    if measured and (measured.model, measured.reward) != (model.name, reward.name):
-        raise ValueError(
-            f"what foretells the end was measured for {measured.model} and {measured.reward}, this is {model.name} and "
-            f"{reward.name}; measure these, or leave the measurement out"
-        )
-    if measured is None and (model.name, reward.name) == (DEFAULT.model, DEFAULT.reward):
-        measured = DEFAULT
-    height, width = (side * model.config.pixels_per_token for side in schedule.final)
-    look = reward_look(reward, torch.full((1, height, width, 3), 0.5), conditioning.prompt)
+    measured = known(measured, model.name, reward.name)
+    look = reward_look(reward, grey(model.config, schedule), conditioning.prompt)
     branches = sampling.branches(len(schedule))
     text_tokens = max(1, len(conditioning.text))
     return plan_for(pictures, Search(model.config, raw(), schedule, branches, text_tokens, reward=look, whole=whole), measured)
 
 
+def known(measured: Measured | None, model: str, reward: str) -> Measured | None:
+    """The measurement, checked to be of this model and reward; without one `DEFAULT` where that is, None where nobody measured."""
+    if measured and (measured.model, measured.reward) != (model, reward):
+        raise ValueError(
+            f"what foretells the end was measured for {measured.model} and {measured.reward}, this is {model} and {reward}; "
+            "measure these, or leave the measurement out"
+        )
+    return measured or (DEFAULT if (model, reward) == (DEFAULT.model, DEFAULT.reward) else None)
+
+
 def flops(spend: Search, plan: Plan) -> int:
     """All operations of a plan, as `costs` counts them."""
     return replace(spend, plan=plan).total.flops
+
+
+def cost_in_pictures(spend: Search, plan: Plan) -> float:
+    """The cost of a plan in pictures drawn in full and judged: n of Best-of-n, with what a prompt takes once in the first."""
+    one, two = (flops(spend, best_of_n(count)) for count in (1, 2))
+    return 1 + (flops(spend, plan) - one) / (two - one)
 
 
 def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) -> Iterator[tuple[Plan, float]]:
