@@ -2,7 +2,7 @@
 
 import time
 
-from ..ttsvar_core import costs
+from ..ttsvar_core import costs, flops, networks
 
 _PROMPT = 32  # tokens: a prompt's usual length, for networks that read it
 _PACES: dict[str, float] = {}  # seconds per operation of each model, measured by the runs of this process
@@ -54,7 +54,7 @@ def of_sampling(state, through: int, sampling) -> Budget:
     sizes, schedule = state.model.config.transformer, state.schedule
     branches, tokens = sampling.branches(len(schedule)), len(state.conditioning.text)
     scales = range(state.next_scale, min(through + 1, len(schedule)))  # whatever does not exist, sampling refuses with words
-    draws = {at: costs.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
+    draws = {at: flops.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
     return Budget(state.model, draws, {}, dict.fromkeys(scales, state.samples), len(schedule))
 
 
@@ -84,7 +84,7 @@ def worth(search: costs.Search) -> float:
 
 def look(thing) -> costs.Look:
     """What a reward or an extractor of the registry takes per picture; nothing for one of a user's own."""
-    looks = [costs.NETWORKS.get(name, costs.NETWORKS[""])(_PROMPT) for name in getattr(thing, "networks", ())]
+    looks = [networks.NETWORKS.get(name, networks.NETWORKS[""])(_PROMPT) for name in getattr(thing, "networks", ())]
     seen = getattr(thing, "looks_at", "images")
     return costs.Look(sum(one.each for one in looks), sum(one.prompt for one in looks), seen)
 

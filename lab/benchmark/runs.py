@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsvar_core import costs
+from ttsvar_core import costs, footprint
 from ttsvar_core.decoding import sketch
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.text import Conditioning
@@ -111,9 +111,9 @@ def report(
         costs.Search(model.config, planned, schedule, branches, tokens_of_text, *looks) for planned in (plan, raw())
     )
     by_scale, flops = [scale.transformer for scale in search.scales], search.parts
-    traffic = costs.traffic_bytes(config, schedule, running, branches[-1], size)
-    each = costs.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
-    formula = [tokens * each for tokens in costs.shared_cache_tokens(schedule, running, result.state.lineage)]
+    traffic = footprint.traffic_bytes(config, schedule, running, branches[-1], size)
+    each = footprint.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
+    formula = [tokens * each for tokens in footprint.shared_cache_tokens(schedule, running, result.state.lineage)]
     seconds = _by_stage(watch.stages.seconds)
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
     return {
