@@ -34,8 +34,8 @@ OVERHEAD = ("sampling", "selection", "other")  # stages that are no forward pass
 class Watch:
     """Clocks at what a search calls, and what they saw: seconds by stage, pictures decoded."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.stages = Stages(device)
+    def __init__(self) -> None:
+        self.stages = Stages()
         self.decoded = {"decode": 0, "decode_for_selection": 0}
 
     def decode(self, state: SearchState) -> Tensor:
@@ -81,7 +81,7 @@ def timed_run(
     model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
 ) -> tuple[Result, Watch]:
     """The search's result and what was measured on the way. memory: the `Sampler`'s own settings."""
-    watch = Watch(model.transformer.device)
+    watch = Watch()
     stages, timed = watch.stages, watch.stages.timed
     transformer = Timed(model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
     state = timed("text", start)(replace(model, transformer=transformer), conditioning, plan.samples, SEED, schedule)

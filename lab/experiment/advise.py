@@ -64,17 +64,17 @@ def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
         raise ValueError(f"the pools hold {pools.samples} samples a prompt; a budget of {pictures} pictures needs --n {pictures}")
     base = {metric: spent(pools, metric, None, 0, pictures, pictures) for metric in pools.metrics}
     found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
-    levels = {metric: mean_interval(_values(pools, value)) for metric, value in base.items()}
+    levels = {metric: mean_interval(pools.by_unit(value)) for metric, value in base.items()}
     if not found:
         return Advice(pictures, levels, None, {}, None, False)
     scores = np.stack([_rated(pools, pools.metrics[0], plan) for plan in found])
     best = int(scores.mean(axis=1).argmax())
     plan = found[best]
     gains = {
-        metric: compare(_values(pools, _rated(pools, metric, plan)), _values(pools, base[metric])) for metric in pools.metrics
+        metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics
     }
     halves = _crossed(scores, base[pools.metrics[0]], _halves(pools))
-    unseen = compare(_values(pools, halves), _values(pools, base[pools.metrics[0]]))
+    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.metrics[0]]))
     if gains[pools.metrics[0]].difference.mean <= 0:
         return Advice(pictures, levels, None, gains, unseen, False)
     return Advice(pictures, levels, plan, gains, unseen, plan.starts > pools.samples)
@@ -100,10 +100,6 @@ def _halves(pools: Pools) -> np.ndarray:
     """(pools,) bool: every other prompt."""
     order = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pools.units))}
     return np.array([order[prompt] % 2 == 1 for prompt, _ in pools.units])
-
-
-def _values(pools: Pools, values: np.ndarray) -> dict[tuple[str, int], float]:
-    return dict(zip(pools.units, map(float, values), strict=True))
 
 
 def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:

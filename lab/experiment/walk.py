@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from lab.benchmark.clock import settled
 from ttsvar_core.decoding import sketch
 from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.memory import Sampler
@@ -68,12 +68,6 @@ class Memory:
         while len(self._kept) > self._room:
             self._kept.popitem(last=False)
         return self._kept[key][0]
-
-
-def settled() -> None:
-    """Wait for a graphics card that is still computing, so that seconds are booked where they are spent."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def past(state: SearchState) -> tuple:
