@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from .page import check_interrupt
 
 if TYPE_CHECKING:
     from ...ttsvar_core.config import Sampling
+    from ...ttsvar_core.image_model import ImageModel
     from ...ttsvar_core.rewards.base import Answers
     from ...ttsvar_core.scales import ScaleSchedule
     from ...ttsvar_core.search.plan import Plan
@@ -108,16 +109,19 @@ def to_image(images: torch.Tensor) -> torch.Tensor:
 
 def sampling_memory(state: SearchState, through: int, sampling: Sampling) -> int:
     """Bytes that sampling through a scale needs beside the weights and what lies on the device already."""
-    branches = enumerate(sampling.branches(min(through + 1, len(state.schedule))))
-    needed = [footprint.sampling_bytes(state.model, state.schedule, scale, state.samples, count) for scale, count in branches]
-    return max(0, max(needed[state.next_scale :], default=0) - _resident(state))
+    needed = _needed(state.model, state.schedule, sampling, lambda scale: state.samples)
+    return max(0, max(needed[state.next_scale : through + 1], default=0) - _resident(state))
 
 
 def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, sampling: Sampling, first: int = 0) -> int:
     """Bytes that the dearest of a plan's scales from ``first`` on needs beside the weights."""
+    return max(_needed(model, schedule, sampling, plan.running)[first:])
+
+
+def _needed(model: ImageModel, schedule: ScaleSchedule, sampling: Sampling, running: Callable[[int], int]) -> list[int]:
+    """Bytes that each scale needs beside the weights for the samples that run it."""
     branches = enumerate(sampling.branches(len(schedule)))
-    needed = [footprint.sampling_bytes(model, schedule, scale, plan.running(scale), count) for scale, count in branches]
-    return max(needed[first:])
+    return [footprint.sampling_bytes(model, schedule, scale, running(scale), count) for scale, count in branches]
 
 
 def _resident(state: SearchState) -> int:
