@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from . import host
 from .batch_rows import latent_rows, select_rows
+from .host import device
 from .score import finite
 from .types import CATEGORY, MOST_SAMPLES, Extractor, resampling, seed
 
@@ -115,7 +115,7 @@ class ClusterBatch(io.ComfyNode):
         samples, stage = _samples(latent, images), Cluster(0, keep)
         stage.check(samples, scored=False)
         seen = _seen(extractor, latent, images)
-        with host.running(extractor, images=seen):
+        with device.running(extractor, images=seen):
             selection = stage.draw(samples, lambda: described(extractor, seen), extractor, selection_generator(seed, 0))
         return io.NodeOutput(*_taken(latent, images, selection.ancestors.tolist()), selection.reason)
 

@@ -2,7 +2,7 @@
 
 import time
 
-from ..ttsvar_core import costs
+from ..ttsvar_core import costs, flops
 
 _PACES: dict[str, float] = {}  # seconds per operation of each model, measured by the runs of this process
 
@@ -53,7 +53,7 @@ def of_sampling(state, through: int, sampling) -> Budget:
     sizes, schedule = state.model.config.transformer, state.schedule
     branches, tokens = sampling.branches(len(schedule)), len(state.conditioning.text)
     scales = range(state.next_scale, min(through + 1, len(schedule)))  # whatever does not exist, sampling refuses with words
-    draws = {at: costs.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
+    draws = {at: flops.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
     return Budget(state.model, draws, {}, dict.fromkeys(scales, state.samples), len(schedule))
 
 

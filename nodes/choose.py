@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from . import host
 from .batch_rows import latent_rows, select_rows
+from .host import folders, page
 from .sample import decoded
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
@@ -61,7 +61,7 @@ class ChooseSketches(io.ComfyNode):
             is_input_list=True,
             inputs=[State.Input("state", tooltip="A state after any scale."), _choice(), _labels(), _seen()],
             outputs=[State.Output("state", tooltip="The samples you chose."), _reason()],
-            **host.shows_between(),
+            **page.shows_between(),
         )
 
     @classmethod
@@ -75,7 +75,7 @@ class ChooseSketches(io.ComfyNode):
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, sheet.header(state), chosen, note)
         if not chosen:
-            return io.NodeOutput(*[host.nothing()] * 2, ui=shown)
+            return io.NodeOutput(*[page.nothing()] * 2, ui=shown)
         selection = choose(chosen, state.samples)
         return io.NodeOutput(state.select(selection), selection.reason, ui=shown)
 
@@ -109,7 +109,7 @@ class ChooseBatch(io.ComfyNode):
                 io.Latent.Output("latent", tooltip="Their latents; nothing if none came in."),
                 _reason(),
             ],
-            **host.shows_between(),
+            **page.shows_between(),
         )
 
     @classmethod
@@ -124,8 +124,8 @@ class ChooseBatch(io.ComfyNode):
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, (_counted(len(images)), "The number is what you choose by."), chosen, note)
         if not chosen:
-            return io.NodeOutput(*[host.nothing()] * 3, ui=shown)
-        kept = host.nothing() if latent is None else select_rows(latent, chosen)
+            return io.NodeOutput(*[page.nothing()] * 3, ui=shown)
+        kept = page.nothing() if latent is None else select_rows(latent, chosen)
         return io.NodeOutput(images[chosen], kept, f"{chosen} of {len(images)}, chosen by hand", ui=shown)
 
 
@@ -180,7 +180,7 @@ def _shown(small: Thumbnails, told: list[dict], header: tuple[str, str], chosen:
         "key": small.key, "title": header[0], "note": note, "chosen": chosen,
         "rows": [{**plain(mark), "picture": file} for mark, file in zip(told, small.files, strict=True)],
     }
-    return {"ttsvar_choose": [data], "images": host.temp_pictures([numbered_sheet(small.pictures, told, header)])}
+    return {"ttsvar_choose": [data], "images": folders.temp_pictures([numbered_sheet(small.pictures, told, header)])}
 
 
 NODES = [ChooseSketches, ChooseBatch]

@@ -4,8 +4,8 @@ import os
 
 from comfy_api.latest import io
 
-from . import host
 from .budget import samples_told
+from .host import device, folders, page
 from .load import encode
 from .types import ASPECT_RATIOS, CATEGORY, MOST_SAMPLES, Conditioning, Model, State, TextEncoder, canvas, seed
 
@@ -42,10 +42,10 @@ class SaveState(io.ComfyNode):
     def execute(cls, state, filename_prefix, with_cache) -> io.NodeOutput:
         from ..ttsvar_core.search.save import save_state
 
-        path = host.fresh_output_path(filename_prefix, host.STATE_SUFFIX)
+        path = folders.fresh_output_path(filename_prefix, folders.STATE_SUFFIX)
         save_state(state, path, with_cache)
         saved = f"saved {os.path.basename(path)}, {os.path.getsize(path):,} bytes"
-        host.say(saved)
+        page.say(saved)
         return io.NodeOutput(path, ui={"text": (saved,)})
 
 
@@ -65,7 +65,7 @@ class LoadState(io.ComfyNode):
                 Model.Input("model", tooltip="The model the state was made with."),
                 TextEncoder.Input("text_encoder", tooltip="Its text encoder; the prompt saved in the file is encoded again."),
                 io.Combo.Input(
-                    "file", options=[NEWEST, *host.saved_states()], default=NEWEST,
+                    "file", options=[NEWEST, *folders.saved_states()], default=NEWEST,
                     tooltip="A state in the output or input folder; (newest) takes the one saved last.",
                 ),
                 io.String.Input(
@@ -83,7 +83,7 @@ class LoadState(io.ComfyNode):
         if path is None:  # wired: its value is not known yet, and ComfyUI runs this node again when the wire's source changes
             return "wired"
         try:
-            chosen = host.saved_state(path or ("" if file == NEWEST else file))
+            chosen = folders.saved_state(path or ("" if file == NEWEST else file))
             return f"{chosen} {os.path.getmtime(chosen)}"
         except (FileNotFoundError, ValueError):
             return "none"
@@ -92,12 +92,12 @@ class LoadState(io.ComfyNode):
     def execute(cls, model, text_encoder, file, path=None) -> io.NodeOutput:
         from ..ttsvar_core.search.save import describe_file, load_state
 
-        chosen = host.saved_state(path or ("" if file == NEWEST else file))
+        chosen = folders.saved_state(path or ("" if file == NEWEST else file))
         about = describe_file(chosen)
         conditioning = encode(text_encoder, about["prompt"], about["negative_prompt"] or "")
-        host.load_transformer(model)
+        device.load_transformer(model)
         state = load_state(chosen, model, conditioning)
-        host.say(f"{os.path.basename(chosen)}: {samples_told(state.samples)} after scale {state.last_scale}, {about['prompt']}")
+        page.say(f"{os.path.basename(chosen)}: {samples_told(state.samples)} after scale {state.last_scale}, {about['prompt']}")
         return io.NodeOutput(state, about["prompt"])
 
 
@@ -134,8 +134,8 @@ class StateFromImage(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..ttsvar_core.search.from_image import state_from_image
 
-        host.load_tokenizer(model)
-        host.load_transformer(model)
+        device.load_tokenizer(model)
+        device.load_transformer(model)
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
         return io.NodeOutput(state_from_image(model, conditioning, image, through_scale, samples, seed, schedule))
 

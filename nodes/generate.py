@@ -4,10 +4,11 @@ import json
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.costs import NOTHING, Search, extractor_look, grey, reward_look
+from ..ttsvar_core.costs import NOTHING, Search
+from ..ttsvar_core.looks import extractor_look, grey, reward_look
 from ..ttsvar_core.names import BUNDLED, POTENTIALS, SCHEMES
-from . import host
 from .budget import of_search, prediction, worth
+from .host import device, page
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
@@ -90,18 +91,18 @@ class Generate(io.ComfyNode):
         conditioning = encode(text_encoder, prompt, negative)
         drawn = sampling_of(model, guidance, tau, top_p, guidance_until, len(schedule), diverse)
         if budget:
-            found = plan_within(budget, model, conditioning, schedule, drawn, host.InTurn(reward))
+            found = plan_within(budget, model, conditioning, schedule, drawn, device.InTurn(reward))
             chosen, why = found.plan, {"budget": found.why}
-        host.load_transformer(model)
+        device.load_transformer(model)
 
         def searched(plan, *lookers):
             return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview)
 
         result, words = searched(chosen, reward, extractor)
-        images = host.to_image(result.images)
+        images = device.to_image(result.images)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
-        alone = host.to_image(searched(raw(), None, None)[0].images) if compare else host.nothing()
-        host.say(words)
+        alone = device.to_image(searched(raw(), None, None)[0].images) if compare else page.nothing()
+        page.say(words)
         return io.NodeOutput(
             images[[result.best]], images[_best_first(result)], result.state.without_cache(), report, alone
         )
@@ -202,19 +203,19 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 def _search(state, plan, reward, extractor, sampling, preview):
     """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all; and
     what came of it in a line."""
-    from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import sketch
+    from ..ttsvar_core.footprint import showing_bytes
     from ..ttsvar_core.search.memory import Sampler
     from ..ttsvar_core.search.run import run
 
     model, schedule = state.model, state.schedule
 
     def load_transformer(scale: int = 0, held: int = 0) -> None:
-        room = host.plan_memory(model, plan, schedule, sampling, scale)
-        host.load_transformer(model, max(0.0, room - held), preview != "off")
+        room = device.plan_memory(model, plan, schedule, sampling, scale)
+        device.load_transformer(model, max(0.0, room - held), preview != "off")
 
     def decoded(state):
-        host.load_tokenizer(model, showing_bytes(state))
+        device.load_tokenizer(model, showing_bytes(state))
         return sketch(state)
 
     def acted(step) -> None:
@@ -222,10 +223,10 @@ def _search(state, plan, reward, extractor, sampling, preview):
         if not step.state.finished:
             load_transformer(step.state.next_scale, step.cache_bytes)
 
-    seen_by, judged_by = (None if looker is None else host.InTurn(looker) for looker in (extractor, reward))
+    seen_by, judged_by = (None if looker is None else device.InTurn(looker) for looker in (extractor, reward))
     cost = _cost(state, plan, sampling, judged_by, seen_by)
     budget = of_search(cost, model)
-    host.say(prediction(cost, budget, host.plan_memory(model, plan, schedule, sampling)))
+    page.say(prediction(cost, budget, device.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
     sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)

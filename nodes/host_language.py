@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import host
+from .host import page
 
 SIDE = 64  # of the blank picture that tells whether pictures are taken
 
@@ -43,7 +43,7 @@ def answer(clip: Any, images: torch.Tensor, questions: tuple[str, ...]) -> torch
     rows = []
     for picture in images.float().cpu().split(1):
         for question in questions:
-            host.check_interrupt()
+            page.check_interrupt()
             rows.append(yes_against_no(_first_word(clip, _tokens(clip, question, picture)), yes, no))
     return torch.cat(rows).view(len(images), len(questions))
 

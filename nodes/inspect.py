@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import host
+from .host import device, folders
 from .sample import decoded
 from .score import told as answers_told
 from .thumbnails import thumbnails
@@ -59,12 +59,12 @@ class InspectState(io.ComfyNode):
 
         images = decoded(state, whole=whole_size)
         told, frames = _told(state, images, whole_size, show)
-        with host.running(extractor, images=images):
+        with device.running(extractor, images=images):
             sheets, told["maps"] = _drawings(state, images, extractor)
         told["answers"] = state.answers.table() if state.answers else []
         shown = film_sheet(told["film"]["rows"], frames) if show == "film" else sheets[SHOWS.index(show)]
-        tensors = [host.to_image(to_tensor(sheet)) for sheet in sheets]
-        seen = {"ttsvar_view": [told], "images": host.temp_pictures([shown]), **(answers_told(state.answers) or {})}
+        tensors = [device.to_image(to_tensor(sheet)) for sheet in sheets]
+        seen = {"ttsvar_view": [told], "images": folders.temp_pictures([shown]), **(answers_told(state.answers) or {})}
         return io.NodeOutput(*tensors, words.describe(state), ui=seen)
 
 

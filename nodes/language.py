@@ -5,7 +5,7 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..ttsvar_core.names import MEANS
-from . import host
+from .host import hosted
 from .types import CATEGORY, Reward
 
 WHOLE = {"GenEval 2": "geneval2", "VQAScore": "vqascore"}
@@ -56,7 +56,7 @@ class VisionLanguageReward(io.ComfyNode):
         name = f"yes-no ({host_language.name_of(clip)})"
         asked = {"template": TEMPLATES[WHOLE[template]], **own_words(questions)}
         reward = AskedReward(partial(host_language.answer, clip), name, parts=parts, mean=mean, **asked)
-        return io.NodeOutput(host.Hosted(reward, ()))
+        return io.NodeOutput(hosted.Hosted(reward, ()))
 
 
 NODES = [VisionLanguageReward]

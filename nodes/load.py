@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..ttsvar_core.names import BUNDLED
-from . import host
+from .host import device, folders, hosted
 from .types import CATEGORY, PROMPT_TOOLTIP, Conditioning, Model, Reward, TextEncoder, precision
 
 
@@ -21,11 +21,11 @@ class InfinityLoader(io.ComfyNode):
             search_aliases=["infinity", "var model", "load model", "next-scale", "autoregressive", "tts-var", "加载模型"],
             inputs=[
                 io.Combo.Input(
-                    "transformer", options=[host.BUNDLED, *host.choices("infinity")], default=host.BUNDLED,
+                    "transformer", options=[folders.BUNDLED, *folders.choices("infinity")], default=folders.BUNDLED,
                     tooltip="Transformer file from models/infinity, for example infinity_2b_reg.pth, or the small bundled model.",
                 ),
                 io.Combo.Input(
-                    "tokenizer", options=[host.BUNDLED, *host.choices("vae")], default=host.BUNDLED,
+                    "tokenizer", options=[folders.BUNDLED, *folders.choices("vae")], default=folders.BUNDLED,
                     tooltip="Tokenizer file from models/vae. Infinity-2B needs infinity_vae_d32reg.pth (not d32), "
                     "Infinity-8B needs infinity_vae_d56_f8_14_patchify.pth.",
                 ),
@@ -33,7 +33,7 @@ class InfinityLoader(io.ComfyNode):
                     "Number type of the transformer: auto takes bfloat16, or else float16, on a graphics card that computes in "
                     "it, else float32. On a graphics card the tokenizer decodes in it, too. float8 stores the blocks' weights in "
                     "one byte per number and computes as auto does: for small cards, with slightly different pictures.",
-                    host.FLOAT8,
+                    hosted.FLOAT8,
                 ),
                 io.Boolean.Input(
                     "compile", default=False, optional=True, advanced=True,
@@ -51,24 +51,24 @@ class InfinityLoader(io.ComfyNode):
 
 
 def load(
-    transformer: str = host.BUNDLED, tokenizer: str = host.BUNDLED, precision: str = "auto", compiled: bool = False
-) -> host.HostedModel:
+    transformer: str = folders.BUNDLED, tokenizer: str = folders.BUNDLED, precision: str = "auto", compiled: bool = False
+) -> hosted.HostedModel:
     """The model of two names as the loader offers them. Raises ValueError if only one of them is the bundled one, and for float8
     where the device has none."""
     from ..ttsvar_core.quantize import check_float8
 
-    if precision == host.FLOAT8:
-        check_float8(host.torch_device())
-    if (transformer == host.BUNDLED) != (tokenizer == host.BUNDLED):
+    if precision == hosted.FLOAT8:
+        check_float8(hosted.torch_device())
+    if (transformer == folders.BUNDLED) != (tokenizer == folders.BUNDLED):
         raise ValueError(
             f"The transformer is {transformer!r} and the tokenizer {tokenizer!r}, but the bundled ones only fit each other. "
             "Choose both bundled, or a file for both."
         )
-    if transformer == host.BUNDLED:
-        paths = host.bundled(f"{BUNDLED}.transformer.safetensors"), host.bundled(f"{BUNDLED}.vae.safetensors")
+    if transformer == folders.BUNDLED:
+        paths = folders.bundled(f"{BUNDLED}.transformer.safetensors"), folders.bundled(f"{BUNDLED}.vae.safetensors")
     else:
-        paths = host.find("infinity", transformer), host.find("vae", tokenizer)
-    return host.load_image_model(*paths, precision, compiled)
+        paths = folders.find("infinity", transformer), folders.find("vae", tokenizer)
+    return hosted.load_image_model(*paths, precision, compiled)
 
 
 class TextEncoderLoader(io.ComfyNode):
@@ -84,7 +84,7 @@ class TextEncoderLoader(io.ComfyNode):
             search_aliases=["t5", "flan-t5-xl", "clip loader", "text encoder", "tts-var", "加载CLIP"],
             inputs=[
                 io.Combo.Input(
-                    "encoder", options=[host.BUNDLED, *host.choices("text_encoders")], default=host.BUNDLED,
+                    "encoder", options=[folders.BUNDLED, *folders.choices("text_encoders")], default=folders.BUNDLED,
                     tooltip="A T5 from models/text_encoders: a Hugging Face folder, or one .safetensors file with its "
                     "tokenizer.json or spiece.model beside it. The bundled encoder belongs to the bundled model.",
                 ),
@@ -100,13 +100,13 @@ class TextEncoderLoader(io.ComfyNode):
         return io.NodeOutput(load_encoder(encoder, precision))
 
 
-def load_encoder(encoder: str = host.BUNDLED, precision: str = "auto") -> host.Hosted:
+def load_encoder(encoder: str = folders.BUNDLED, precision: str = "auto") -> hosted.Hosted:
     """The text encoder of a name as the loader offers it."""
     from ..ttsvar_core.infinity.text import load_text_encoder
 
-    path = host.bundled(f"{BUNDLED}.t5") if encoder == host.BUNDLED else host.whole(host.find("text_encoders", encoder))
-    loaded = load_text_encoder(path, dtype=host.precision(precision, host.TEXT_PRECISIONS))
-    return host.host(loaded, [loaded.model], text=True)
+    path = folders.bundled(f"{BUNDLED}.t5") if encoder == folders.BUNDLED else folders.whole(folders.find("text_encoders", encoder))
+    loaded = load_text_encoder(path, dtype=hosted.precision(precision, hosted.TEXT_PRECISIONS))
+    return hosted.host(loaded, [loaded.model], text=True)
 
 
 class PromptEncode(io.ComfyNode):
@@ -147,11 +147,11 @@ class PromptEncode(io.ComfyNode):
         return io.NodeOutput(encode(text_encoder, text, negative))
 
 
-def encode(text_encoder: host.Hosted, text: str, negative: str):
+def encode(text_encoder: hosted.Hosted, text: str, negative: str):
     """The conditioning of a prompt and a negative prompt."""
     from ..ttsvar_core.infinity.text import encode_prompt
 
-    with host.running(text_encoder):
+    with device.running(text_encoder):
         return encode_prompt(text_encoder, text, negative)
 
 

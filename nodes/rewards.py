@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..ttsvar_core import registry
 from ..ttsvar_core.names import BLENDS
-from . import host
+from .host import folders, hosted
 from .score import numbers
 from .types import CATEGORY, Extractor, Reward, precision
 
@@ -17,18 +17,18 @@ REWARDS = [entry.title for entry in registry.REWARDS.values()]
 EXTRACTORS = [entry.title for entry in registry.EXTRACTORS.values()]
 
 
-def _load(entry: registry.Entry, files: tuple, precision: str, **options) -> host.Hosted:
+def _load(entry: registry.Entry, files: tuple, precision: str, **options) -> hosted.Hosted:
     """What an entry of the registry loads, of a choice for each of its files; ``options`` are its loader's."""
     if not entry.files:
-        return host.host(entry.load(**options), (), named=(entry.network,))
-    loaded = entry.load(*_paths(entry, files), dtype=host.precision(precision), **options)
-    return host.host(loaded, loaded.models, named=(entry.network,))
+        return hosted.host(entry.load(**options), (), named=(entry.network,))
+    loaded = entry.load(*_paths(entry, files), dtype=hosted.precision(precision), **options)
+    return hosted.host(loaded, loaded.models, named=(entry.network,))
 
 
 def _paths(entry: registry.Entry, files: tuple) -> list[str]:
     """Where the files of an entry lie. Raises FileNotFoundError for the first that does not, naming its page."""
     pairs = zip(entry.files, files, strict=False)
-    return [host.find_first(file) if chosen == AUTO else host.find(FOLDER, chosen) for file, chosen in pairs]
+    return [folders.find_first(file) if chosen == AUTO else folders.find(FOLDER, chosen) for file, chosen in pairs]
 
 
 def _missing(entries: dict, title: str | None, *files: str | None) -> bool | str:
@@ -45,7 +45,7 @@ def _missing(entries: dict, title: str | None, *files: str | None) -> bool | str
 
 
 def _file(name: str, tooltip: str, **options):
-    return io.Combo.Input(name, options=[AUTO, *host.choices(FOLDER)], default=AUTO, tooltip=tooltip, **options)
+    return io.Combo.Input(name, options=[AUTO, *folders.choices(FOLDER)], default=AUTO, tooltip=tooltip, **options)
 
 
 class RewardLoader(io.ComfyNode):
@@ -89,7 +89,7 @@ class RewardLoader(io.ComfyNode):
 
 def load_reward(
     kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto", questions: str = ""
-) -> host.Hosted:
+) -> hosted.Hosted:
     """A reward by the name the loader offers; ``questions`` as `own_words` reads them, where it asks any."""
     from ..ttsvar_core.rewards.questions import own_words
 
@@ -148,7 +148,7 @@ class BlendRewards(io.ComfyNode):
         rewards = [*(reward for reward, _ in wired), *others]
         weights = [*(weight for _, weight in wired), *(numbers(more_weights) if more_weights.strip() else [1.0] * len(others))]
         patchers, networks = ([one for reward in rewards for one in getattr(reward, name, ())] for name in ("patchers", "networks"))
-        return io.NodeOutput(host.Hosted(Blend(rewards, how, weights), patchers, networks))
+        return io.NodeOutput(hosted.Hosted(Blend(rewards, how, weights), patchers, networks))
 
 
 class ExtractorLoader(io.ComfyNode):
@@ -188,7 +188,7 @@ class ExtractorLoader(io.ComfyNode):
         return io.NodeOutput(load_extractor(extractor, file, precision, grid))
 
 
-def load_extractor(kind: str = LATENT_POOL, file: str = AUTO, precision: str = "auto", grid: int = 4) -> host.Hosted:
+def load_extractor(kind: str = LATENT_POOL, file: str = AUTO, precision: str = "auto", grid: int = 4) -> hosted.Hosted:
     """A feature extractor by the name the loader offers."""
     entry = registry.titled(registry.EXTRACTORS, kind)
     return _load(entry, (file,), precision, **({entry.number: grid} if entry.number else {}))

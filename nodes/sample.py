@@ -6,8 +6,8 @@ from collections.abc import Callable
 from comfy_api.latest import io
 
 from ..ttsvar_core.names import CACHE_POLICIES
-from . import host
 from .budget import of_sampling, samples_told
+from .host import device, hosted, page
 from .types import (
     ASPECT_RATIOS,
     CATEGORY,
@@ -61,7 +61,7 @@ class StartState(io.ComfyNode):
     def execute(cls, model, conditioning, aspect_ratio, pixel_budget, samples, seed) -> io.NodeOutput:
         from ..ttsvar_core.state import start
 
-        host.load_transformer(model)
+        device.load_transformer(model)
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
         return io.NodeOutput(start(model, conditioning, samples, seed, schedule))
 
@@ -114,16 +114,16 @@ class ScaleStepSampler(io.ComfyNode):
         last = len(state.schedule) - 1
         through = last if through_scale == LAST else through_scale
         drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1, diverse)
-        host.load_transformer(state.model, host.sampling_memory(state, through, drawn), _wanted(preview))
+        device.load_transformer(state.model, device.sampling_memory(state, through, drawn), _wanted(preview))
         budget = of_sampling(state, through, drawn)
         watch = previewer(state.model, through + 1 - state.next_scale, preview, budget.drawn)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through, candidates)
-        host.say(f"scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
-        return io.NodeOutput(host.put_cache(state, cache_policy))
+        page.say(f"scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
+        return io.NodeOutput(device.put_cache(state, cache_policy))
 
 
 def sampling_of(
-    model: host.HostedModel, guidance: float, tau: float, top_p: float, until: int, scales: int, diverse: bool = False
+    model: hosted.HostedModel, guidance: float, tau: float, top_p: float, until: int, scales: int, diverse: bool = False
 ):
     """The sampling settings of the widgets for a schedule of ``scales``; 0 stands for the model's own value."""
     from dataclasses import replace
@@ -143,10 +143,10 @@ def _settings(sampling, scale: int) -> str:
 
 def _wanted(preview: str) -> int:
     """How many samples a live preview shows: none where the user has turned previews off in ComfyUI."""
-    return _SHOWN[preview] if host.shows_previews() else 0
+    return _SHOWN[preview] if page.shows_previews() else 0
 
 
-def previewer(model: host.HostedModel, scales: int, shown: str, told: Callable = lambda state: ""):
+def previewer(model: hosted.HostedModel, scales: int, shown: str, told: Callable = lambda state: ""):
     """What to call with the state after every scale: progress, interrupt, a preview of it, and the words of ``told``.
 
     After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
@@ -154,7 +154,7 @@ def previewer(model: host.HostedModel, scales: int, shown: str, told: Callable =
     """
     from ..ttsvar_core.inspect.preview import preview
 
-    progress, samples, due = host.Progress(max(1, scales)), _wanted(shown), 0.0
+    progress, samples, due = page.Progress(max(1, scales)), _wanted(shown), 0.0
 
     def watch(state) -> None:
         nonlocal due
@@ -199,12 +199,12 @@ class DecodeState(io.ComfyNode):
 
 def decoded(state, tile: int = 0, whole: bool = False):
     """The images (P, H, W, 3) of a state, in the host's place: at the size sampled so far or whole, in tiles of so many pixels."""
-    from ..ttsvar_core.costs import showing_bytes
     from ..ttsvar_core.decoding import decode, sketch
+    from ..ttsvar_core.footprint import showing_bytes
 
-    host.check_interrupt()
-    host.load_tokenizer(state.model, showing_bytes(state, tile, whole))
-    return host.to_image((decode if whole else sketch)(state, tile=tile))
+    page.check_interrupt()
+    device.load_tokenizer(state.model, showing_bytes(state, tile, whole))
+    return device.to_image((decode if whole else sketch)(state, tile=tile))
 
 
 NODES = [StartState, ScaleStepSampler, DecodeState]

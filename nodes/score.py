@@ -5,7 +5,7 @@ import re
 
 from comfy_api.latest import io
 
-from . import host
+from .host import device, page
 from .sample import decoded
 from .types import CATEGORY, Reward, State
 
@@ -42,11 +42,11 @@ class RewardScorer(io.ComfyNode):
 
         check_prompt(reward, state.conditioning.prompt)
         images = None if foretells(reward) and not state.finished else decoded(state)
-        with host.running(reward, images=images):
+        with device.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
         scores = list(state.scores_at(state.last_scale))
         best = max(scores)
-        host.say(f"{reward.name}: best {best:.3f} (number {scores.index(best)}), mean {sum(scores) / len(scores):.3f}")
+        page.say(f"{reward.name}: best {best:.3f} (number {scores.index(best)}), mean {sum(scores) / len(scores):.3f}")
         return io.NodeOutput(state, scores, ui=told(state.answers))
 
 
@@ -167,11 +167,11 @@ class ScoreImages(io.ComfyNode):
         from ..ttsvar_core.search.resample import top_k
 
         check_prompt(reward, prompt)
-        with host.running(reward, images=images):
+        with device.running(reward, images=images):
             answers = explained(reward, images[..., :3].float(), prompt)
         scores = answers.scores
         ranked = top_k(scores, len(scores)).tolist()
-        host.say(f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}")
+        page.say(f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}")
         lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(ranked)]
         report = "\n".join([f"{reward.name}: {prompt}", *lines, *answer_lines(answers, ranked)])
         order = ranked if sort else list(range(len(scores)))

@@ -4,7 +4,7 @@ import re
 
 from comfy_api.latest import io
 
-from . import host
+from .host import device, page
 from .sample import decoded
 from .types import CATEGORY, MOST_SAMPLES, Extractor, State, resampling
 
@@ -19,7 +19,7 @@ def _reason():
 
 def told(state, selection) -> io.NodeOutput:
     """A selector's outputs; the node shows the reason as well."""
-    host.say(selection.reason)
+    page.say(selection.reason)
     return io.NodeOutput(state, selection.reason)
 
 
@@ -51,7 +51,7 @@ class ClusterSelector(io.ComfyNode):
         stage = Cluster(state.last_scale, keep)
         looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
         images = decoded(state) if looks else None
-        with host.running(extractor, images=images):
+        with device.running(extractor, images=images):
             state, selection = act(state, stage, extractor=extractor, images=images)
         return told(state, selection)
 

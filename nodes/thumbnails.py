@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from . import host
+from .host import folders
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,9 +37,9 @@ def thumbnails(shown: Tensor, kind: str, draw: Callable[[], Tensor]) -> Thumbnai
     """Thumbnails of the images (P, H, W, 3) that ``draw`` makes of ``shown``: made once, so that another choice or another look
     decodes nothing again."""
     kept = _KEPT.setdefault(shown, {})
-    if kind not in kept or not all(map(host.is_there, kept[kind].files)):
+    if kind not in kept or not all(map(folders.is_there, kept[kind].files)):
         from ..ttsvar_core.inspect.canvas import fitted, to_pictures
 
         pictures = [fitted(picture, SIDE) for picture in to_pictures(draw())]
-        kept[kind] = Thumbnails(pictures, host.temp_pictures(pictures))
+        kept[kind] = Thumbnails(pictures, folders.temp_pictures(pictures))
     return kept[kind]

@@ -248,9 +248,13 @@ class Pack:
     nodes: dict[str, type]
     host: Host
 
+    def imported(self, name: str) -> types.ModuleType:
+        """A module as the pack imported it."""
+        return importlib.import_module(f"{PACK}.{name}")
+
     def core(self, name: str) -> types.ModuleType:
         """A module of the core as the pack imported it."""
-        return importlib.import_module(f"{PACK}.ttsvar_core.{name}")
+        return self.imported(f"ttsvar_core.{name}")
 
     def run(self, node_id: str, **inputs: Any) -> tuple:
         """Execute a node with its widgets at their defaults unless given; its outputs."""

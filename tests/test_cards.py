@@ -11,13 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab.benchmark import cards
-from ttsvar_core import costs, decoding
+from ttsvar_core import decoding, footprint
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
 from ttsvar_core.config import PRESETS, Sampling
-from ttsvar_core.costs import decoding_bytes
 from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoder_in
 from ttsvar_core.extractors.latent_pool import LatentPool
+from ttsvar_core.footprint import decoding_bytes
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.out_of_memory import is_out_of_memory
 from ttsvar_core.sampling import sample
@@ -211,12 +211,12 @@ def card_model(dtype):
 
 @pytest.mark.parametrize(("dtype", "levels"), [(torch.float32, 1e-3), (torch.bfloat16, 0.8), (torch.float16, 0.1)])
 def test_small_pictures_are_decoded_together_in_half_precision(state, stood_in, monkeypatch, dtype, levels):
-    monkeypatch.setattr(costs, "DECODED_TOGETHER", 2 * 20 * 20 * 2**2)
+    monkeypatch.setattr(footprint, "DECODED_TOGETHER", 2 * 20 * 20 * 2**2)
     model, here = card_model(dtype)
     features = torch.cat([state.features, state.features[:1] * 0.3])[..., :20, :20]
     error = (decode_features(model, features) - decode_features(here, features)).abs().mean() * 255
     assert stood_in == [(dtype, 2), (dtype, 1)] and error < levels
-    monkeypatch.setattr(costs, "DECODED_TOGETHER", 1)
+    monkeypatch.setattr(footprint, "DECODED_TOGETHER", 1)
     decode_features(model, features)
     assert stood_in[2:] == [(dtype, 1)] * 3
 
@@ -239,10 +239,6 @@ def pack(tmp_path):
         yield loaded
 
 
-def host_of(pack):
-    return sys.modules[f"{pack.nodes['TTSVAR_Generate'].__module__.rpartition('.')[0]}.host"]
-
-
 @pytest.mark.parametrize(
     ("bf16", "fp16", "image", "text", "reward"),
     [
@@ -252,34 +248,34 @@ def host_of(pack):
     ],
 )
 def test_auto_takes_what_the_card_computes_in(pack, monkeypatch, bf16, fp16, image, text, reward):
-    host, management = host_of(pack), sys.modules["comfy.model_management"]
+    hosted, management = pack.imported("nodes.host.hosted"), sys.modules["comfy.model_management"]
     monkeypatch.setattr(management, "should_use_bf16", lambda device=None: bf16)
     monkeypatch.setattr(management, "should_use_fp16", lambda device=None: fp16)
-    kinds = host.IMAGE_PRECISIONS, host.TEXT_PRECISIONS, host.REWARD_PRECISIONS
-    assert {host.precision("auto", kind) for kind in kinds} == {torch.float32}  # the stand-in's device is the processor
+    kinds = hosted.IMAGE_PRECISIONS, hosted.TEXT_PRECISIONS, hosted.REWARD_PRECISIONS
+    assert {hosted.precision("auto", kind) for kind in kinds} == {torch.float32}  # the stand-in's device is the processor
     monkeypatch.setattr(management, "is_device_cpu", lambda device: False)
-    assert [host.precision("auto", kind) for kind in kinds] == [image, text, reward]
-    assert host.precision("float8", host.IMAGE_PRECISIONS) == image and host.precision("float16") == torch.float16
+    assert [hosted.precision("auto", kind) for kind in kinds] == [image, text, reward]
+    assert hosted.precision("float8", hosted.IMAGE_PRECISIONS) == image and hosted.precision("float16") == torch.float16
 
 
 def test_a_preview_keeps_the_tokenizer_beside_the_transformer(pack):
     """Loaded one after the other, a small card would have moved it away, and each preview would be decoded by the processor."""
-    host = host_of(pack)
+    device = pack.imported("nodes.host.device")
     (model,) = pack.run("TTSVAR_InfinityLoader")
-    host.load_transformer(model, preview=True)
+    device.load_transformer(model, preview=True)
     assert pack.host.loaded[-2:] == [model.patcher, model.tokenizer_patcher]
-    host.load_transformer(model)
+    device.load_transformer(model)
     assert pack.host.loaded[-1] is model.patcher and pack.host.loaded[-2] is model.tokenizer_patcher
 
 
 def test_keys_and_values_on_the_card_are_not_asked_for_again(pack, monkeypatch):
-    host = host_of(pack)
+    device = pack.imported("nodes.host.device")
     state = sample(start(make_tiny_model(), make_conditioning(), 2, 0), 2)
-    with_cache, without = (host.sampling_memory(one, 4, Sampling(guidance=2.0)) for one in (state, state.without_cache()))
+    with_cache, without = (device.sampling_memory(one, 4, Sampling(guidance=2.0)) for one in (state, state.without_cache()))
     assert with_cache == without - state.cache.nbytes > 0
     asked, generate = [], sys.modules[pack.nodes["TTSVAR_Generate"].__module__]
-    monkeypatch.setattr(host, "load_transformer", lambda model, memory, preview: asked.append(memory))
-    monkeypatch.setattr(host, "load_tokenizer", lambda *_: None)
+    monkeypatch.setattr(device, "load_transformer", lambda model, memory, preview: asked.append(memory))
+    monkeypatch.setattr(device, "load_tokenizer", lambda *_: None)
     plan, model = Plan("mine", 1, (Cluster(2, 1),)), state.model
     generate._search(start(model, make_conditioning(), 1, 0), plan, None, LatentPool(), model.config.sampling, "off")
     started, going_on = asked

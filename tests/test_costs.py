@@ -8,28 +8,15 @@ import pytest
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core import cli, costs
+from ttsvar_core import cli, footprint
 from ttsvar_core.bsq.autoencoder import Decoder, Tokenizer
 from ttsvar_core.config import PRESETS, Sampling
-from ttsvar_core.costs import (
-    NETWORKS,
-    NOTHING,
-    Look,
-    Search,
-    cache_bytes,
-    counted,
-    decoder_flops,
-    extractor_look,
-    looking_bytes,
-    reward_look,
-    scale_flops,
-    shared_cache_tokens,
-    showing_bytes,
-    text_flops,
-    token_bytes,
-    traffic_bytes,
-)
+from ttsvar_core.costs import NOTHING, Look, Search
+from ttsvar_core.flops import decoder_flops, scale_flops, text_flops
+from ttsvar_core.footprint import cache_bytes, looking_bytes, shared_cache_tokens, showing_bytes, token_bytes, traffic_bytes
 from ttsvar_core.infinity.cache import KVCache
+from ttsvar_core.looks import counted, extractor_look, reward_look
+from ttsvar_core.networks import NETWORKS
 from ttsvar_core.sampling import sample
 from ttsvar_core.scales import official, parse_schedule
 from ttsvar_core.search.cluster import Cluster
@@ -350,7 +337,7 @@ def test_room_to_decode_and_to_look(monkeypatch):
     assert whole - 2 * pictures == 3 * 4 * tile > 0  # three at once, and 3 of 6 cells a side
     half = state._replace(model=replace(state.model, transformer=make_tiny_model().transformer.in_precision(torch.bfloat16)))
     assert showing_bytes(half, tile=6) == tile // 2
-    monkeypatch.setattr(costs, "DECODED_TOGETHER", 12 * 12)
+    monkeypatch.setattr(footprint, "DECODED_TOGETHER", 12 * 12)
     assert showing_bytes(state, whole=True) - 2 * pictures == 4 * tile
     assert looking_bytes(2) == 2**27 and looking_bytes(100) == looking_bytes(32)
 
@@ -400,5 +387,5 @@ def test_the_model_of_costs_needs_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, ttsvar_core.costs, ttsvar_core.commands.cost; sys.exit('torch' in sys.modules)"
+    code = "import sys, ttsvar_core.networks, ttsvar_core.commands.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,7 @@ from lab.experiment.runner import OtherExperiment, Where, run_experiment, settin
 from lab.experiment.unit import prices_of
 from lab.experiment.walk import SharedReward, walk
 from ttsvar_core.config import PRESETS
-from ttsvar_core.costs import NETWORKS, Look, Search
+from ttsvar_core.costs import Look, Search
 from ttsvar_core.scales import official
 from ttsvar_core.search.budget import Measured, plan_for
 from ttsvar_core.search.memory import Sampler
@@ -109,7 +109,8 @@ def test_what_costs_too_much_in_every_size_is_no_arm():
 
 def test_a_named_network_has_its_published_price_and_runs_for_nobody():
     """As in a host, so that nodes and library name one cost."""
-    from ttsvar_core.costs import extractor_look, reward_look
+    from ttsvar_core.looks import extractor_look, reward_look
+    from ttsvar_core.networks import NETWORKS
 
     class Refuses:
         networks, looks_at = ("blip", "vit-h"), "images"

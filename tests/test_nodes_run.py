@@ -279,12 +279,11 @@ def test_an_interrupt_stops_between_scales_and_leaves_the_state_as_it_was(pack, 
 
 def test_an_interrupt_reaches_the_networks_of_a_reward(pack):
     """Every forward pass of a hosted network looks at the stop button, and the hook is gone afterwards."""
-    host = sys.modules[f"{pack.nodes['TTSVAR_StartState'].__module__.rpartition('.')[0]}.host"]
     network = torch.nn.Linear(2, 2)
-    hosted = host.host("a reward", [network])
+    hosted = pack.imported("nodes.host.hosted").host("a reward", [network])
     pack.host.checks, pack.host.stop_after = 0, 2
     try:
-        with pytest.raises(Interrupted), host.running(hosted):
+        with pytest.raises(Interrupted), pack.imported("nodes.host.device").running(hosted):
             network(torch.zeros(1, 2))
             network(torch.zeros(1, 2))
     finally:
@@ -588,9 +587,8 @@ class Brightness:
 
 def test_networks_take_turns_where_the_card_holds_only_one_of_them(pack, parts, tiny_networks, monkeypatch):
     """Whatever TTS-VAR Generate runs was the last thing loaded: with room for one, ComfyUI would have moved all else away."""
-    host = sys.modules[f"{pack.nodes['TTSVAR_Generate'].__module__.rpartition('.')[0]}.host"]
     judge, model, ran = Brightness(), parts["model"], []
-    reward = host.host(judge, [judge.network])
+    reward = pack.imported("nodes.host.hosted").host(judge, [judge.network])
     (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA", file="dinov2_reg_tiny.safetensors")
 
     def watch(thing, method, name, patcher):

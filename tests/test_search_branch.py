@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tiny_models import make_conditioning, make_tiny_model
 
 from ttsvar_core.config import Sampling
-from ttsvar_core.costs import Search, cache_bytes, shared_cache_tokens, token_bytes
+from ttsvar_core.costs import Search
 from ttsvar_core.extractors.latent_pool import LatentPool
+from ttsvar_core.footprint import cache_bytes, shared_cache_tokens, token_bytes
 from ttsvar_core.inspect.tree import family_tree
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.branch import Branch

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tiny_models import make_tiny_model
 
 from ttsvar_core.config import PRESETS
-from ttsvar_core.costs import NETWORKS, Look, Search
+from ttsvar_core.costs import Look, Search
+from ttsvar_core.networks import NETWORKS
 from ttsvar_core.search.budget import DEFAULT, Measured, flops, from_json, load_measured, plan_for, to_json
 from ttsvar_core.search.expected import expected_best
 from ttsvar_core.search.plan import best_of_n, cut_once, raw

@@ -228,7 +228,7 @@ def test_the_text_encoder_computes_in_the_type_asked_for(monkeypatch):
 
 def test_extractors_are_named_as_the_experiment_command_names_them(monkeypatch):
     loaded = []
-    monkeypatch.setattr(dinov2, "load_dinov2", lambda path, reducer: loaded.append(reducer) or torch.nn.Identity())
+    monkeypatch.setattr(dinov2, "load_dinov2", lambda path, reducer, dtype: loaded.append(reducer) or torch.nn.Identity())
     for name in ("dinov2-PCA", "dinov2-pca", "DINOv2-PCA-shared"):
         choices.load_extractor(f"{name}=weights.pth", "cpu")
     assert loaded == ["PCA", "PCA", "PCA-shared"]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core.costs import cache_bytes
 from ttsvar_core.decoding import decode
 from ttsvar_core.extractors.latent_pool import LatentPool
+from ttsvar_core.footprint import cache_bytes
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.cluster import Cluster
 from ttsvar_core.search.memory import Sampler

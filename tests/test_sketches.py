@@ -1,4 +1,4 @@
-"""Sketches: decoded at the size sampled so far, and the comparison of rankings behind `python -m lab.benchmark.sketches`."""
+"""Sketches: decoded at the size sampled so far."""
 
 from dataclasses import replace
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
-from lab.benchmark.sketches import rank_agreement
 from ttsvar_core.config import PRESETS, TokenizerConfig
 from ttsvar_core.decoding import decode, sketch
 from ttsvar_core.sampling import sample
@@ -54,12 +53,3 @@ def test_a_tokenizer_that_saw_whole_pictures_alone_shows_whole_sketches():
     model = make_tiny_model()
     state = sample(start(model, make_conditioning(), 2, 1), 1)
     assert TokenizerConfig(8).smallest_side == 256 and torch.equal(sketch(state), decode(state))
-
-
-def test_rank_agreement():
-    whole = torch.tensor([0.1, 0.4, 0.2, 0.3])
-    assert rank_agreement(whole, whole * 2 + 1) == (1.0, True)
-    rho, same = rank_agreement(whole, -whole)
-    assert rho == -1.0 and not same
-    assert rank_agreement(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 2.0, 1.0]))[1]  # a tie for the best is the same best
-    assert rank_agreement(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))[0] == 0.0

@@ -17,7 +17,8 @@ from lab.value.collect import collect
 from lab.value.data import Unit, batched, read_collection, read_unit
 from lab.value.train import calibrate, pairwise_loss, train
 from ttsvar_core import testing
-from ttsvar_core.costs import NOTHING, Search, reward_look
+from ttsvar_core.costs import NOTHING, Search
+from ttsvar_core.looks import reward_look
 from ttsvar_core.reading import UnusableFile
 from ttsvar_core.rewards.base import Foreteller
 from ttsvar_core.rewards.scenes import SceneReward

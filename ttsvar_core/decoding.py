@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .bsq.bits import average
-from .costs import decoded_together
+from .footprint import decoded_together
 from .image_model import ImageModel
 from .out_of_memory import first_that_fits
 from .state import SearchState

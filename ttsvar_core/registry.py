@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     """A reward or extractor: its key on the command line, its title in the nodes, its files in the order they are given.
 
     loader: "module:function", called with a path for each file and ``options``. number: the option that stands in a file's
-    place, where there is no file. network: the one in `costs.NETWORKS` that it runs (none: arithmetic on few numbers).
+    place, where there is no file. network: the one in `networks.NETWORKS` that it runs (none: arithmetic on few numbers).
     """
 
     key: str

@@ -23,7 +23,6 @@ _TALL_GRIDS: dict[float, str] = {
     2.500: "1x1 2x2 5x2 10x4 15x6 20x8 25x10 30x12 40x16 50x20 65x26 80x32 100x40",
     3.000: "1x1 2x2 6x2 9x3 15x5 21x7 27x9 36x12 45x15 54x18 72x24 90x30 111x37",
 }
-PIXELS_PER_TOKEN_SIDE = 16
 
 
 def _parse(text: str) -> tuple[Grid, ...]:

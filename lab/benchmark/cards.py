@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import cell_grid, empty_features
 from ttsvar_core.config import PRESETS, ModelConfig
-from ttsvar_core.costs import cache_tokens, decoding_bytes, token_bytes
+from ttsvar_core.footprint import cache_tokens, decoding_bytes, token_bytes
 from ttsvar_core.infinity import attention
 from ttsvar_core.infinity.cache import Chunk, KVCache
 from ttsvar_core.infinity.model import Infinity, TextContext

@@ -15,8 +15,7 @@ import torch
 class Stages:
     """Seconds by stage. Time belongs to the innermost stage that runs, so the stages add up to the whole."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+    def __init__(self) -> None:
         self._open: list[str] = []
         self._since = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
@@ -43,43 +42,52 @@ class Stages:
         self._open.pop()
 
     def _book(self) -> None:
-        if self._cuda:
-            torch.cuda.synchronize()
+        settled()
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
 
 
+def settled() -> None:
+    """Wait for a graphics card that is still computing, so that seconds are booked where they are spent."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """What a piece of work takes once."""
+    settled()
+    began = time.perf_counter()
+    work()
+    settled()
+    return time.perf_counter() - began
+
+
 @cache
-def matmul_ceiling(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large square matrix product: what the transformer could reach at best."""
     side = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / _fastest(lambda: a @ b, device, seconds)
+    return 2 * side**3 / _fastest(lambda: a @ b, 1.0)
 
 
 @cache
-def copy_bandwidth(device: torch.device, seconds: float = 0.5) -> float:
+def copy_bandwidth(device: torch.device) -> float:
     """Bytes per second that a copy reads and writes: what limits scales of few tokens."""
     data = torch.empty(2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device)
     target = torch.empty_like(data)
-    return 2 * data.numel() / _fastest(lambda: target.copy_(data), device, seconds)
+    return 2 * data.numel() / _fastest(lambda: target.copy_(data), 0.5)
 
 
-def _fastest(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    best, end, rounds = float("inf"), time.perf_counter() + seconds, 0
+def _fastest(work: Callable[[], Any], seconds: float) -> float:
+    """The shortest of as many times as there is time for, three at least."""
+    end = time.perf_counter() + seconds
     work()
-    while rounds < 3 or time.perf_counter() < end:
-        rounds += 1
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+    found = [seconds_of(work) for _ in range(3)]
+    while time.perf_counter() < end:
+        found.append(seconds_of(work))
+    return min(found)
 
 
 def peak_memory(device: torch.device) -> int:

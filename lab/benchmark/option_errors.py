@@ -1,34 +1,26 @@
 """``python -m lab.benchmark.option_errors``: how far the options for memory and speed change what the bundled model does.
 
 The logits of the final scale are compared at the same bits (so errors do not add up over scales), pictures at the same features.
-Rewards and the extractor have tiny random weights (tests/golden): they show that half precision works and about how it rounds, not
-what it does to the published ones.
+What half precision does to rewards and extractors is told by `python -m lab.gpu --only parity`, also with --device cpu.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ttsvar_core.decoding import decode, decoder_in
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.infinity.text import encode_prompt
 from ttsvar_core.quantize import store_blocks_in_float8
-from ttsvar_core.rewards.verify import KINDS
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.state import SearchState, start
 from ttsvar_core.weights import load_bundled
 
-from .models import GOLDEN
+from .models import PROMPT
 
-PROMPT = "a photo of a red circle left of a blue square"
 SAMPLES = 16
 HALVES = (torch.bfloat16, torch.float16)
-TINY = {"image_reward_tiny": "reward", "hps_tiny": "score", "aesthetic_tiny": "score", "dinov2_reg_tiny": "patch_tokens"}
 
 
 def last_logits(state: SearchState, cache: KVCache) -> Tensor:
@@ -55,7 +47,7 @@ def main() -> int:
     print(f"float8 cache: probability of a bit changes by {_change(whole, whole.cache.in_float8(), exact)}")
     grey = float((tiled - pictures).abs().mean()) * 255
     print(f"tiled decode, 48 of 64 pixels: pixels change by {grey:.1f} grey levels on average")
-    for line in (*decoding_errors(whole, pictures), *reward_errors()):
+    for line in decoding_errors(whole, pictures):
         print(line)
     store_blocks_in_float8(model)
     print(f"float8 weights: probability of a bit changes by {_change(whole, replay(whole.without_cache()).cache, exact)}")
@@ -71,27 +63,6 @@ def decoding_errors(state: SearchState, pictures: Tensor) -> list[str]:
         moved = (made.permute(0, 2, 3, 1) - pictures).abs() * 255
         lines.append(f"decoding in {dtype}: pixels change by {moved.mean():.2f} grey levels on average, {moved.max():.1f} at most")
     return lines
-
-
-def reward_errors() -> list[str]:
-    """How far half precision moves what tiny random networks say, beside how far that spreads over their reference pictures."""
-    lines = []
-    for name, output in TINY.items():
-        whole = _outputs(name, torch.float32)[output]
-        for dtype in HALVES:
-            moved = (_outputs(name, dtype)[output] - whole).abs().max()
-            lines.append(f"{name} in {dtype}: {output} changes by {moved:.4f} at most, its spread is {whole.std(0).max():.4f}")
-    return lines
-
-
-def _outputs(name: str, dtype: torch.dtype) -> Mapping[str, Tensor]:
-    """What a reference network computes of its stored inputs, the towers' weights and pixels in ``dtype``."""
-    config = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
-    given = load_file(GOLDEN / f"{name}.golden.safetensors")
-    given["pixel_values"] = given["pixel_values"].to(dtype)
-    weights = load_file(GOLDEN / f"{name}.safetensors")
-    with torch.inference_mode():
-        return KINDS[config["kind"]](weights, config, given, name)
 
 
 def _change(state: SearchState, cache: KVCache, exact: Tensor) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsvar_core import costs
+from ttsvar_core import costs, footprint
 from ttsvar_core.decoding import sketch
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.text import Conditioning
+from ttsvar_core.looks import extractor_look, reward_look
 from ttsvar_core.rng import selection_generator
 from ttsvar_core.sampling import sample
 from ttsvar_core.scales import ScaleSchedule
@@ -34,8 +35,8 @@ OVERHEAD = ("sampling", "selection", "other")  # stages that are no forward pass
 class Watch:
     """Clocks at what a search calls, and what they saw: seconds by stage, pictures decoded."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.stages = Stages(device)
+    def __init__(self) -> None:
+        self.stages = Stages()
         self.decoded = {"decode": 0, "decode_for_selection": 0}
 
     def decode(self, state: SearchState) -> Tensor:
@@ -81,7 +82,7 @@ def timed_run(
     model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
 ) -> tuple[Result, Watch]:
     """The search's result and what was measured on the way. memory: the `Sampler`'s own settings."""
-    watch = Watch(model.transformer.device)
+    watch = Watch()
     stages, timed = watch.stages, watch.stages.timed
     transformer = Timed(model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
     state = timed("text", start)(replace(model, transformer=transformer), conditioning, plan.samples, SEED, schedule)
@@ -106,14 +107,14 @@ def report(
     branches = model.config.sampling.branches(len(schedule))
     config, size = model.config.transformer, dtype.itemsize
     image = result.images[:1]
-    looks = costs.extractor_look(extractor, image), costs.reward_look(reward, image, conditioning.prompt)
+    looks = extractor_look(extractor, image), reward_look(reward, image, conditioning.prompt)
     search, alone_search = (
         costs.Search(model.config, planned, schedule, branches, tokens_of_text, *looks) for planned in (plan, raw())
     )
     by_scale, flops = [scale.transformer for scale in search.scales], search.parts
-    traffic = costs.traffic_bytes(config, schedule, running, branches[-1], size)
-    each = costs.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
-    formula = [tokens * each for tokens in costs.shared_cache_tokens(schedule, running, result.state.lineage)]
+    traffic = footprint.traffic_bytes(config, schedule, running, branches[-1], size)
+    each = footprint.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
+    formula = [tokens * each for tokens in footprint.shared_cache_tokens(schedule, running, result.state.lineage)]
     seconds = _by_stage(watch.stages.seconds)
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
     return {

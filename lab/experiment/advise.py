@@ -15,7 +15,7 @@ from .advice import ADVICE, FORMAT, write_advice
 from .definitions import pool_name
 from .offline import Pools, pools_of, rank_correlations, spent
 from .prices import Prices, funnel, widest
-from .stats import Comparison, Interval, compare, mean_interval
+from .stats import Comparison, compare
 
 
 class Candidate(NamedTuple):
@@ -30,13 +30,12 @@ class Candidate(NamedTuple):
 class Advice(NamedTuple):
     """The best plan for a budget of pictures, None where nothing beats Best-of-N on these pools.
 
-    base: what Best-of-N gets. gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score
+    gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score
     of plans chosen on one half of the prompts and rated on the other, so that choosing among many flatters nobody.
     capped: the budget pays for more starts than the pools hold samples, so the plan was rated with fewer.
     """
 
     pictures: int
-    base: dict[str, Interval]
     plan: Candidate | None
     gains: dict[str, Comparison]
     unseen: Comparison | None
@@ -64,20 +63,19 @@ def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
         raise ValueError(f"the pools hold {pools.samples} samples a prompt; a budget of {pictures} pictures needs --n {pictures}")
     base = {metric: spent(pools, metric, None, 0, pictures, pictures) for metric in pools.metrics}
     found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
-    levels = {metric: mean_interval(_values(pools, value)) for metric, value in base.items()}
     if not found:
-        return Advice(pictures, levels, None, {}, None, False)
+        return Advice(pictures, None, {}, None, False)
     scores = np.stack([_rated(pools, pools.metrics[0], plan) for plan in found])
     best = int(scores.mean(axis=1).argmax())
     plan = found[best]
     gains = {
-        metric: compare(_values(pools, _rated(pools, metric, plan)), _values(pools, base[metric])) for metric in pools.metrics
+        metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics
     }
     halves = _crossed(scores, base[pools.metrics[0]], _halves(pools))
-    unseen = compare(_values(pools, halves), _values(pools, base[pools.metrics[0]]))
+    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.metrics[0]]))
     if gains[pools.metrics[0]].difference.mean <= 0:
-        return Advice(pictures, levels, None, gains, unseen, False)
-    return Advice(pictures, levels, plan, gains, unseen, plan.starts > pools.samples)
+        return Advice(pictures, None, gains, unseen, False)
+    return Advice(pictures, plan, gains, unseen, plan.starts > pools.samples)
 
 
 def _rated(pools: Pools, metric: str, plan: Candidate) -> np.ndarray:
@@ -102,10 +100,6 @@ def _halves(pools: Pools) -> np.ndarray:
     return np.array([order[prompt] % 2 == 1 for prompt, _ in pools.units])
 
 
-def _values(pools: Pools, values: np.ndarray) -> dict[tuple[str, int], float]:
-    return dict(zip(pools.units, map(float, values), strict=True))
-
-
 def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:
     """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the end,
     per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
@@ -127,15 +121,15 @@ def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequen
 
 def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
     """A row of the table: budget, plan, its cost, differences to Best-of-N."""
-    plan = advice.plan
+    plan, unseen = advice.plan, advice.unseen.difference.told("+.4f") if advice.unseen else ""
     if plan is None:
         spoken = f"Best-of-{advice.pictures}: no cut pays"
-        return [str(advice.pictures), spoken, f"{advice.pictures:.2f}", *([""] * len(metrics)), _signed(advice.unseen)]
+        return [str(advice.pictures), spoken, f"{advice.pictures:.2f}", *([""] * len(metrics)), unseen]
     more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if advice.capped else ""
     spoken = f"{plan.starts} start, {plan.finishers} finish after scale {plan.scale}, scored by {plan.scorer}{more}"
     cost = prices.pictures(funnel(plan.starts, plan.scale, plan.finishers), plan.scorer)
     return [
-        str(advice.pictures), spoken, f"{cost:.2f}", *(_signed(advice.gains[metric]) for metric in metrics), _signed(advice.unseen)
+        str(advice.pictures), spoken, f"{cost:.2f}", *(advice.gains[metric].difference.told("+.4f") for metric in metrics), unseen
     ]
 
 
@@ -169,10 +163,3 @@ def largest_pools(results: dict[str, Any]) -> Pools:
     samples = max(results["n"] or (int(name.split("-")[1]) for name in results["arms"]))
     rewards = results["world"]["rewards"]
     return pools_of(results, {reward: pool_name(samples, reward) for reward in rewards})
-
-
-def _signed(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return ""
-    found = comparison.difference
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

@@ -57,9 +57,9 @@ def _rows(pools: Pools, reward: str, prices: Prices, fixed: dict[int, Interval])
     correlations = rank_correlations(pools, reward)
     for scale in pools.scales(reward):
         pick, three = (gain_of(pools, reward, scale, keep) for keep in (1, BEST))
-        cells = [_told(fixed.get(scale))] if fixed else []
+        cells = [_told(fixed, scale)] if fixed else []
         yield (
-            str(scale), _told(correlations.get(scale)), _share(pick.share), _share(three.share), *cells, f"{spent[scale]:.1%}",
+            str(scale), _told(correlations, scale), _share(pick.share), _share(three.share), *cells, f"{spent[scale]:.1%}",
             f"{look[scale]:.1%}",
         )
 
@@ -74,8 +74,8 @@ def cost_shares(prices: Prices, reward: str = "") -> tuple[list[float], list[flo
     return spent, [search.look(scale) / whole for scale in range(len(spent))]
 
 
-def _told(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def _told(intervals: dict[int, Interval], scale: int) -> str:
+    return intervals[scale].told() if scale in intervals else ""
 
 
 def _share(share: float) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ttsvar_core.atomic import write, write_picture
+from ttsvar_core.inspect.canvas import to_pictures
 
 from .prompts import Prompt
 
@@ -32,8 +33,6 @@ class Layout(NamedTuple):
 
     def save(self, arm: str, place: int, number: int, prompt: Prompt, image: Tensor) -> Path:
         """Write one image (H, W, 3) in [0, 1] and what goes with it; returns its path."""
-        from PIL import Image
-
         root = Path(self.folder) / arm
         if self.kind == "geneval":
             home = root / f"{place:05d}"
@@ -46,5 +45,5 @@ class Layout(NamedTuple):
                 raise ValueError(f"T2I-CompBench reads prompts from file names; {prompt.text!r} cannot be one (it has _ or /)")
             (root / "samples").mkdir(parents=True, exist_ok=True)
             path = root / "samples" / f"{prompt.text}_{place * SEEDS_PER_PROMPT + number:06d}.png"
-        write_picture(path, Image.fromarray((image.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy()))
+        write_picture(path, *to_pictures(image[None]))
         return path

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import comb
 
 from .stats import Interval, mean_interval
 from .world import VERDICT
@@ -36,6 +36,10 @@ class Pools(NamedTuple):
     def samples(self) -> int:
         """n."""
         return self.final.shape[1]
+
+    def by_unit(self, values: np.ndarray) -> dict[tuple[str, int], float]:
+        """Values (U,) by prompt and seed, as `stats` takes them."""
+        return dict(zip(self.units, map(float, values), strict=True))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -108,28 +112,14 @@ def _at_last(values: np.ndarray, place: np.ndarray, finishers: int) -> np.ndarra
 def _best_chosen(samples: int, finishers: int) -> np.ndarray:
     """[t, j]: that of t samples the j-th best in the end is the best among finishers - 1 chosen at random."""
     many, behind = np.arange(samples)[:, None], np.arange(samples)[:, None] - 1 - np.arange(samples)
-    return _ratio(behind, finishers - 2, many, finishers - 1)
+    return comb(behind, finishers - 2) / np.maximum(comb(many, finishers - 1), 1)
 
 
 @lru_cache(maxsize=4096)
 def _last_place(samples: int, starts: int, finishers: int) -> np.ndarray:
     """(n,): that the last finisher is the t-th of the pool by score."""
     places = np.arange(samples)
-    chances = _log_choose(places, finishers - 1) + _log_choose(samples - 1 - places, starts - finishers)
-    return np.exp(chances - _log_choose(np.array(samples), starts))
-
-
-def _ratio(some: np.ndarray, few: int, many: np.ndarray, more: int) -> np.ndarray:
-    above, below = np.broadcast_arrays(_log_choose(some, few), _log_choose(many, more))
-    possible = np.isfinite(above) & np.isfinite(below)
-    return np.where(possible, np.exp(np.where(possible, above, 0) - np.where(possible, below, 0)), 0.0)
-
-
-def _log_choose(n: np.ndarray, k: int) -> np.ndarray:
-    """log C(n, k), -inf where k is too many."""
-    fits = n >= k
-    safe = np.where(fits, n, k)
-    return np.where(fits, gammaln(safe + 1) - gammaln(k + 1) - gammaln(safe - k + 1), -np.inf)
+    return comb(places, finishers - 1) * (comb(samples - 1 - places, starts - finishers) / comb(samples, starts))
 
 
 def _tied(values: np.ndarray) -> bool:
@@ -145,7 +135,7 @@ def rank_correlations(pools: Pools, scorer: str) -> dict[int, Interval]:
     found = {}
     for scale in pools.scales(scorer):
         each = rank_correlation(pools.scores[scorer][:, :, scale], pools.final)
-        told = {unit: float(value) for unit, value in zip(pools.units, each, strict=True) if not math.isnan(value)}
+        told = {unit: value for unit, value in pools.by_unit(each).items() if not math.isnan(value)}
         if told:
             found[scale] = mean_interval(told)
     return found
@@ -171,11 +161,11 @@ class Gain(NamedTuple):
     share: float
 
 
-def gain_of(pools: Pools, scorer: str, scale: int, keep: int, metric: str = "") -> Gain:
+def gain_of(pools: Pools, scorer: str, scale: int, keep: int) -> Gain:
     """Of a scorer's choice at a scale."""
-    metric, keep = metric or pools.first, min(keep, pools.samples)
+    metric, keep = pools.first, min(keep, pools.samples)
     blind = spent(pools, metric, None, 0, keep, keep)
     chosen = spent(pools, metric, scorer, scale, pools.samples, keep)
     best = spent(pools, metric, None, 0, pools.samples, pools.samples)
-    gain, most = (mean_interval(dict(zip(pools.units, values - blind, strict=True))) for values in (chosen, best))
+    gain, most = (mean_interval(pools.by_unit(values - blind)) for values in (chosen, best))
     return Gain(gain, most, gain.mean / most.mean if most.mean else math.nan)

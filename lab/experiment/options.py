@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ttsvar_core import registry
@@ -66,26 +66,17 @@ def prompts(args: argparse.Namespace, default: int) -> Sequence:
     return scene_prompts(default if args.prompts is None else args.prompts, args.split)
 
 
-class bar:
-    """A progress bar on stderr, or one line per unit without tqdm."""
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr: what to call with how many are done, of how many."""
+    from tqdm import tqdm
 
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._bar = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return lambda done, total: print(f"{self._title}: {done}/{total}", file=sys.stderr)
+    with tqdm(desc=title, unit="unit") as shown:
 
         def progress(done: int, total: int) -> None:
-            if self._bar is None:
-                self._bar = tqdm(total=total, initial=done, desc=self._title, unit="unit")
-            self._bar.update(done - self._bar.n)
+            if shown.total != total:
+                shown.reset(total)
+                shown.initial = done
+            shown.update(done - shown.n)
 
-        return progress
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        yield progress

@@ -14,7 +14,7 @@ from .arms import Experiment, Table
 from .definitions import build
 from .foresight import foresight_tables
 from .runner import setting_of
-from .stats import CONFIDENCE, Comparison, Interval
+from .stats import CONFIDENCE, Comparison
 from .tables import agreement, arm_row, category_rows, consistency, costs_no_more, pair_row, shown_metrics, watched_arms
 from .world import VERDICT
 
@@ -77,7 +77,7 @@ def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
         row = arm_row(results, arm.name)
         spent = (f"{row.pictures:.2f}", f"{row.seconds:.3f}") if timed else ()
         rows.append((
-            arm.name, *(_interval(row.metrics[metric]) for metric in metrics), _interval(row.survivors),
+            arm.name, *(row.metrics[metric].told() for metric in metrics), row.survivors.told(),
             f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes), *spent,
         ))
     text = "The answer's metrics; the mean score of all samples that finished, which is what an answer drawn blindly would get."
@@ -134,18 +134,14 @@ def _consistency(results: dict[str, Any], arm: str) -> Section:
     header = ("scale", *(kind.upper() for kind in found.hits), "final score of VALUE's pick above a blind one's")
     body = []
     for scale in found.gain:
-        hits = (_interval(of_kind[scale]) if scale in of_kind else "" for of_kind in found.hits.values())
-        body.append((str(scale), *hits, _interval(found.gain[scale])))
+        hits = (of_kind[scale].told() if scale in of_kind else "" for of_kind in found.hits.values())
+        body.append((str(scale), *hits, found.gain[scale].told()))
     text = (
         f"How often the best of the samples at a scale is the best in the end; picked blindly {found.chance.mean:.3f}. "
-        f"The sample that is best in the end ends {_interval(found.most)} above a blind pick."
+        f"The sample that is best in the end ends {found.most.told()} above a blind pick."
     )
     figure = plots.consistency(found, len(results["world"]["schedule"])) if plots.available() else b""
     return Section(f"Consistency of intermediate and final best, {arm} (Figures 5b, 6)", text, (header, *body), figure)
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _signed(value: float) -> str:
@@ -155,7 +151,7 @@ def _signed(value: float) -> str:
 def _comparison(comparison: Comparison) -> list[str]:
     found = comparison.difference
     counts = f"{comparison.wins}/{comparison.ties}/{comparison.losses}"
-    return [f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]", counts, f"{comparison.p:.3f}"]
+    return [found.told("+.3f"), counts, f"{comparison.p:.3f}"]
 
 
 def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:

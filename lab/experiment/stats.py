@@ -25,6 +25,10 @@ class Interval(NamedTuple):
     high: float
     count: int
 
+    def told(self, form: str = ".3f") -> str:
+        """As tables show it."""
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
 
 class Comparison(NamedTuple):
     """One way of searching minus another on equal prompts and seeds.

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from ttsvar_core.costs import Cost, Search, extractor_look, grey, reward_look
+from ttsvar_core.costs import Cost, Search
+from ttsvar_core.looks import extractor_look, grey, reward_look
 from ttsvar_core.reading import finite, whole
 from ttsvar_core.search.budget import cost_in_pictures
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from lab.benchmark.clock import settled
 from ttsvar_core.decoding import sketch
 from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.memory import Sampler
@@ -78,12 +78,6 @@ class Memory:
             self._kept.popitem(last=False)
         rows, whole, _ = self._kept[key]
         return whole if rows == samples else first(whole, samples)
-
-
-def settled() -> None:
-    """Wait for a graphics card that is still computing, so that seconds are booked where they are spent."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def past(state: SearchState, rows: bool = False) -> tuple:

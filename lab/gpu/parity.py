@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lab.benchmark.models import GOLDEN
-from lab.benchmark.option_errors import last_logits, set_probability
-from ttsvar_core.bsq.bits import empty_features, fuse
+from lab.benchmark.option_errors import HALVES, last_logits, set_probability
+from ttsvar_core.bsq.bits import empty_features, fused
 from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.decoding import decode_features, decode_tiled
 from ttsvar_core.image_model import ImageModel
@@ -35,7 +35,6 @@ from .runner import Notes
 
 MODELS = ("infinity_tiny_2b_style", "infinity_tiny_8b_style", "infinity_tiny_guided_inside")
 REWARDS = {"image_reward_tiny": "reward", "hps_tiny": "score", "aesthetic_tiny": "score", "dinov2_reg_tiny": "patch_tokens"}
-HALVES = (torch.bfloat16, torch.float16)
 NEAR = 1e-3  # of a probability; TF32 and the order of sums move it about as far
 NEAR_SCORE = {torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 0.02}  # ten times what the processor loses
 GREY = {torch.float32: 0.3, torch.bfloat16: 1.5, torch.float16: 0.3}  # levels, mean; processor: .5, .06
@@ -118,9 +117,8 @@ def _fused(model: ImageModel, golden: Mapping[str, Tensor], scales: int) -> Tens
     """Features (P, C, h, w) of the stored bits of the first scales."""
     schedule = model.schedule()
     features = empty_features(len(golden["scale00.bits"]), model.config.tokenizer.codebook_dim, schedule, model.patchify)
-    for scale in range(scales):
-        features = fuse(features, golden[f"scale{scale:02d}.bits"], scale, schedule, model.patchify)
-    return features
+    *_, last = fused(features, [golden[f"scale{scale:02d}.bits"] for scale in range(scales)], schedule, model.patchify)
+    return last
 
 
 def _pictures(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lab.benchmark.clock import seconds_of
 from lab.benchmark.models import PROMPT, TEXT_TOKENS, extractor_of, model_and_prompt, random_model, reward_of, tiny_tensors
 from ttsvar_core.config import PRESETS, ModelConfig
 from ttsvar_core.image_model import ImageModel
@@ -57,16 +57,7 @@ class Place:
 
     def seconds(self, work: Callable[[], Any]) -> float:
         """The median time of a piece of work; in a rehearsal that of a single time."""
-        taken = []
-        for _ in range(1 if self.rehearse else REPEATS):
-            if self.card:
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-            work()
-            if self.card:
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+        return statistics.median(seconds_of(work) for _ in range(1 if self.rehearse else REPEATS))
 
     @contextmanager
     def limited(self, size: float) -> Iterator[float]:

@@ -65,7 +65,7 @@ def output_at(node: dict, slot: int) -> tuple[float, float]:
     return node["pos"][0] + node["size"][0], node["pos"][1] + SOCKET * (slot + 0.7)
 
 
-def wire(start: tuple[float, float], via: list[tuple[float, float]], end: tuple[float, float], steps: int = 40) -> Iterator[tuple]:
+def wire(start: tuple[float, float], via: list[tuple[float, float]], end: tuple[float, float]) -> Iterator[tuple]:
     """Points of a wire: a spline that leaves to the right and arrives from the left, between points nearly straight."""
     points = [start, *via, end]
     for at in range(len(points) - 1):
@@ -73,7 +73,6 @@ def wire(start: tuple[float, float], via: list[tuple[float, float]], end: tuple[
         reach = 0.25 * math.dist(one, two)
         out = (one[0] + reach, one[1]) if at == 0 else one
         into = (two[0] - reach, two[1]) if at == len(points) - 2 else two
-        for step in range(steps + 1):
-            t = step / steps
+        for t in (step / 40 for step in range(41)):
             weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
             yield tuple(sum(w * p[axis] for w, p in zip(weights, (one, out, into, two), strict=True)) for axis in (0, 1))

@@ -101,7 +101,7 @@ def _compared(pools: Pools, scale: int) -> dict[str, Any]:
     found = {}
     for keep in (1, BEST):
         given = (spent(pools, pools.first, name, scale, pools.samples, min(keep, pools.samples)) for name in (VALUE, SKETCH))
-        compared = compare(*(dict(zip(pools.units, map(float, values), strict=True)) for values in given))
+        compared = compare(*map(pools.by_unit, given))
         found[str(keep)] = {"difference": _listed(compared.difference), "p": compared.p}
     return found
 

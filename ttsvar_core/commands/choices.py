@@ -70,7 +70,9 @@ def load_models(args: argparse.Namespace) -> tuple[ImageModel, TextEncoder]:
 
 def load_reward(specs: Sequence[str], blend: str, device: str, dtype: str = "float32") -> Any:
     """The reward that `specs` name, blended if there are several; None without any. Raises ValueError for an unknown name."""
-    rewards = [registry.load(registry.REWARDS, spec, device, **_in(dtype)) for spec in specs]
+    import torch
+
+    rewards = [registry.load(registry.REWARDS, spec, device, dtype=getattr(torch, dtype)) for spec in specs]
     if len(rewards) < 2:
         return rewards[0] if rewards else None
     from ..rewards.blend import Blend
@@ -80,13 +82,6 @@ def load_reward(specs: Sequence[str], blend: str, device: str, dtype: str = "flo
 
 def load_extractor(spec: str, device: str, dtype: str = "float32") -> Any:
     """The feature extractor that `spec` names. Raises ValueError for an unknown name."""
-    return registry.load(registry.EXTRACTORS, spec, device, **_in(dtype))
-
-
-def _in(dtype: str) -> dict[str, Any]:
-    """What a loader is told of a number type that is not its own choice; what has no files has no networks either."""
-    if dtype == "float32":
-        return {}
     import torch
 
-    return {"dtype": getattr(torch, dtype)}
+    return registry.load(registry.EXTRACTORS, spec, device, dtype=getattr(torch, dtype))

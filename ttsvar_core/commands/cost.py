@@ -9,7 +9,9 @@ from typing import Any
 
 from .. import names, registry
 from ..config import PRESETS, ModelConfig
-from ..costs import NETWORKS, Look, Search, decoding_bytes
+from ..costs import Look, Search
+from ..footprint import decoding_bytes
+from ..networks import NETWORKS
 from ..scales import PIXEL_BUDGETS
 from . import numbers
 from .choices import BUNDLED

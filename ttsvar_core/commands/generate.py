@@ -164,10 +164,11 @@ def write_result(result: Result, out: Path) -> str:
     Returns what to tell the user.
     """
     from ..atomic import write, write_picture
+    from ..inspect.canvas import to_pictures
     from ..inspect.sheet import contact_sheet
     from ..search.save import save_state
 
-    pictures = [_picture(image) for image in result.images]
+    pictures = to_pictures(result.images)
     write_picture(out / "answer.png", pictures[result.best])
     if len(pictures) > 1:
         for row, picture in enumerate(pictures):
@@ -178,12 +179,6 @@ def write_result(result: Result, out: Path) -> str:
     score = result.report["answer"]["score"]
     judged = "not scored" if score is None else f"{result.report['reward']} {score:.4f}"
     return f"{out / 'answer.png'}  {judged}, {result.report['token_forwards']} token forwards, {result.report['seconds']:.1f} s"
-
-
-def _picture(image: Any) -> Any:
-    from PIL import Image
-
-    return Image.fromarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy())
 
 
 def _reward_names(args: argparse.Namespace) -> list[str]:

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 _HEADER = 44
 
 
-def state_maps(state: SearchState, images: Tensor, extractor: FeatureExtractor | None = None) -> Image.Image:
-    """The maps of a state whose images (P, H, W, 3) are given, see `mapped`."""
-    return feature_maps(*mapped(state, images, extractor), images)
-
-
 def mapped(state: SearchState, images: Tensor, extractor: FeatureExtractor | None = None) -> tuple[Tensor, str]:
     """What maps show, (P, C, h, w), and its name: an extractor's patch tokens if it has any (DINOv2), else the accumulated
     features."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import registry
-from ..costs import counted
+from ..looks import counted
 from ..reading import UnusableFile, parse_json, refusing, whole
 from ..scales import Grid, ScaleSchedule
 from ..search.value import ValueNetwork, ValueSizes, cells_of, value_grid

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..costs import Search, grey, reward_look
+from ..costs import Search
+from ..looks import grey, reward_look
 from .expected import expected_best
 from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw
 

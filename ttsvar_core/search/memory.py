@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config import Sampling
-from ..costs import cache_bytes
+from ..footprint import cache_bytes
 from ..out_of_memory import empty_cache, is_out_of_memory
 from ..sampling import Part, branches_needed, check_candidates, sample
 from ..selection import branching

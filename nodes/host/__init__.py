@@ -1,0 +1,1 @@
+"""All that knows the host: its folders, devices, offloading, progress, interrupt."""

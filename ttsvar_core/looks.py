@@ -1,0 +1,59 @@
+"""What a loaded reward or extractor takes per picture: the figures of the published networks it names, or counted while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .costs import NOTHING, Look
+from .networks import NETWORKS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .config import ModelConfig
+    from .extractors.base import FeatureExtractor
+    from .rewards.base import Reward
+    from .scales import ScaleSchedule
+
+PROMPT_TOKENS = 32  # a prompt's usual length, for networks that read it
+
+
+def counted(function: Callable[..., Any], *given: Any) -> int:
+    """Operations of a call, counted while it runs: for networks of a user's own, and to check what stands above."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # a processor's fused attention is not counted
+        function(*given)
+    return counter.get_total_flops()
+
+
+def extractor_look(extractor: FeatureExtractor, image: Tensor) -> Look:
+    """What an extractor takes per finished picture (1, H, W, 3), as `reward_look` tells it of a reward."""
+    if extractor.looks_at != "images":
+        return NOTHING
+    return _published(extractor) or Look(counted(extractor.describe, image))
+
+
+def reward_look(reward: Reward, image: Tensor, prompt: str) -> Look:
+    """What a reward takes per finished picture (1, H, W, 3): the figures of the published networks it names in `networks`, as in a
+    host; otherwise counted on this one, under a prompt that it has read before."""
+    return _published(reward) or Look(counted(reward.score, image, prompt), ahead=getattr(reward, "foretelling_flops", ()))
+
+
+def grey(config: ModelConfig, schedule: ScaleSchedule) -> Tensor:
+    """A finished picture (1, H, W, 3) that nobody had to draw, to count on."""
+    import torch
+
+    height, width = (side * config.pixels_per_token for side in schedule.final)
+    return torch.full((1, height, width, 3), 0.5)
+
+
+def _published(looker: Reward | FeatureExtractor) -> Look | None:
+    """All networks that it names together; None where it names none, or one that nobody here has figures of."""
+    named = tuple(getattr(looker, "networks", ()))
+    if not any(named) or not set(named) <= NETWORKS.keys():
+        return None
+    looks = [NETWORKS[name](PROMPT_TOKENS) for name in named]
+    return Look(sum(look.each for look in looks), sum(look.prompt for look in looks))
