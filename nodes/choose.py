@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from .batch_rows import latent_rows, select_rows
 from .host import folders, page
+from .live import grow
 from .sample import decoded
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
@@ -77,7 +78,9 @@ class ChooseSketches(io.ComfyNode):
         if not chosen:
             return io.NodeOutput(*[page.nothing()] * 2, ui=shown)
         selection = choose(chosen, state.samples)
-        return io.NodeOutput(state.select(selection), selection.reason, ui=shown)
+        state = state.select(selection)
+        grow(cls, state)
+        return io.NodeOutput(state, selection.reason, ui=shown)
 
 
 class ChooseBatch(io.ComfyNode):

@@ -9,6 +9,7 @@ from ..ttsvar_core.looks import extractor_look, grey, reward_look
 from ..ttsvar_core.names import BUNDLED, POTENTIALS, SCHEMES
 from .budget import of_search, prediction, worth
 from .host import device, page
+from .live import grow
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
@@ -69,6 +70,7 @@ class Generate(io.ComfyNode):
                     "raw", tooltip="What the seed draws without a search, for Compare Images; only with compare on."
                 ),
             ],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -96,7 +98,7 @@ class Generate(io.ComfyNode):
         device.load_transformer(model)
 
         def searched(plan, *lookers):
-            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview)
+            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview, cls)
 
         result, words = searched(chosen, reward, extractor)
         images = device.to_image(result.images)
@@ -200,7 +202,7 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
         raise ValueError(f"The plan is not JSON: {error}. The widget's default shows one.") from error
 
 
-def _search(state, plan, reward, extractor, sampling, preview):
+def _search(state, plan, reward, extractor, sampling, preview, node):
     """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all; and
     what came of it in a line."""
     from ..ttsvar_core.decoding import sketch
@@ -220,6 +222,8 @@ def _search(state, plan, reward, extractor, sampling, preview):
 
     def acted(step) -> None:
         budget.looked(step.state.last_scale)
+        if step.selections:
+            grow(node, step.state)
         if not step.state.finished:
             load_transformer(step.state.next_scale, step.cache_bytes)
 

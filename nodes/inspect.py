@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host import device, folders
+from .live import pictures_before
 from .sample import decoded
 from .score import told as answers_told
 from .thumbnails import thumbnails
@@ -74,7 +75,7 @@ def _told(state, images, whole: bool, show: str) -> tuple[dict, list]:
 
     rows = filmed(state)
     sketches = thumbnails(state.features, f"sketches {whole}", lambda: images)
-    before = [_before(state, step.before) for step in state.lineage]
+    before = [pictures_before(state, step.before) for step in state.lineage]
     living = [bits[rows] for bits in state.bits]
     film = [
         thumbnails(bits, f"film {rows}", lambda features=features: drawn_small(state, features))
@@ -83,13 +84,6 @@ def _told(state, images, whole: bool, show: str) -> tuple[dict, list]:
     said = {"show": show, "pictures": sketches.files, "before": before}
     said["film"] = {"rows": rows, "frames": [strip.files for strip in film]}
     return {**story(state), **said}, [strip.pictures for strip in film]
-
-
-def _before(state, bits) -> list[dict] | None:
-    """Pictures of all samples before a selection, those who died with it as well; None where their bits are not known any more."""
-    from ..ttsvar_core.inspect.story import drawn_small, grown
-
-    return thumbnails(bits[-1], "small", lambda: drawn_small(state, list(grown(state, bits))[-1])).files if bits else None
 
 
 def _drawings(state, images, extractor) -> tuple[list, list[dict]]:

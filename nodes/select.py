@@ -5,6 +5,7 @@ import re
 from comfy_api.latest import io
 
 from .host import device, page
+from .live import grow
 from .sample import decoded
 from .types import CATEGORY, MOST_SAMPLES, Extractor, State, resampling
 
@@ -17,9 +18,10 @@ def _reason():
     return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
-def told(state, selection) -> io.NodeOutput:
-    """A selector's outputs; the node shows the reason as well."""
+def told(node, state, selection) -> io.NodeOutput:
+    """A selector's outputs; the node shows the reason as well, and the views after it the tree so far."""
     page.say(selection.reason)
+    grow(node, state)
     return io.NodeOutput(state, selection.reason)
 
 
@@ -41,6 +43,7 @@ class ClusterSelector(io.ComfyNode):
                 _keep(6),
             ],
             outputs=[State.Output("state", tooltip="The samples kept."), _reason()],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -53,7 +56,7 @@ class ClusterSelector(io.ComfyNode):
         images = decoded(state) if looks else None
         with device.running(extractor, images=images):
             state, selection = act(state, stage, extractor=extractor, images=images)
-        return told(state, selection)
+        return told(cls, state, selection)
 
 
 class PotentialResampler(io.ComfyNode):
@@ -79,6 +82,7 @@ class PotentialResampler(io.ComfyNode):
                 ),
             ],
             outputs=[State.Output("state", tooltip="The samples that go on."), _reason()],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -88,7 +92,7 @@ class PotentialResampler(io.ComfyNode):
 
         stage = Resample(state.last_scale, keep, potential, lambda_, scheme, ess_threshold or None, target_ess or None)  # 0: off
         state, selection = act(state, stage)
-        return told(state, selection)
+        return told(cls, state, selection)
 
 
 class SelectBest(io.ComfyNode):
@@ -105,6 +109,7 @@ class SelectBest(io.ComfyNode):
             search_aliases=["best of n", "top k", "argmax", "pick best", "seed search", "tts-var", "最佳"],
             inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
             outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -112,7 +117,7 @@ class SelectBest(io.ComfyNode):
         from ..ttsvar_core.search.score import best
 
         selection = best(state, keep)
-        return told(state.select(selection), selection)
+        return told(cls, state.select(selection), selection)
 
 
 class SelectByHand(io.ComfyNode):
@@ -136,6 +141,7 @@ class SelectByHand(io.ComfyNode):
                 ),
             ],
             outputs=[State.Output("state", tooltip="The samples you named."), _reason()],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -143,7 +149,7 @@ class SelectByHand(io.ComfyNode):
         from ..ttsvar_core.selection import choose
 
         selection = choose(rows(numbers, state.samples), state.samples)
-        return told(state.select(selection), selection)
+        return told(cls, state.select(selection), selection)
 
 
 def rows(text: str, samples: int) -> list[int]:

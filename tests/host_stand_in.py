@@ -130,7 +130,8 @@ io = types.SimpleNamespace(
     Boolean=_type("BOOLEAN", *_widget, "label_on", "label_off"),
     Combo=_type("COMBO", "options", "control_after_generate", "default", "socketless"),
     Image=_type("IMAGE"), Latent=_type("LATENT"), Clip=_type("CLIP"), AnyType=_type("*"),
-    Autogrow=Autogrow, NumberDisplay=types.SimpleNamespace(number="number", slider="slider"),
+    Autogrow=Autogrow, Hidden=types.SimpleNamespace(prompt="PROMPT"),
+    NumberDisplay=types.SimpleNamespace(number="number", slider="slider"),
 )
 
 

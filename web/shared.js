@@ -92,7 +92,7 @@ export function addPanel(node, key, smallest, draw) {
     configured?.apply(this, arguments);
     setTimeout(() => show(app.nodeOutputs?.[placeOf(this)]), 200); // the page keeps what nodes showed while a tab is away
   };
-  return { body, redraw };
+  return { show, redraw };
 }
 
 /** How the page names a node among the outputs it keeps. */
@@ -111,8 +111,8 @@ export function fit(count, width, height, shape, caption) {
     const down = (height - 8 * (Math.ceil(count / columns) - 1)) / Math.ceil(count / columns) - caption;
     return Math.min(across, Math.max(down * shape, Math.min(across, 96)));
   };
-  // Of equally large ones those with the fewest rows, and then with the fewest columns
-  const worth = (columns) => Math.floor(widthOf(columns)) * 1e4 - Math.ceil(count / columns) * 100 - columns;
+  // Of about equally large ones those with the fewest rows, and then with the fewest columns
+  const worth = (columns) => Math.round(widthOf(columns) / 8) * 1e4 - Math.ceil(count / columns) * 100 - columns;
   const columns = Array.from({ length: count }, (_, i) => i + 1).reduce((best, next) => (worth(next) > worth(best) ? next : best), 1);
   return { columns, side: Math.floor(widthOf(columns)) };
 }
@@ -153,14 +153,16 @@ export function write(node, name, value) {
   node.setDirtyCanvas?.(true, true);
 }
 
+/** The node that a number in a prompt names, such as 12, or 5:12 in a subgraph. */
+export function nodeAt(number) {
+  const path = number.split(":"), last = path.pop();
+  const graph = path.reduce((inside, step) => inside?.getNodeById(Number(step))?.subgraph, app.rootGraph ?? app.graph);
+  return graph?.getNodeById(Number(last));
+}
+
 /** The node's numbers in a prompt: one, or one for every use of the subgraph it lies in. */
 function numbersOf(node, prompt) {
-  return Object.keys(prompt).filter((number) => {
-    const path = number.split(":");
-    const last = path.pop();
-    const graph = path.reduce((inside, step) => inside?.getNodeById(Number(step))?.subgraph, rootOf(node));
-    return last === `${node.id}` && graph === node.graph;
-  });
+  return Object.keys(prompt).filter((number) => nodeAt(number) === node);
 }
 
 /** Run what follows the node and nothing else; false where nothing does. */

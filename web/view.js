@@ -1,6 +1,7 @@
 // Search View: what Inspect State tells, in one picture with tabs.
 import { app } from "../../scripts/app.js";
-import { addPanel, fit, make, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
+import { api } from "../../scripts/api.js";
+import { addPanel, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
 
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
@@ -31,8 +32,11 @@ app.registerExtension({
         panel.redraw();
       };
     node.setSize([Math.max(node.size[0], 440), Math.max(node.size[1], 420)]);
+    node.ttsvarGrow = (data) => panel.show({ ttsvar_view: [data] });
   },
 });
+// While the search runs, its nodes tell the views after them of every selection
+api.addEventListener("ttsvar.search", ({ detail }) => detail.views.forEach((number) => nodeAt(number)?.ttsvarGrow?.(detail.data)));
 
 function rowsOf(data) {
   return Math.max(...data.generations.map((each) => each.founders.length));
@@ -64,7 +68,7 @@ function about(view, data, generation, row, drawn) {
   const now = data.generations[generation];
   const founder = now.founders[row];
   drawn.dataset.founder = founder;
-  drawn.style.cursor = handsOf(view.node, data.generations.length - 1)[generation] ? "pointer" : "default";
+  drawn.style.cursor = handOf(view, data, generation) ? "pointer" : "default";
   drawn.onmouseenter = (event) => { light(view, event, founder); if (!view.asked) view.tell(lines(data, generation, row)); };
   drawn.onmouseleave = (event) => { light(view, event, null); if (!view.asked) view.tell(null); };
   drawn.onclick = () => branch(view, data, generation, row);
@@ -83,7 +87,7 @@ function lines(data, generation, row) {
 }
 
 function branch(view, data, generation, row) {
-  const target = handsOf(view.node, data.generations.length - 1)[generation];
+  const target = handOf(view, data, generation);
   if (!target) return;
   const name = target.title ?? target.type;
   const go = make("button", { className: "ttsvar-main", textContent: `${say("Continue")}: #${row} → ${name}`, onclick: async () => {
@@ -95,6 +99,11 @@ function branch(view, data, generation, row) {
   const no = make("button", { textContent: "×", onclick: () => { view.asked = false; view.tell(null); } });
   view.asked = true;
   view.tell([make("div", { className: "ttsvar-bar" }, make("span", { textContent: lines(data, generation, row)[0] }), go, no)]);
+}
+
+/** The node by whose hand a sample can go on; none while the search still runs. */
+function handOf(view, data, generation) {
+  return data.growing ? null : handsOf(view.node, data.generations.length - 1)[generation];
 }
 
 /** For every generation the node by whose hand one of its samples can go on: the selectors before this node, and one beside it. */
@@ -193,7 +202,7 @@ function leaf(view, data, generation, row, x, y, side, column) {
   const score = generation + 1 < data.generations.length ? now.scores[row] : data.rows[row].score;
   const living = now.lives[row];
   const group = make("g", { opacity: living ? 1 : 0.5 });
-  group.append(pictures ? make("image", { href: pictureUrl(pictures[row]), x, y: y - side / 2, width: side, height: side })
+  group.append(pictures?.[row] ? make("image", { href: pictureUrl(pictures[row]), x, y: y - side / 2, width: side, height: side })
     : make("circle", { cx: x + side / 2, cy: y, r: 6, fill: now.colours[row] }));
   group.append(make("rect", { x, y: y - side / 2, width: side, height: side, fill: "transparent", stroke: living ? now.colours[row] : GREY, "stroke-width": living ? 2 : 1 }));
   const words = [`#${row}`];

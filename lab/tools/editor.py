@@ -17,11 +17,12 @@ MINUTE = 60_000  # milliseconds
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _READY = "!!(window.app?.graph && window.LiteGraph?.registered_node_types.TTSVAR_Generate)"
 _OPEN = "async name => window.app.loadGraphData(await (await fetch(`/api/workflow_templates/ttsvar/${name}.json`)).json())"
-_SETTINGS = '{"Comfy.TutorialCompleted": true, "Comfy.Minimap.Visible": false, "Comfy.Graph.CanvasInfo": false}'
+_SETTINGS = """{"Comfy.TutorialCompleted": true, "Comfy.Minimap.Visible": false, "Comfy.Graph.CanvasInfo": false,
+    "Comfy.OnboardingCoachmarks.Seen": ["appMode"]}"""
 
 
 def write_settings(base: Path) -> None:
-    """Settings of a server's base directory: no template browser to greet a new user, nothing drawn over the graph."""
+    """Settings of a server's base directory: no template browser and no tour to greet a new user, nothing drawn over the graph."""
     settings = base / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(_SETTINGS, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import comfy.cli_args
@@ -33,12 +34,26 @@ def shows_previews() -> bool:
 
 def say(text: str) -> None:
     """Show a line on the node that is running, where there is a page to show it on."""
+    number, server = _running()
+    if server is not None:
+        server.send_progress_text(text, number)
+
+
+def asker() -> tuple[str, Callable[[str, dict], None] | None]:
+    """The number of the running node, and how to send a message to the page that asked for it; None where no page did."""
+    number, server = _running()
+    if getattr(server, "client_id", None) is None:
+        return "", None
+    return number, lambda name, data: server.send_sync(name, data, server.client_id)
+
+
+def _running() -> tuple[str, Any]:
+    """The number of the running node and the server, None where nothing runs or there is none."""
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    if context is not None and server is not None:
-        server.send_progress_text(text, context.node_id)
+    return ("", None) if context is None else (context.node_id, server)
 
 
 def nothing() -> Any:

@@ -1,5 +1,5 @@
 """Choosing and looking in ComfyUI's page: clicks, continue, only what follows runs; in a subgraph, twice queued, after a reload,
-and without the pack's JavaScript."""
+in app mode, and without the pack's JavaScript."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
 sys.path.insert(0, str(Path(__file__).parent))
 from choose_graph import choose_graph, number
 from comfyui_server import HOW_TO_GET_ONE, Server, downstream, find_comfyui, to_prompt
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, write_settings
+from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, open_graph, write_settings
 
 pytestmark = [
     pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
@@ -194,6 +194,27 @@ def test_choosing_inside_a_subgraph(page, graph, prompt):
     heard = ended(page)
     assert saved(heard, number(prompt, "SaveImage")) == [2]
     assert {one.split(":")[-1] for one in ran(heard)} <= {f"{inside}"} | downstream(prompt, number(prompt, "ChooseSketches"))
+
+
+def test_choosing_in_app_mode(page, server):
+    prompt = server.prompt_of("02_choose_by_hand")
+    follows = downstream(prompt, number(prompt, "ChooseSketches"))
+    open_graph(page, "02_choose_by_hand")
+    page.evaluate(LISTEN)
+    page.evaluate("window.app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.get_by_role("button", name="Run").last.click()  # its name may hold the icon's, too
+    begun = ended(page)
+    assert ran(begun) and saved(begun, number(prompt, "SaveImage")) == []
+    page.locator(".ttsvar-panel:visible .ttsvar-card").nth(7).wait_for()
+    click_two(page)
+    press(page, "Continue")
+    heard = ended(page)
+    assert saved(heard, number(prompt, "SaveImage")) == [1] and ran(heard) <= follows
+    picture = "img[src*='choose_by_hand']:visible"
+    page.locator(picture).first.wait_for()
+    assert max(page.locator(picture).evaluate_all("all => all.map(one => one.naturalWidth && one.clientWidth)")) > 400
+    page.evaluate("window.app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.locator("canvas:visible").first.wait_for()
 
 
 def test_the_view_has_tabs_tells_on_hover_and_branches_on_click(shown, prompt):

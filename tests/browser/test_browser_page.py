@@ -81,15 +81,18 @@ def test_a_node_is_added_by_searching_for_an_alias(page):
 
 def test_a_run_shows_previews_and_the_picture(page):
     open_graph(page, "01_quick_start")
-    page.evaluate("""() => { window.seen = {previews: 0, done: false, failed: null};
+    page.evaluate("""() => { window.seen = {previews: 0, grown: [], done: false, failed: null};
         const api = window.app.api;
         api.addEventListener('b_preview', () => { window.seen.previews += 1; });
+        const drawn = () => document.querySelectorAll('.ttsvar-panel svg image').length;
+        api.addEventListener('ttsvar.search', () => { window.seen.grown.push(drawn()); });
         api.addEventListener('execution_success', () => { window.seen.done = true; });
         api.addEventListener('execution_error', event => { window.seen.failed = JSON.stringify(event.detail); }); }""")
     page.get_by_role("button", name="Run", exact=True).first.click()
     page.wait_for_function("window.seen.done || window.seen.failed", timeout=3 * MINUTE)
     seen = page.evaluate("window.seen")
     assert seen["failed"] is None and seen["previews"] >= 2  # as many as half of the time allows
+    assert seen["grown"] == [16 + 12, 16 + 12 + 8, 16 + 12 + 8 + 4, 16 + 12 + 8 + 4 + 2]  # while it ran
     picture = "window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth"
     page.wait_for_function(f"{picture} === 64")
     page.wait_for_function("document.querySelectorAll('.ttsvar-panel svg image').length === 16 + 12 + 8 + 4 + 2")  # all who lived
