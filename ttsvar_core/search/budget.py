@@ -22,7 +22,7 @@ import numpy as np
 from ..costs import Search
 from ..looks import grey, reward_look
 from .expected import expected_best
-from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw
+from .plan import OFFICIAL_SCALES, Plan, best_of_n, cut_once, raw, stretched
 
 if TYPE_CHECKING:
     from ..config import Sampling
@@ -39,13 +39,15 @@ FINISHERS = (*range(1, 17), 20, 24, 32, 48, 64)
 class Measured(NamedTuple):
     """What foretells the end, for one model and reward. correlation: by scale, the rank correlation within a prompt of the score
     after it with the final one. fixed: by scale, the share of the final rank variance that what is drawn through it fixes; no score
-    there can know more. scales: of the schedule it was measured on."""
+    there can know more. scales: of the schedule it was measured on. rated: by whole budget, the scale of the cut and the finishers
+    that answered best on drawn samples, which tells more than correlations do: failures may be what scores tell best."""
 
     model: str
     reward: str
     correlation: Mapping[int, float]
     fixed: Mapping[int, float] = {}
     scales: int = OFFICIAL_SCALES
+    rated: Mapping[int, tuple[int, int]] = {}
 
     def rho(self, scale: int, scales: int) -> float:
         """The normal model's correlation after `scale` of `scales`: that of the latest scale measured until there, 0 before.
@@ -85,12 +87,14 @@ def plan_for(pictures: float, spend: Search, measured: Measured | None = None, m
     one, two = (flops(spend, best_of_n(count)) for count in (1, 2))
     budget = one + math.floor((pictures - 1) * (two - one))
     options = [(best_of_n(whole), 0.0), *_cuts(spend, table, budget, whole, most)]
+    options = [options[0], *_rated(options[1:], table.rated.get(whole), spend)] if whole in table.rated else options
     finish = [plan.running(math.inf) for plan, _ in options]
     expected = expected_best([plan.samples for plan, _ in options], finish, [rho for _, rho in options])
-    best = int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
+    best = len(options) - 1 if whole in table.rated else int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
     plan, rho = options[best]
     spent, gain = cost_in_pictures(spend, plan), float(expected[best] - expected[0])
     source = "measured" if measured else f"not measured here: a low guess, from {DEFAULT.model}"
+    source += "; it answered best of all cuts on the samples drawn for that" if best and whole in table.rated else ""
     return Chosen(replace(plan, name="budget"), float(expected[best]), gain, spent, _why(pictures, plan, rho, source, gain, spent))
 
 
@@ -148,6 +152,12 @@ def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) ->
                 yield cut_once(starts, scale, keep), rho
 
 
+def _rated(cuts: list[tuple[Plan, float]], rated: tuple[int, int], spend: Search) -> list[tuple[Plan, float]]:
+    """The cut at the rated scale with the rated finishers, if the budget pays for it on this schedule."""
+    place = stretched((rated[0],), len(spend.schedule))[0]
+    return [(plan, rho) for plan, rho in cuts if (plan.stages[0].scale, plan.stages[0].keep) == (place, rated[1])]
+
+
 def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spent: float) -> str:
     told = f"budget of {pictures:g} picture{'s' * (pictures != 1)}"
     if not plan.stages:
@@ -159,8 +169,8 @@ def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spen
 
 
 def load_measured(path: str | Path) -> Measured:
-    """Read a measurement from JSON: {"model": name, "reward": name, "correlation": {scale: x}, "fixed": {scale: x}, "scales": n};
-    the last two may be missing, other entries are for people. Raises ValueError, naming the file, for anything else.
+    """Read a measurement from JSON: {"model": name, "reward": name, "correlation": {scale: x}, "fixed": {scale: x}, "scales": n,
+    "plans": {budget: {"scale": s, "keep": k}}}; the last three may be missing, other entries are for people. Raises ValueError, naming the file, for anything else.
     """
     from ..reading import parse_json, read_text, refusing
 
@@ -179,13 +189,28 @@ def from_json(data: Any) -> Measured:
         raise ValueError(f"scales is {scales!r}; expected how many the schedule has, more than any scale that is named")
     if not correlation:
         raise ValueError("correlation names no scale")
-    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales)
+    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales, _plans(data, scales))
 
 
 def to_json(measured: Measured) -> dict[str, Any]:
     """The measurement as plain JSON values, read back by `from_json`."""
     by_scale = {name: {str(scale): value for scale, value in getattr(measured, name).items()} for name in ("correlation", "fixed")}
-    return {**measured._asdict(), **by_scale}
+    plans = {str(budget): {"scale": scale, "keep": keep} for budget, (scale, keep) in measured.rated.items()}
+    return {**measured._asdict(), **by_scale, "plans": plans}
+
+
+def _plans(data: dict[str, Any], scales: int) -> dict[int, tuple[int, int]]:
+    """The cuts rated best by the reward that measured; pools may have rated those of other scorers as well."""
+    try:
+        plans = [(int(budget), plan) for budget, plan in data.get("plans", {}).items() if plan]
+        scorer = data.get("scorer")
+        found = {budget: (plan["scale"], plan["keep"]) for budget, plan in plans if scorer is None or plan["by"] == scorer}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"plans is not a scale and a number to keep for each budget: {error!r}") from error
+    whole = all(isinstance(number, int) for cut in found.values() for number in cut)
+    if not whole or any(not (0 <= scale < scales - 1 and 1 <= keep <= budget) for budget, (scale, keep) in found.items()):
+        raise ValueError("plans has a cut at no scale before the last, or that keeps fewer than one or more than the budget")
+    return found
 
 
 def _by_scale(name: str, values: Any, least: float) -> dict[int, float]:
