@@ -120,6 +120,9 @@ def test_a_reward_that_decodes_nothing_pays_for_more_starts():
 
 def test_prices_survive_json():
     again = Prices.from_json(json.loads(json.dumps(INFINITY.to_json())))
+    two = INFINITY._replace(looks={"world": Look(1), "clarity": Look(2)}, names={"world": "world", "clarity": "clarity"})
+    sorted_keys = Prices.from_json(json.loads(json.dumps(two.to_json(), sort_keys=True)))
+    assert list(sorted_keys.looks) == list(sorted_keys.names) == ["world", "clarity"]  # the first one searches
     plan = funnel(20, 6, 3)
     assert again.flops(plan) == INFINITY.flops(plan) and again.pictures(plan) == INFINITY.pictures(plan)
 

@@ -51,7 +51,7 @@ class Prices(NamedTuple):
         looks = {name: [look.each, look.prompt, look.looks_at, list(map(list, look.ahead))] for name, look in self.looks.items()}
         grids = [list(grid) for grid in self.schedule.grids]
         return {"name": self.config.name, **sizes, "grids": grids, "branches": list(self.branches), "lengths": list(self.lengths),
-                "looks": looks, "names": dict(self.names)}
+                "looks": looks, "names": dict(self.names), "rewards": list(looks)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Prices:
@@ -59,8 +59,11 @@ class Prices(NamedTuple):
         tokenizer = TokenizerConfig(**{**data["tokenizer"], "ch_mult": tuple(data["tokenizer"]["ch_mult"])})
         config = ModelConfig(data["name"], TransformerConfig(**data["transformer"]), tokenizer)
         grids = tuple(map(tuple, data["grids"]))
-        looks = {name: Look(*look[:3], tuple(map(tuple, look[3]))) for name, look in data["looks"].items()}
-        return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks, data["names"])
+        order = data.get("rewards", data["looks"])  # files sort their keys, and the first one searches
+        found = {name: data["looks"][name] for name in order}
+        looks = {name: Look(*look[:3], tuple(map(tuple, look[3]))) for name, look in found.items()}
+        names = {name: data["names"][name] for name in order if name in data["names"]}
+        return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks, names)
 
 
 def funnel(starts: int, scale: int, finishers: int, scheme: str = "top-k") -> Plan:
