@@ -28,7 +28,7 @@ def started(pack):
 def said(pack, node: str, **inputs) -> tuple[list[str], tuple]:
     pack.host.said.clear()
     outputs = pack.run(node, **inputs)
-    return list(pack.host.said), outputs
+    return [" ".join(words.split()) for words in pack.host.said], outputs  # lines are broken to fit a node
 
 
 def budget_module(pack):

@@ -15,7 +15,7 @@ from tiny_models import make_tiny_model
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look, Search
 from ttsvar_core.networks import NETWORKS
-from ttsvar_core.search.budget import DEFAULT, Measured, flops, from_json, load_measured, plan_for, to_json
+from ttsvar_core.search.budget import BUNDLED, GUESS, Measured, flops, from_json, load_measured, plan_for, to_json
 from ttsvar_core.search.expected import expected_best
 from ttsvar_core.search.plan import best_of_n, cut_once, raw
 
@@ -148,9 +148,18 @@ def test_what_was_chosen_and_why_is_told():
         plan_for(0.5, spending())
 
 
+def test_the_cut_that_answered_best_is_taken_where_samples_were_drawn():
+    table = measured(s6=0.3)._replace(rated={4: (6, 1), 2: (3, 1)})
+    assert plan_for(4, spending(), table).plan.stages[0].keep == 1 != plan_for(4, spending(), measured(s6=0.3)).plan.stages[0].keep
+    assert "answered best of all cuts" in plan_for(4, spending(), table).why
+    assert plan_for(3, spending(), table) == plan_for(3, spending(), measured(s6=0.3))  # nobody rated cuts for that budget
+    assert not plan_for(2, spending(), table).plan.stages  # the scale it names tells nothing
+    assert plan_for(4, spending(), table).pictures <= 4
+
+
 def test_correlations_of_another_schedule_move_with_the_share_of_the_way():
-    assert [DEFAULT.rho(scale, 13) for scale in (0, 3)] == [0, 0]
-    assert DEFAULT.rho(5, 13) == DEFAULT.rho(8, 13) == DEFAULT.rho(3, 7) == pytest.approx(2 * np.sin(np.pi / 6 * 0.17))
+    assert [GUESS.rho(scale, 13) for scale in (0, 3)] == [0, 0]
+    assert GUESS.rho(5, 13) == GUESS.rho(8, 13) == GUESS.rho(3, 7) == pytest.approx(2 * np.sin(np.pi / 6 * 0.17))
     assert Measured("m", "r", {2: 1.0}, {2: 0.25}).rho(2, 13) == 0.5
     assert Measured("m", "r", {1: 1.0}, {2: 0.25}).rho(3, 13) == pytest.approx(1)
 
@@ -164,8 +173,8 @@ def test_a_choice_takes_no_time():
 
 
 def test_a_measurement_survives_its_file(tmp_path):
-    (tmp_path / "measured.json").write_text(json.dumps({**to_json(DEFAULT), "date": "for people"}))
-    assert load_measured(tmp_path / "measured.json") == DEFAULT
+    (tmp_path / "measured.json").write_text(json.dumps({**to_json(BUNDLED), "date": "for people"}))
+    assert load_measured(tmp_path / "measured.json") == BUNDLED
 
 
 @pytest.mark.parametrize(

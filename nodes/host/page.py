@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PREVIEW_SIDE = 512
+LINE = 36  # letters of a line of words on a node; the page would break longer ones within a word
 
 
 def shows_between() -> dict:
@@ -34,9 +35,11 @@ def shows_previews() -> bool:
 
 def say(text: str) -> None:
     """Show a line on the node that is running, where there is a page to show it on."""
+    from textwrap import fill
+
     number, server = _running()
     if server is not None:
-        server.send_progress_text(text, number)
+        server.send_progress_text(fill(text, LINE, break_long_words=False), number)
 
 
 def asker() -> tuple[str, Callable[[str, dict], None] | None]:

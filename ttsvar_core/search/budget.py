@@ -60,8 +60,13 @@ class Measured(NamedTuple):
         return min(max(0.0, 2 * math.sin(math.pi / 6 * rank)), math.sqrt(fixed))
 
 
-DEFAULT = Measured("scenes64", "scenes", {4: 0.07, 5: 0.17, 9: 0.20, 11: 0.65}, {2: 0.20, 4: 0.35, 5: 0.44, 10: 0.56})
-"""The bundled model's under its verifier (20 held-out prompts, 48 samples each); a low guess for models nobody has measured."""
+BUNDLED = Measured(
+    "scenes128", "scenes", {5: 0.09, 6: 0.22, 7: 0.39, 8: 0.45, 9: 0.57, 11: 0.59},
+    rated={2: (7, 1), 3: (7, 2), 4: (7, 2), 5: (7, 3), 6: (7, 3), 7: (7, 4), 8: (7, 5)},
+)
+"""The bundled model's under its verifier: 48 validation prompts, 24 samples each (`python -m lab.experiment advise`)."""
+GUESS = Measured("scenes64", "scenes", {4: 0.07, 5: 0.17, 9: 0.20, 11: 0.65}, {2: 0.20, 4: 0.35, 5: 0.44, 10: 0.56})
+"""A low guess for models nobody has measured: the figures of an earlier small model whose scores foretold little."""
 
 
 class Chosen(NamedTuple):
@@ -78,12 +83,12 @@ class Chosen(NamedTuple):
 def plan_for(pictures: float, spend: Search, measured: Measured | None = None, most: int = MOST_STARTS) -> Chosen:
     """The plan of the best expected answer that costs no more than `pictures` drawn in full and judged.
 
-    spend: what counts, but for its plan. measured: for this model and reward; `DEFAULT` otherwise. most: samples that a cut may be
+    spend: what counts, but for its plan. measured: for this model and reward; `GUESS` otherwise. most: samples that a cut may be
     made from. Raises ValueError for less than one picture.
     """
     if not (math.isfinite(pictures) and pictures >= 1):
         raise ValueError(f"a budget of {pictures:g} pictures; it takes at least 1 to draw one")
-    table, whole = measured or DEFAULT, int(pictures)
+    table, whole = measured or GUESS, int(pictures)
     one, two = (flops(spend, best_of_n(count)) for count in (1, 2))
     budget = one + math.floor((pictures - 1) * (two - one))
     options = [(best_of_n(whole), 0.0), *_cuts(spend, table, budget, whole, most)]
@@ -93,7 +98,7 @@ def plan_for(pictures: float, spend: Search, measured: Measured | None = None, m
     best = len(options) - 1 if whole in table.rated else int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
     plan, rho = options[best]
     spent, gain = cost_in_pictures(spend, plan), float(expected[best] - expected[0])
-    source = "measured" if measured else f"not measured here: a low guess, from {DEFAULT.model}"
+    source = "measured" if measured else f"not measured here: a low guess, from {GUESS.model}"
     source += "; it answered best of all cuts on the samples drawn for that" if best and whole in table.rated else ""
     return Chosen(replace(plan, name="budget"), float(expected[best]), gain, spent, _why(pictures, plan, rho, source, gain, spent))
 
@@ -114,13 +119,13 @@ def plan_within(
 
 
 def known(measured: Measured | None, model: str, reward: str) -> Measured | None:
-    """The measurement, checked to be of this model and reward; without one `DEFAULT` where that is, None where nobody measured."""
+    """The measurement, checked to be of this model and reward; without one `BUNDLED` where that is, None where nobody measured."""
     if measured and (measured.model, measured.reward) != (model, reward):
         raise ValueError(
             f"what foretells the end was measured for {measured.model} and {measured.reward}, this is {model} and {reward}; "
             "measure these, or leave the measurement out"
         )
-    return measured or (DEFAULT if (model, reward) == (DEFAULT.model, DEFAULT.reward) else None)
+    return measured or (BUNDLED if (model, reward) == (BUNDLED.model, BUNDLED.reward) else None)
 
 
 def flops(spend: Search, plan: Plan) -> int:
@@ -170,7 +175,9 @@ def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spen
 
 def load_measured(path: str | Path) -> Measured:
     """Read a measurement from JSON: {"model": name, "reward": name, "correlation": {scale: x}, "fixed": {scale: x}, "scales": n,
-    "plans": {budget: {"scale": s, "keep": k}}}; the last three may be missing, other entries are for people. Raises ValueError, naming the file, for anything else.
+    "plans": {budget: {"scale": s, "keep": k}}}; the last three may be missing, other entries are for people.
+
+    Raises ValueError, naming the file, for anything else.
     """
     from ..reading import parse_json, read_text, refusing
 
