@@ -2,8 +2,8 @@
 
 docs/evidence/ holds the raw per-prompt results of every experiment, compressed. FOLDER is where new ones lie, one folder per
 experiment as `python -m lab.experiment NAME --out FOLDER/NAME` leaves them: they are stored first, and the page's plots
-drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->` or
-`<!-- consistency | NAME -->`; the prose around them is written by hand.
+drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
+`<!-- categories | NAME -->`, `<!-- foresight | NAME -->` or `<!-- consistency | NAME -->`; the prose around them is written by hand.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from lab.experiment import plots  # noqa: E402
 from lab.experiment.definitions import build  # noqa: E402
+from lab.experiment.foresight import foresight_tables  # noqa: E402
 from lab.experiment.report import markdown_table  # noqa: E402
 from lab.experiment.runner import setting_of  # noqa: E402
 from lab.experiment.stats import Interval  # noqa: E402
-from lab.experiment.tables import agreement, arm_row, consistency, pair_row, watched_arms  # noqa: E402
+from lab.experiment.tables import arm_row, category_rows, consistency, costs_no_more, pair_row, watched_arms  # noqa: E402
 from ttsvar_core.atomic import write  # noqa: E402
 
 PAGE = ROOT / "docs" / "evidence.md"
 STORE = ROOT / "docs" / "evidence"
 IMAGES = ROOT / "docs" / "images"
-NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond")
+NAMES = ("equal-cost", "pool")
 GRADE, VERDICT = "scenes", "correct"
 MARK = re.compile(r"(<!-- (\w+) \| ([\w-]+)(?: \| (.+?))? -->\n)\n(?:\|.*\n)*")
 
@@ -42,7 +43,7 @@ def read_results(name: str) -> dict[str, Any]:
 
 def definition(results: dict[str, Any]):
     """The arms and tables of the experiment that gave these results."""
-    return build(results["experiment"], setting_of(results["world"]), results["n"])
+    return build(results["experiment"], setting_of(results["world"], results), results["n"]).of(results["arms"])
 
 
 def level(one: Interval, digits: int = 3) -> str:
@@ -57,29 +58,37 @@ def change(one: Interval, digits: int = 3) -> str:
 
 def arms_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
     """Every way of searching by itself."""
-    rows = [("search", "grade", "correct", "mean of survivors", "images", "GFLOP")]
-    for arm in sorted(definition(results).arms, key=lambda arm: (arm.name.rsplit("-", 1)[0], int(arm.name.rsplit("-", 1)[1]))):
+    rows = [("search", "right", "grade", "cost in pictures", "GFLOP", "seconds")]
+    for arm in definition(results).arms:
         row = arm_row(results, arm.name)
-        figures = f"{row.survivors.mean:.3f}", f"{row.images:.2f}", f"{row.flops / 1e9:.1f}"
-        rows.append((arm.name, level(row.metrics[GRADE]), level(row.metrics[VERDICT], 2), *figures))
+        spent = f"{row.pictures:.2f}", f"{row.flops / 1e9:.1f}", f"{row.seconds:.2f}"
+        rows.append((arm.name, level(row.metrics[VERDICT]), level(row.metrics[GRADE]), *spent))
     return rows
 
 
 def pairs_table(results: dict[str, Any], title: str) -> list[tuple[str, ...]]:
     """The comparisons of the one table whose title begins with `title`."""
     table = next(table for table in definition(results).tables if table.title.startswith(title))
-    found = [pair_row(results, pair) for pair in table.pairs]
-    published = any(row.published for row in found)
-    rows = [("search", "against", "grade", "better/equal/worse", "correct",
-             *(("paper: ImageReward / GenEval",) if published else ()), "grade says")]
-    for row in found:
-        grade = row.metrics[GRADE]
-        theirs = (f"{row.published[1]:+.3f} / {row.published[0]:+.4f}" if row.published else "",) if published else ()
-        rows.append((
-            row.pair.arm, row.pair.baseline, change(grade.difference), f"{grade.wins}/{grade.ties}/{grade.losses}",
-            change(row.metrics[VERDICT].difference, 2), *theirs, agreement(grade, row.published[1] if row.published else None),
-        ))
+    rows = [("search", "against", "cost in pictures", "at most its cost", "right", "p", "grade", "p")]
+    for pair in table.pairs:
+        found = pair_row(results, pair).metrics
+        ours, theirs = (arm_row(results, name).pictures for name in (pair.arm, pair.baseline))
+        told = [text for metric in (VERDICT, GRADE) for text in (change(found[metric].difference), f"{found[metric].p:.2g}")]
+        cheap = "yes" if costs_no_more(results, pair) else "no"
+        rows.append((pair.arm, pair.baseline, f"{ours:.2f} of {theirs:.2f}", cheap, *told))
     return rows
+
+
+def categories_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+    """Share of right answers by category."""
+    arms = [arm.name for arm in definition(results).arms]
+    body = category_rows(results, arms, VERDICT)
+    return [("category", *arms), *((name, *(f"{row[arm].mean:.2f}" for arm in arms)) for name, row in body.items())]
+
+
+def foresight_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+    """What each scale knows of the end."""
+    return list(next(foresight_tables(results, definition(results)))[2])
 
 
 def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
@@ -93,7 +102,8 @@ def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
 
 
 TABLES: dict[str, Callable[[dict[str, Any], str], list[tuple[str, ...]]]] = {
-    "arms": arms_table, "pairs": pairs_table, "consistency": consistency_table,
+    "arms": arms_table, "pairs": pairs_table, "categories": categories_table, "foresight": foresight_table,
+    "consistency": consistency_table,
 }
 
 
@@ -109,14 +119,13 @@ def fill(page: str) -> str:
 
 
 def draw() -> None:
-    """The three plots of the page."""
-    curve = read_results("n-curve")
-    rows = {label: [arm_row(curve, name) for name in names] for label, names in definition(curve).curves.items() if names}
-    for axis, name in (("samples", "n"), ("flops", "flops")):
-        write(IMAGES / f"evidence-{name}.png", plots.curves(rows, (GRADE, VERDICT), axis))
-    watched = read_results("consistency")
-    found = consistency(watched, watched_arms(definition(watched))[0])
-    write(IMAGES / "evidence-consistency.png", plots.consistency(found, len(watched["world"]["schedule"])))
+    """The plots of the page."""
+    paid = read_results("equal-cost")
+    rows = {label: [arm_row(paid, name) for name in names] for label, names in definition(paid).curves.items() if names}
+    write(IMAGES / "evidence-flops.png", plots.curves(rows, (VERDICT, GRADE), "flops"))
+    pool = read_results("pool")
+    found = consistency(pool, watched_arms(definition(pool))[0])
+    write(IMAGES / "evidence-consistency.png", plots.consistency(found, len(pool["world"]["schedule"])))
 
 
 def main(argv: list[str] | None = None) -> int:
