@@ -23,7 +23,7 @@ def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     assert sum(stages.values()) == pytest.approx(figures["seconds"]["total"])
     assert min(stages[stage] for stage in ("text", "transformer", "decode", "decode_for_selection", "reward")) > 0
     assert figures["peak_cache_bytes"] == pytest.approx(figures["formula_cache_bytes"], rel=0.05)
-    assert figures["tokens"] == 556 and figures["tokens_raw"] == 278
+    assert figures["tokens"] == 940 and figures["tokens_raw"] == 661
     assert figures["images_decoded"] == {"decode": 1, "decode_for_selection": 6}
     assert figures["flops_by_part"]["transformer"] == sum(figures["flops_transformer_by_scale"])
     assert 0 < figures["overhead_share"] < 1 and figures["ceiling_flops_per_s"] > 1e8
