@@ -278,6 +278,7 @@ def test_an_experiments_costs_count_every_network():
     from lab.experiment.unit import Task, Unit, run_unit
     from lab.experiment.world import World
     from ttsvar_core.extractors.latent_pool import LatentPool
+    from ttsvar_core.search.budget import cost_in_pictures
 
     model = make_tiny_model(schedule="1 2 3 3 4 4 6")
     encoder, schedule, plan = TokenizerExtractor(model, "Pool"), model.schedule(), tts_var(1, 7)
@@ -295,7 +296,8 @@ def test_an_experiments_costs_count_every_network():
     once = Look(counted(encoder.describe, torch.rand(1, 12, 12, 3)))
     for name, look in (("pool", NOTHING), ("encoder", once)):
         expected = Search(model.config, plan, schedule, (2,) * 7, 3, look, once)
-        assert ran[name]["cost"] == expected.total._asdict() and expected.parts["reward"] == 7 * once.each > 0
+        spent = {**expected.total._asdict(), "pictures": cost_in_pictures(expected, plan)}
+        assert ran[name]["cost"] == spent and expected.parts["reward"] == 7 * once.each > 0
 
 
 # Bytes ----------------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_a_sampler_says_how_far_it_is_and_what_it_drew_with(pack, started):
     lines, _ = said(pack, "TTSVAR_ScaleStepSampler", state=started, through_scale=2, preview="off")
     told = [f"scale {scale} of 12, 3 samples, " for scale in range(3)]
     assert [line.startswith(one) and line.endswith(" left") for line, one in zip(lines, told, strict=False)] == [True] * 3
-    assert lines[3:] and lines[-1].startswith("scale 2, 3 samples, ") and lines[-1].endswith("guidance 3, tau 1, top-p 1")
+    assert lines[3:] and lines[-1].startswith("scale 2, 3 samples, ") and lines[-1].endswith("guidance 2, tau 1, top-p 1")
 
 
 def test_selectors_say_their_reason_and_scorers_their_best(pack, started):

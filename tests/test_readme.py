@@ -63,7 +63,7 @@ def test_library_example_runs():
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
-    assert printed.getvalue().startswith("torch.Size([64, 64, 3])")
+    assert printed.getvalue().startswith("torch.Size([128, 128, 3])")
 
 
 def test_reward_example_is_a_reward():

@@ -22,7 +22,7 @@ from parts import (
     shown,
 )
 
-STEERED = {"guidance": 3.0}  # the models' own, so that it can be read and changed
+STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it can be read and changed
 
 
 def quick_start(graph: Graph) -> None:
