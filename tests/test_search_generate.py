@@ -174,7 +174,7 @@ def test_what_cannot_run_says_so(tiny, tmp_path, capsys, options, message):
 def test_a_prompt_the_verifier_cannot_judge_is_refused_before_anything_loads(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(generate, "load_models", lambda args: pytest.fail("loaded"))
     assert main(["generate", "a castle at dawn", "--out", str(tmp_path)]) == 2
-    assert "a photo of" in capsys.readouterr().err
+    assert "shapes with s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

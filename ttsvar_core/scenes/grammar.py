@@ -19,6 +19,7 @@ CATEGORIES = (
     "single", "colours", "two", "counting", "position", "attribution",  # GenEval's six
     "sizes", "three", "groups", "chain",
 )
+_SHOWN = 120  # characters of a prompt in an error message
 SPLITS = ("train", "validation", "test")
 EXPECTED = (
     "expected things such as 'a red circle', 'three small blue squares', joined by 'and' or commas, or the first placed "
@@ -131,6 +132,7 @@ def parse_prompt(text: str) -> ScenePrompt:
     """Read a prompt. Raises PromptError naming the words and the grammar when it is none of this world's."""
     plain = text.strip().lower().rstrip(".").replace("to the ", "").replace(",", " and ").removeprefix("a photo of ")
     words = plain.split()
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"  # from here on only for messages
     nouns, relations = [], []
     while True:
         noun, words = _noun(words, text)
@@ -153,7 +155,7 @@ def _joint(words: list[str], text: str) -> tuple[str, list[str]]:
         if rest[: len(parts)] == parts:
             return relation, rest[len(parts) :]
     if len(rest) == len(words):
-        raise PromptError(f"cannot read {' '.join(words)!r} in the prompt {text!r}: {EXPECTED}")
+        raise PromptError(f"cannot read {' '.join(words[:4])!r} in the prompt {text!r}: {EXPECTED}")
     return "", rest
 
 
@@ -235,11 +237,11 @@ def draw_prompt(category: str, split: str, generator: numpy.random.Generator) ->
 
 def benchmark_prompts(split: str, count: int, seed: int = 0) -> tuple[ScenePrompt, ...]:
     """`count` different prompts of a split, the categories taking turns until one is used up: there are six single shapes and 48
-    with a colour. A longer list begins with the shorter one."""
+    with a colour. A longer list begins with the shorter one. Raises ValueError where there are not so many."""
     generator = numpy.random.default_rng([seed, SPLITS.index(split)])
     found: dict[ScenePrompt, None] = {}
     left = list(CATEGORIES)
-    while True:
+    while left:
         for category in list(left):
             draws = (draw_prompt(category, split, generator) for _ in range(TRIES))
             prompt = next((prompt for prompt in draws if prompt not in found), None)
@@ -249,3 +251,4 @@ def benchmark_prompts(split: str, count: int, seed: int = 0) -> tuple[ScenePromp
             found[prompt] = None
             if len(found) == count:
                 return tuple(found)
+    raise ValueError(f"asked for {count} prompts of the {split} split; it has {len(found)}")
