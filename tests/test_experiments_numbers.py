@@ -75,7 +75,7 @@ def test_scene_prompts_take_turns_never_repeat_and_longer_lists_begin_with_short
     assert len({one.text for one in long}) == 200
     assert [one.category for one in short[:10]] == [one.category for one in short[10:]] == list(CATEGORIES)
     monkeypatch.setattr(grammar, "CATEGORIES", ("single",))
-    with pytest.raises(ValueError, match="asked for 100 prompts .* it has 6"):
+    with pytest.raises(ValueError, match=r"asked for 100 prompts .* it has 6"):
         scene_prompts(100)
 
 

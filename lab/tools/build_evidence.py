@@ -3,7 +3,7 @@
 docs/evidence/ holds the raw per-prompt results of every experiment, compressed. FOLDER is where new ones lie, one folder per
 experiment as `python -m lab.experiment NAME --out FOLDER/NAME` leaves them: they are stored first, and the page's plots
 drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
-`<!-- categories | NAME -->`, `<!-- foresight | NAME -->` or `<!-- consistency | NAME -->`; the prose around them is written by hand.
+`<!-- categories | NAME -->`, `<!-- foresight | NAME -->` or `<!-- consistency | NAME -->`; the prose is written by hand.
 """
 
 from __future__ import annotations

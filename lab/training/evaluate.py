@@ -116,6 +116,8 @@ def write_sheet(outcomes: list, categories: Sequence[str], columns: int, path: P
     for category in categories:
         found = [image for o in outcomes if o.prompt.category == category for image in o.images][:columns]
         rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in found], 1))
+    widest = max(row.shape[1] for row in rows)
+    rows = [torch.nn.functional.pad(row, (0, 0, 0, widest - row.shape[1]), value=1.0) for row in rows]
     sheet = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path, optimize=True, quality=88)
