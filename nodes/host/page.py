@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PREVIEW_SIDE = 512
-LINE = 36  # letters of a line of words on a node; the page would break longer ones within a word
+LINE = 26  # letters of a line of words on a narrow node; the page would break longer ones within a word
 
 
 def shows_between() -> dict:
