@@ -152,13 +152,17 @@ def value(node: dict, schemas, name: str):
 
 @each(FILES)
 def test_guidance_is_shown_as_the_number_it_is(path, schemas):
-    """And in the graphs of published models everything a scale is drawn with."""
-    own = PRESETS["8b" if "8b" in path.stem else "2b"].sampling
+    """And in the graphs of published models everything a scale is drawn with. The bundled model's ends before the last scales."""
+    published = PRESETS["8b" if "8b" in path.stem else "2b"].sampling
+    bundled = json.loads((ROOT / "ttsvar_core" / "bundled" / "scenes128.json").read_text(encoding="utf-8"))["cfg"]
     for node in all_nodes(path):
         if node["type"] in ("TTSVAR_ScaleStepSampler", "TTSVAR_Generate") and node["id"] < 100:
-            assert value(node, schemas, "guidance") == own.guidance
+            strength, until = value(node, schemas, "guidance"), value(node, schemas, "guidance_until")
             if "infinity" in path.stem:
-                assert (value(node, schemas, "tau"), value(node, schemas, "top_p")) == (own.tau, own.top_p)
+                shown = tuple(value(node, schemas, name) for name in ("guidance", "tau", "top_p"))
+                assert shown == (published.guidance, published.tau, published.top_p)
+            else:
+                assert bundled == [strength] * (until + 1) + [1.0] * (len(bundled) - until - 1)
 
 
 @each([path for path in FILES if "infinity" in path.stem])
