@@ -4,8 +4,8 @@ import json
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.costs import NOTHING, Search
-from ..ttsvar_core.looks import extractor_look, grey, reward_look
+from ..ttsvar_core.costs import Search
+from ..ttsvar_core.looks import told_look
 from ..ttsvar_core.names import BUNDLED, POTENTIALS, SCHEMES
 from .budget import of_search, prediction, worth
 from .host import device, page
@@ -228,7 +228,7 @@ def _search(state, plan, reward, extractor, sampling, preview, node):
             load_transformer(step.state.next_scale, step.cache_bytes)
 
     seen_by, judged_by = (None if looker is None else device.InTurn(looker) for looker in (extractor, reward))
-    cost = _cost(state, plan, sampling, judged_by, seen_by)
+    cost = _cost(state, plan, sampling, reward, extractor)
     budget = of_search(cost, model)
     page.say(prediction(cost, budget, device.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
@@ -239,13 +239,10 @@ def _search(state, plan, reward, extractor, sampling, preview, node):
 
 
 def _cost(state, plan, sampling, reward, extractor) -> Search:
-    """What a search costs, from shapes and from what looks."""
+    """What a search costs, from shapes."""
     config, schedule, tokens = state.model.config, state.schedule, len(state.conditioning.text)
     branches, itemsize = sampling.branches(len(schedule)), state.model.transformer.dtype.itemsize
-    picture = grey(config, schedule)
-    seen = NOTHING if extractor is None else extractor_look(extractor, picture)
-    judged = NOTHING if reward is None else reward_look(reward, picture, state.conditioning.prompt)
-    return Search(config, plan, schedule, branches, tokens, seen, judged, itemsize=itemsize)
+    return Search(config, plan, schedule, branches, tokens, told_look(extractor), told_look(reward), itemsize=itemsize)
 
 
 def _best_first(result) -> list[int]:

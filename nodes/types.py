@@ -22,11 +22,6 @@ PROMPT_TOOLTIP = (
     "(circle, square, triangle, star, cross, heart), several of them joined by and, left of, right of, above, below; seven things "
     "at most."
 )
-PROMPT_TOOLTIP = (
-    "What to draw. The bundled model knows: (a, two to six) (small, large) (red, orange, yellow, green, cyan, blue, purple, black) "
-    "(circle, square, triangle, star, cross, heart), several of them joined by and, left of, right of, above, below; seven things "
-    "at most."
-)
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
 MAX_SEED = 2**64 - 1
 

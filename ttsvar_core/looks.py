@@ -29,6 +29,12 @@ def counted(function: Callable[..., Any], *given: Any) -> int:
     return counter.get_total_flops()
 
 
+def told_look(looker: Reward | FeatureExtractor | None) -> Look:
+    """What a reward or extractor takes as far as can be told while nothing runs: the figures of the published networks it names;
+    no operations for one of a user's own."""
+    return NOTHING if getattr(looker, "looks_at", "images") != "images" else _published(looker) or Look()
+
+
 def extractor_look(extractor: FeatureExtractor, image: Tensor) -> Look:
     """What an extractor takes per finished picture (1, H, W, 3), as `reward_look` tells it of a reward."""
     if extractor.looks_at != "images":
@@ -50,7 +56,7 @@ def grey(config: ModelConfig, schedule: ScaleSchedule) -> Tensor:
     return torch.full((1, height, width, 3), 0.5)
 
 
-def _published(looker: Reward | FeatureExtractor) -> Look | None:
+def _published(looker: Reward | FeatureExtractor | None) -> Look | None:
     """All networks that it names together; None where it names none, or one that nobody here has figures of."""
     named = tuple(getattr(looker, "networks", ()))
     if not any(named) or not set(named) <= NETWORKS.keys():

@@ -31,7 +31,7 @@ def add_world(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--reward", nargs="+", metavar="NAME[=FILE]",
-        help=f"rewards, the first one searches, all measure: clarity, world, {registry.usages(registry.REWARDS)}",
+        help=f"rewards, the first one searches, all measure: clarity, {registry.usages(registry.REWARDS)}",
     )
     parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
     parser.add_argument("--device", type=device, default="cpu", help="where the models run (default cpu)")

@@ -32,13 +32,19 @@ def write_report(results_path: str | Path) -> Path:
     """Write ``report.md`` (with ``plots/*.png``) beside a ``results.json``; returns its path."""
     results_path = Path(results_path)
     results = json.loads(results_path.read_text(encoding="utf-8"))
-    experiment = build(results["experiment"], setting_of(results["world"], results), results["n"])
-    ran = experiment.of(results["arms"])  # some arms alone were asked for, and results of early versions have fewer
-    sections = report_sections(results, ran)
+    experiment = experiment_of(results)
+    sections = report_sections(results, experiment)
     folder = results_path.parent
     path = folder / "report.md"
     write(path, _markdown(f"Experiment {experiment.name}", sections, folder / "plots"))
     return path
+
+
+def experiment_of(results: dict[str, Any]) -> Experiment:
+    """The experiment that gave these results, with the arms that ran: some alone may have been asked for, and results of early
+    versions have fewer."""
+    experiment = build(results["experiment"], setting_of(results["world"], results), results["n"])
+    return experiment.of(results["arms"])
 
 
 def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Section]:

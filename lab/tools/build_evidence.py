@@ -20,11 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from lab.experiment import plots  # noqa: E402
-from lab.experiment.definitions import build  # noqa: E402
 from lab.experiment.foresight import foresight_tables  # noqa: E402
-from lab.experiment.report import markdown_table  # noqa: E402
-from lab.experiment.runner import setting_of  # noqa: E402
-from lab.experiment.stats import Interval  # noqa: E402
+from lab.experiment.report import experiment_of, markdown_table  # noqa: E402
 from lab.experiment.tables import arm_row, category_rows, consistency, costs_no_more, pair_row, watched_arms  # noqa: E402
 from ttsvar_core.atomic import write  # noqa: E402
 
@@ -41,39 +38,24 @@ def read_results(name: str) -> dict[str, Any]:
     return json.loads(lzma.decompress((STORE / f"{name}.json.xz").read_bytes()))
 
 
-def definition(results: dict[str, Any]):
-    """The arms and tables of the experiment that gave these results."""
-    return build(results["experiment"], setting_of(results["world"], results), results["n"]).of(results["arms"])
-
-
-def level(one: Interval, digits: int = 3) -> str:
-    """A mean and its interval."""
-    return f"{one.mean:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
-
-
-def change(one: Interval, digits: int = 3) -> str:
-    """A difference and its interval, with signs."""
-    return f"{one.mean:+.{digits}f} [{one.low:+.{digits}f}, {one.high:+.{digits}f}]"
-
-
 def arms_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
     """Every way of searching by itself."""
     rows = [("search", "right", "grade", "cost in pictures", "GFLOP", "seconds")]
-    for arm in definition(results).arms:
+    for arm in experiment_of(results).arms:
         row = arm_row(results, arm.name)
         spent = f"{row.pictures:.2f}", f"{row.flops / 1e9:.1f}", f"{row.seconds:.2f}"
-        rows.append((arm.name, level(row.metrics[VERDICT]), level(row.metrics[GRADE]), *spent))
+        rows.append((arm.name, row.metrics[VERDICT].told(), row.metrics[GRADE].told(), *spent))
     return rows
 
 
 def pairs_table(results: dict[str, Any], title: str) -> list[tuple[str, ...]]:
     """The comparisons of the one table whose title begins with `title`."""
-    table = next(table for table in definition(results).tables if table.title.startswith(title))
+    table = next(table for table in experiment_of(results).tables if table.title.startswith(title))
     rows = [("search", "against", "cost in pictures", "at most its cost", "right", "p", "grade", "p")]
     for pair in table.pairs:
         found = pair_row(results, pair).metrics
         ours, theirs = (arm_row(results, name).pictures for name in (pair.arm, pair.baseline))
-        told = [text for metric in (VERDICT, GRADE) for text in (change(found[metric].difference), f"{found[metric].p:.2g}")]
+        told = [text for metric in (VERDICT, GRADE) for text in (found[metric].difference.told("+.3f"), f"{found[metric].p:.2g}")]
         cheap = "yes" if costs_no_more(results, pair) else "no"
         rows.append((pair.arm, pair.baseline, f"{ours:.2f} of {theirs:.2f}", cheap, *told))
     return rows
@@ -81,23 +63,23 @@ def pairs_table(results: dict[str, Any], title: str) -> list[tuple[str, ...]]:
 
 def categories_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
     """Share of right answers by category."""
-    arms = [arm.name for arm in definition(results).arms]
+    arms = [arm.name for arm in experiment_of(results).arms]
     body = category_rows(results, arms, VERDICT)
     return [("category", *arms), *((name, *(f"{row[arm].mean:.2f}" for arm in arms)) for name, row in body.items())]
 
 
 def foresight_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
     """What each scale knows of the end."""
-    return list(next(foresight_tables(results, definition(results)))[2])
+    return list(next(foresight_tables(results, experiment_of(results)))[2])
 
 
 def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
     """How often each potential's best at a scale is the best in the end."""
-    found = consistency(results, watched_arms(definition(results))[0])
+    found = consistency(results, watched_arms(experiment_of(results))[0])
     rows = [("scale", *(kind.upper() for kind in found.hits), "VALUE's pick ends above a blind one by")]
     for scale in found.gain:
         hits = (f"{of_kind[scale].mean:.2f}" if scale in of_kind else "" for of_kind in found.hits.values())
-        rows.append((str(scale), *hits, change(found.gain[scale])))
+        rows.append((str(scale), *hits, found.gain[scale].told("+.3f")))
     return rows
 
 
@@ -121,10 +103,10 @@ def fill(page: str) -> str:
 def draw() -> None:
     """The plots of the page."""
     paid = read_results("equal-cost")
-    rows = {label: [arm_row(paid, name) for name in names] for label, names in definition(paid).curves.items() if names}
+    rows = {label: [arm_row(paid, name) for name in names] for label, names in experiment_of(paid).curves.items() if names}
     write(IMAGES / "evidence-flops.png", plots.curves(rows, (VERDICT, GRADE), "flops"))
     pool = read_results("pool")
-    found = consistency(pool, watched_arms(definition(pool))[0])
+    found = consistency(pool, watched_arms(experiment_of(pool))[0])
     write(IMAGES / "evidence-consistency.png", plots.consistency(found, len(pool["world"]["schedule"])))
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,13 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_folder(folder: Path, name: str = NAME):
-    """Model and text encoder of a training or bundled folder, by the name its files begin with."""
+def load_folder(folder: Path):
+    """Model and text encoder of a training or bundled folder."""
     from ttsvar_core.infinity.text import load_text_encoder
     from ttsvar_core.weights import load_model
 
-    paths = (str(folder / f"{name}.{part}.safetensors") for part in ("transformer", "vae"))
-    return load_model(*paths), load_text_encoder(folder / f"{name}.t5")
+    paths = (str(folder / f"{NAME}.{part}.safetensors") for part in ("transformer", "vae"))
+    return load_model(*paths), load_text_encoder(folder / f"{NAME}.t5")
 
 
 def pictures(model, encoder, text: str, samples: int, seed: int, sampling: Sampling | None) -> Tensor:
@@ -108,12 +108,12 @@ def parse_settings(text: str) -> list[Sampling | None]:
     return [Sampling(*(per_scale(part) for part in one.split(":"))) for one in text.split(",")] if text else [None]
 
 
-def write_sheet(outcomes: list, categories: Sequence[str], columns: int, path: Path) -> None:
+def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:
     """One row of pictures per category."""
     from PIL import Image
 
     rows = []
-    for category in categories:
+    for category in CATEGORIES:
         found = [image for o in outcomes if o.prompt.category == category for image in o.images][:columns]
         rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in found], 1))
     widest = max(row.shape[1] for row in rows)
@@ -123,7 +123,7 @@ def write_sheet(outcomes: list, categories: Sequence[str], columns: int, path: P
     Image.fromarray(sheet).save(path, optimize=True, quality=88)
 
 
-def measure(args: argparse.Namespace, models: tuple, prompts: Sequence, draw: Callable, summary: Callable) -> Iterator[list]:
+def measure(args: argparse.Namespace, models: tuple, prompts: Sequence[ScenePrompt]) -> Iterator[list[Outcome]]:
     """The outcomes of every setting; prints a line of json for each."""
     model, encoder = models
     for sampling in parse_settings(args.settings):
@@ -145,9 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     prompts = benchmark_prompts(args.split, args.prompts, args.seed)
-    for outcomes in measure(args, load_folder(args.model), prompts, draw, summary):
+    for outcomes in measure(args, load_folder(args.model), prompts):
         if args.sheet:
-            write_sheet(outcomes, CATEGORIES, args.columns, args.sheet)
+            write_sheet(outcomes, args.columns, args.sheet)
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import names
 from ..costs import Search
 from ..looks import grey, reward_look
 from .expected import expected_best
@@ -61,7 +62,7 @@ class Measured(NamedTuple):
 
 
 BUNDLED = Measured(
-    "scenes128", "scenes", {5: 0.09, 6: 0.22, 7: 0.39, 8: 0.45, 9: 0.57, 11: 0.59},
+    names.BUNDLED, "scenes", {5: 0.09, 6: 0.22, 7: 0.39, 8: 0.45, 9: 0.57, 11: 0.59},
     rated={2: (7, 1), 3: (7, 2), 4: (7, 2), 5: (7, 3), 6: (7, 3), 7: (7, 4), 8: (7, 5)},
 )
 """The bundled model's under its verifier: 48 validation prompts, 24 samples each (`python -m lab.experiment advise`)."""
@@ -91,15 +92,15 @@ def plan_for(pictures: float, spend: Search, measured: Measured | None = None, m
     table, whole = measured or GUESS, int(pictures)
     one, two = (flops(spend, best_of_n(count)) for count in (1, 2))
     budget = one + math.floor((pictures - 1) * (two - one))
-    options = [(best_of_n(whole), 0.0), *_cuts(spend, table, budget, whole, most)]
-    options = [options[0], *_rated(options[1:], table.rated.get(whole), spend)] if whole in table.rated else options
+    cuts, rated = list(_cuts(spend, table, budget, whole, most)), table.rated.get(whole)
+    options = [(best_of_n(whole), 0.0), *(_rated(cuts, rated, spend) if rated else cuts)]
     finish = [plan.running(math.inf) for plan, _ in options]
     expected = expected_best([plan.samples for plan, _ in options], finish, [rho for _, rho in options])
-    best = len(options) - 1 if whole in table.rated else int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
+    best = len(options) - 1 if rated else int(np.argmax(np.round(expected, 9)))  # of equal ones the first: no cut
     plan, rho = options[best]
     spent, gain = cost_in_pictures(spend, plan), float(expected[best] - expected[0])
     source = "measured" if measured else f"not measured here: a low guess, from {GUESS.model}"
-    source += "; it answered best of all cuts on the samples drawn for that" if best and whole in table.rated else ""
+    source += "; it answered best of all cuts on the samples drawn for that" if best and rated else ""
     return Chosen(replace(plan, name="budget"), float(expected[best]), gain, spent, _why(pictures, plan, rho, source, gain, spent))
 
 
