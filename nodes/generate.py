@@ -218,7 +218,7 @@ def _search(state, plan, reward, extractor, sampling, preview, node):
 
     def decoded(state):
         device.load_tokenizer(model, showing_bytes(state))
-        return sketch(state)
+        return sketch(state, foreseen=plan.foreseen)
 
     def acted(step) -> None:
         budget.looked(step.state.last_scale)

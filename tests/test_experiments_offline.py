@@ -16,6 +16,7 @@ from lab.experiment.offline import Pools, expected, gain_of, rank_correlation, s
 from lab.experiment.prices import Prices, funnel, widest
 from lab.experiment.report import write_report
 from lab.experiment.runner import run_experiment
+from lab.experiment.scorers import Scorer
 from lab.experiment.variance import components
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import NOTHING, Look, Search
@@ -111,7 +112,7 @@ def test_a_funnel_is_the_widest_that_its_budget_pays_for_whatever_the_prompt(bud
 
 def test_a_reward_that_decodes_nothing_pays_for_more_starts():
     foretelling = INFINITY._replace(looks={**INFINITY.looks, "value": Look(10**12, ahead=((6, 10**8),))})
-    looking, ahead = (widest(foretelling, best_of_n(4), 6, 3, reward=name).samples for name in ("image-reward", "value"))
+    looking, ahead = (widest(foretelling, best_of_n(4), 6, 3, scorer=Scorer(name)).samples for name in ("image-reward", "value"))
     assert ahead > looking > 3
     search = foretelling.search(funnel(20, 6, 3), "value")
     assert search.scales[6].pictures == 0 and search.scales[6].scored == 20 and search.scales[12].pictures == 3

@@ -146,7 +146,7 @@ def test_any_stage_at_any_scale_and_a_plan_file(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"samples": 1, "batch": 3}, "a plan has no 'batch'; known are name, samples, stages"),
+        ({"samples": 1, "batch": 3}, "a plan has no 'batch'; known are foreseen, name, samples, stages"),
         ({"survivors": [1], "batch": 3}, "a plan has no 'batch'; known are"),
         ({"survivors": [1], "stages": []}, "a plan has no 'stages'; known are"),
         ({"stages": []}, "needs 'samples'"),

@@ -14,6 +14,7 @@ from lab.experiment import options
 from lab.experiment.runner import OtherExperiment
 from lab.value.check import check
 from lab.value.collect import collect
+from lab.value.collect import drawn as kept
 from lab.value.data import Unit, batched, read_collection, read_unit
 from lab.value.train import calibrate, pairwise_loss, train
 from ttsvar_core import testing
@@ -210,15 +211,15 @@ def training(data, out, **changed):
 
 
 def test_collect_goes_on_where_it_was_and_train_and_check_read_it(tiny_world, tmp_path, model):
-    collect(arguments(tmp_path / "all"), 3)
-    collect(arguments(tmp_path / "parts"), 1)
+    collect(arguments(tmp_path / "all"), 3, kept)
+    collect(arguments(tmp_path / "parts"), 1, kept)
     first = next((tmp_path / "parts" / "samples").glob("*")).stat().st_mtime_ns
-    collect(arguments(tmp_path / "parts"), 3)
+    collect(arguments(tmp_path / "parts"), 3, kept)
     files = {path.name: path.read_bytes() for path in (tmp_path / "all" / "samples").glob("*")}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "parts" / "samples").glob("*")} and len(files) == 3
     assert min(path.stat().st_mtime_ns for path in (tmp_path / "parts" / "samples").glob("*")) == first
     with pytest.raises(OtherExperiment, match="samples"):
-        collect(arguments(tmp_path / "parts", samples=5), 3)
+        collect(arguments(tmp_path / "parts", samples=5), 3, kept)
     collection = read_collection([tmp_path / "all"])
     unit = read_unit(collection.files[0], (1, 3))
     assert unit.scores.shape == (4, 3) and unit.correct.shape == (4,) and unit.cells[3].shape == (4, 8, 3, 3)
@@ -231,7 +232,7 @@ def test_collect_goes_on_where_it_was_and_train_and_check_read_it(tiny_world, tm
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tiny_world, tmp_path):
-    collect(arguments(tmp_path / "data"), 3)
+    collect(arguments(tmp_path / "data"), 3, kept)
     straight = train(training(tmp_path / "data", tmp_path / "straight"))
     train(training(tmp_path / "data", tmp_path / "parts", steps=6, save_every=0.0))
     once = training(tmp_path / "data", tmp_path / "stopped", save_every=0.0)
@@ -252,7 +253,7 @@ def _stop_after(steps: int):
 
 def test_it_learns_what_can_be_told_from_the_features(tiny_world, tmp_path):
     """Samples whose reward is the mean of one channel, to be told after the first of two scales."""
-    collect(arguments(tmp_path / "data", samples=8), 12)
+    collect(arguments(tmp_path / "data", samples=8), 12, kept)
     for path in (tmp_path / "data" / "samples").glob("*"):
         _rewrite(path)
     file = train(training(tmp_path / "data", tmp_path / "run", steps=120, batch=8, rate=5e-3))
@@ -270,7 +271,7 @@ def _rewrite(path) -> None:
 
 
 def test_check_refuses_samples_of_another_model_or_reward(tiny_world, tmp_path, model, monkeypatch):
-    collect(arguments(tmp_path / "data"), 2)
+    collect(arguments(tmp_path / "data"), 2, kept)
     path = tmp_path / "value.safetensors"
     save_value(path, random_value(model, reward="brightness"))
     with pytest.raises(ValueError, match=r"not made for these samples: reward differ"):

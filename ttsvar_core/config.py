@@ -186,15 +186,40 @@ def _pick(name: str, value: PerScale, scale: int) -> float:
     return value[scale]
 
 
+FORESIGHT_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class ForesightConfig:
+    """A network that foretells final features (foresight.py). layers: of the transformer, whose values it reads. scales: those it
+    foretells after. width, depth: its own. Raises ValueError for a width that does not divide."""
+
+    layers: tuple[int, ...]
+    scales: tuple[int, ...]
+    width: int = 96
+    depth: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % FORESIGHT_GROUPS:
+            raise ValueError(f"a foresight network of width {self.width} does not divide into {FORESIGHT_GROUPS} groups")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ForesightConfig:
+        """From what `dataclasses.asdict` made of one, through JSON."""
+        return cls(**{**data, "layers": tuple(data["layers"]), "scales": tuple(data["scales"])})
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """A transformer and its tokenizer, how they are sampled by default, and the schedule if the model has one of its own."""
+    """A transformer and its tokenizer, how they are sampled by default, and what only some models have: a schedule of their own, a
+    network that foretells final features."""
 
     name: str
     transformer: TransformerConfig
     tokenizer: TokenizerConfig
     sampling: Sampling = Sampling()
     own_schedule: ScaleSchedule | None = None
+    foresight: ForesightConfig | None = None
 
     def __post_init__(self) -> None:
         if self.transformer.codebook_dim != self.tokenizer.codebook_dim:
@@ -215,6 +240,10 @@ class ModelConfig:
         side = 2 if self.transformer.apply_spatial_patchify else 1
         grids = [(side * height, side * width) for height, width in schedule.grids[max(0, scale) :]]
         return next((grid for grid in grids if math.prod(grid) >= smallest), grids[-1])
+
+    def foresees(self, scale: int) -> bool:
+        """Whether the model foretells its final features after ``scale``."""
+        return self.foresight is not None and scale in self.foresight.scales
 
     @property
     def pixels_per_token(self) -> int:
@@ -241,7 +270,8 @@ class ModelConfig:
             top_p=data.get("top_p", defaults.top_p),
             guidance_layers=tuple(data.get("cfg_insertion_layer", defaults.guidance_layers)),
         )
-        return cls(data.get("name", "infinity"), transformer, tokenizer, sampling, _schedule_from_json(data))
+        foresight = ForesightConfig.from_json(data["foresight"]) if "foresight" in data else None
+        return cls(data.get("name", "infinity"), transformer, tokenizer, sampling, _schedule_from_json(data), foresight)
 
 
 def _schedule_from_json(data: dict[str, Any]) -> ScaleSchedule | None:

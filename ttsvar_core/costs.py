@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from .config import ModelConfig
-from .flops import decoder_flops, scale_flops, text_flops
+from .flops import decoder_flops, foresight_flops, scale_flops, text_flops
 from .footprint import activation_bytes, cache_tokens, token_bytes
 from .scales import Grid, ScaleSchedule
 
@@ -35,8 +35,9 @@ NOTHING = Look(looks_at="features")
 
 
 class ScaleCost(NamedTuple):
-    """What happens at one scale. transformer, decode, features, reward: operations. cache_bytes: keys and values of the samples
-    that run it, where no two share an ancestor. cells: the grid that pictures are decoded on there."""
+    """What happens at one scale. transformer, decode, features, reward: operations; what foretells pictures counts as decoding.
+    cache_bytes: keys and values of the samples that run it, where no two share an ancestor. cells: the grid that pictures are
+    decoded on there."""
 
     scale: int
     samples: int
@@ -107,17 +108,27 @@ class Search:
         ahead = dict(self.reward.ahead)
         if scale in ahead:
             return ahead[scale]
-        cells = self.config.sketch_cells(self.schedule, len(self.schedule) - 1 if self.whole else scale)
-        return decoder_flops(self.config.tokenizer, cells) + self.reward.each
+        return self._showing(scale, self._cells(scale)) + self.reward.each
+
+    def _cells(self, scale: int) -> Grid:
+        """What pictures are decoded on after a scale."""
+        return self.config.sketch_cells(self.schedule, len(self.schedule) - 1 if self.whole else scale)
+
+    def _showing(self, scale: int, cells: Grid) -> int:
+        """Operations of one picture after a scale, what foretells it included."""
+        config, ahead = self.config, 0
+        if self.plan.foreseen and config.foresees(scale):
+            ahead = foresight_flops(config.foresight, config.transformer, cells)
+        return decoder_flops(config.tokenizer, cells) + ahead
 
     def _scale(self, scale: int) -> ScaleCost:
         sizes, samples, branches = self.config.transformer, self.plan.running(scale), self.branches[scale]
         pictures, described, scored = self._looked(scale)
-        cells = self.config.sketch_cells(self.schedule, len(self.schedule) - 1 if self.whole else scale)
+        cells = self._cells(scale)
         return ScaleCost(
             scale, samples, branches,
             scale_flops(sizes, self.schedule, scale, samples, branches, self.text_tokens),
-            pictures, cells, pictures * decoder_flops(self.config.tokenizer, cells),
+            pictures, cells, pictures * self._showing(scale, cells),
             described, described * self.extractor.each, scored, scored * dict(self.reward.ahead).get(scale, self.reward.each),
             samples * cache_tokens(self.schedule, scale) * token_bytes(sizes, branches, self.itemsize),
             samples * activation_bytes(sizes, self.schedule, scale, branches, self.itemsize),

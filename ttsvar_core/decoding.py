@@ -23,15 +23,16 @@ OVERLAP = 8  # cells of neighbouring tiles
 SMALLEST_TILE = 4  # cells: twice an overlap of one, and more
 
 
-def sketch(state: SearchState, tile: int = 0) -> Tensor:
+def sketch(state: SearchState, tile: int = 0, foreseen: bool = False) -> Tensor:
     """The images a state's samples show so far, at the size that has been sampled: (P, H, W, 3) float32 in [0, 1].
 
     After scale s the features hold no more than that scale's grid, so they are averaged to it and decoded there, for a share of
     the cost; not below the smallest pictures the tokenizer was trained on, and whole once all scales are sampled. ``tile`` as in
-    `decode`.
+    `decode`. ``foreseen``: what they are foretold to become, on the same grid, where the model's foresight knows the scale.
     """
-    cells = state.model.config.sketch_cells(state.schedule, state.last_scale)
-    return decode_fitting(state.model, average(state.features, cells), tile)
+    cells, ahead = state.model.config.sketch_cells(state.schedule, state.last_scale), state.model.foresight
+    foretold = foreseen and ahead is not None and ahead.sees(state)
+    return decode_fitting(state.model, ahead.foresee(state, cells) if foretold else average(state.features, cells), tile)
 
 
 def decode(state: SearchState, tile: int = 0) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 
-from .config import TokenizerConfig, TransformerConfig
+from .config import ForesightConfig, TokenizerConfig, TransformerConfig
 from .scales import Grid, ScaleSchedule
 
 
@@ -39,6 +39,14 @@ def decoder_flops(sizes: TokenizerConfig, cells: Grid) -> int:
             area *= 4
             total += area * _conv(width, width)
     return total + area * _conv(width, 3)
+
+
+def foresight_flops(sizes: ForesightConfig, transformer: TransformerConfig, cells: Grid) -> int:
+    """Operations of foretelling one sample's final features on ``cells``."""
+    features, width = transformer.codebook_dim, sizes.width
+    seen = features + len(sizes.layers) * transformer.embed_dim
+    blocks = sizes.depth * (_conv(width, width) + _conv(width, width, 1))
+    return math.prod(cells) * (_conv(seen, width, 1) + blocks + _conv(width, features, 1))
 
 
 def _conv(channels_in: int, channels_out: int, side: int = 3) -> int:

@@ -10,17 +10,20 @@ from .scales import ScaleSchedule
 
 if TYPE_CHECKING:
     from .bsq.autoencoder import Tokenizer
+    from .foresight import Foresight
     from .infinity.model import Infinity
 
 
 @dataclass(frozen=True, eq=False)
 class ImageModel:
-    """A transformer with its tokenizer. ``fingerprint`` identifies the weights, so that a saved state finds its model again."""
+    """A transformer with its tokenizer. ``fingerprint`` identifies their weights, so that a saved state finds its model again.
+    ``foresight`` foretells what unfinished samples become, for a model that has it."""
 
     config: ModelConfig
     transformer: Infinity = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     fingerprint: str = ""
+    foresight: Foresight | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from .advice import ADVICE, FORMAT, write_advice
 from .definitions import pool_name
 from .offline import Pools, pools_of, rank_correlations, spent
 from .prices import Prices, funnel, widest
+from .scorers import Scorer, scorer_named
 from .stats import Comparison, compare
 
 
@@ -42,13 +43,13 @@ class Advice(NamedTuple):
     capped: bool
 
 
-def candidates(prices: Prices, scorers: Mapping[str, Sequence[int]], pictures: int) -> list[Candidate]:
-    """Every funnel that costs at most ``pictures`` pictures, the widest for each scorer, scale and number of finishers."""
+def candidates(prices: Prices, scales: Mapping[str, Sequence[int]], pictures: int) -> list[Candidate]:
+    """Every funnel that costs at most ``pictures`` pictures, the widest for each scorer, its scales and number of finishers."""
     found = []
-    for scorer, scales in scorers.items():
-        for scale in scales:
+    for scorer, known in scales.items():
+        for scale in known:
             for finishers in range(1, pictures + 1):
-                plan = widest(prices, best_of_n(pictures), scale, finishers, reward=scorer)
+                plan = widest(prices, best_of_n(pictures), scale, finishers, scorer=scorer_named(scorer))
                 if plan is not None:
                     found.append(Candidate(scorer, scale, finishers, plan.samples))
     return found
@@ -103,7 +104,7 @@ def _halves(pools: Pools) -> np.ndarray:
 def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:
     """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the end,
     per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
-    world, correlations = results["world"], rank_correlations(pools, scorer)
+    world, correlations, looking = results["world"], rank_correlations(pools, scorer), scorer_named(scorer)
     plans = {
         str(advice.pictures): {
             "samples": advice.plan.starts, "scale": advice.plan.scale, "keep": advice.plan.finishers, "by": advice.plan.scorer,
@@ -112,7 +113,8 @@ def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequen
         for advice in found if advice.plan
     }
     return {
-        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "reward": prices.names[scorer],
+        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "reward": prices.names[looking.reward],
+        "foreseen": looking.foreseen,
         "scales": len(world["schedule"]), "correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
         "interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
         "prompts": len({prompt for prompt, _ in pools.units}), "samples": pools.samples, "plans": plans, "scorer": scorer,
@@ -127,7 +129,8 @@ def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
         return [str(advice.pictures), spoken, f"{advice.pictures:.2f}", *([""] * len(metrics)), unseen]
     more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if advice.capped else ""
     spoken = f"{plan.starts} start, {plan.finishers} finish after scale {plan.scale}, scored by {plan.scorer}{more}"
-    cost = prices.pictures(funnel(plan.starts, plan.scale, plan.finishers), plan.scorer)
+    scorer = scorer_named(plan.scorer)
+    cost = prices.pictures(funnel(plan.starts, plan.scale, plan.finishers, foreseen=scorer.foreseen), scorer.reward)
     return [
         str(advice.pictures), spoken, f"{cost:.2f}", *(advice.gains[metric].difference.told("+.4f") for metric in metrics), unseen
     ]
@@ -161,5 +164,6 @@ def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
 def largest_pools(results: dict[str, Any]) -> Pools:
     """The pools of the most samples in the results of the experiment `pool`, by every reward that scored."""
     samples = max(results["n"] or (int(name.split("-")[1]) for name in results["arms"]))
-    rewards = results["world"]["rewards"]
-    return pools_of(results, {reward: pool_name(samples, reward) for reward in rewards})
+    looking = [Scorer(reward, foreseen) for foreseen in (False, True) for reward in results["world"]["rewards"]]
+    arms = {scorer: pool_name(samples, scorer) for scorer in looking}
+    return pools_of(results, {scorer.name: arm for scorer, arm in arms.items() if arm in results["arms"]})

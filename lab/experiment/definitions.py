@@ -11,6 +11,7 @@ from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at, t
 
 from . import ablations, beyond, equal_cost
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for
+from .scorers import Scorer, scorers
 from .variance import completed
 
 # GenEval / ImageReward per N: raw is N = 1.
@@ -98,17 +99,18 @@ def consistency(setting: Setting, n: tuple[int, ...]) -> Experiment:
 
 
 def pool(setting: Setting, n: tuple[int, ...]) -> Experiment:
-    """Samples of each prompt, scored by every reward at every scale it can judge: what plans are rated on without drawing."""
+    """Samples of each prompt, scored by every reward at every scale it can judge, on sketches and, where the model has them, on
+    foreseen ones: what plans are rated on without drawing."""
     arms = [
-        Arm(pool_name(count, reward), scored_at(best_of_n(count), setting.scored_scales(reward)), reward=reward)
-        for count in n for reward in setting.rewards
+        Arm(pool_name(count, scorer), scorer.watching(best_of_n(count), setting), reward=scorer.reward)
+        for count in n for scorer in scorers(setting)
     ]
     return Experiment("pool", tuple(arms), ())
 
 
-def pool_name(samples: int, reward: str) -> str:
-    """Name of the arm of a pool of so many samples that a reward scored."""
-    return f"pool-{samples}-by-{reward}"
+def pool_name(samples: int, scorer: Scorer) -> str:
+    """Name of the arm of a pool of so many samples that were scored so."""
+    return f"pool-{samples}-by-{scorer.name}"
 
 
 EXPERIMENTS: dict[str, tuple[Callable[[Setting, tuple[int, ...]], Experiment], tuple[int, ...]]] = {

@@ -13,6 +13,7 @@ from ttsvar_core.search.plan import Plan, best_of_n, tts_var
 
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, unique
 from .prices import chosen, fitted_beam, fitted_funnel, widest
+from .scorers import Scorer
 
 EARLIER_AND_LATER = (-2, -1, 1, 2)
 TIMED = 8  # prompts whose searches run one by one, so that their seconds are their own
@@ -54,19 +55,28 @@ def _chosen(setting: Setting, given: Plan, name: str) -> tuple[Arm, str]:
 
 
 def _variants(setting: Setting, ours: Arm, pictures: int) -> list[Arm]:
-    """What changes one thing about the cut of a budget: scheme, scale, finishers, who scores. Nothing where it does not cut."""
+    """What changes one thing about the cut of a budget: scheme, what is looked at, scale, finishers, who scores. Nothing where it
+    does not cut."""
     if not ours.plan.stages:
         return []
-    given, prices, cut, found = best_of_n(pictures), setting.prices, ours.plan.stages[0], []
-    found += _named(f"{ours.name}-multinomial", widest(prices, given, cut.scale, cut.keep, "multinomial"))
+    cut, found = ours.plan.stages[0], []
+
+    def changed(how: str, scale: int = cut.scale, keep: int = cut.keep, scheme: str = "top-k", reward: str = "",
+                foreseen: bool = ours.plan.foreseen) -> None:
+        plan = widest(setting.prices, best_of_n(pictures), scale, keep, scheme, Scorer(reward, foreseen))
+        found.extend(_named(f"{ours.name}-{how}", plan, reward))
+
+    changed("multinomial", scheme="multinomial")
+    if ours.plan.foreseen:
+        changed("sketches", foreseen=False)
     for place in (cut.scale + step for step in EARLIER_AND_LATER):
-        if 0 <= place < setting.scales - 1:
-            found += _named(f"{ours.name}-cut-at-{place}", widest(prices, given, place, cut.keep))
+        if 0 <= place < setting.scales - 1 and (not ours.plan.foreseen or setting.prices.config.foresees(place)):
+            changed(f"cut-at-{place}", scale=place)
     for count in (cut.keep - 1, cut.keep + 1):
         if count > 0:
-            found += _named(f"{ours.name}-finishing-{count}", widest(prices, given, cut.scale, count))
-    for reward in (name for name, look in prices.looks.items() if cut.scale in dict(look.ahead)):
-        found += _named(f"{ours.name}-by-{reward}", widest(prices, given, cut.scale, cut.keep, reward=reward), reward)
+            changed(f"finishing-{count}", keep=count)
+    for reward in (name for name, look in setting.prices.looks.items() if cut.scale in dict(look.ahead)):
+        changed(f"by-{reward}", reward=reward)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ttsvar_core.search.plan import raw
@@ -11,6 +12,7 @@ from ttsvar_core.search.plan import raw
 from .arms import Arm, Experiment
 from .offline import Pools, gain_of, pools_of, rank_correlations
 from .prices import Prices
+from .scorers import FIRST, Scorer
 from .stats import Interval
 from .tables import watched_arms
 from .variance import COMPLETIONS, fixed_shares
@@ -39,24 +41,24 @@ def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterato
 
 
 def _table(results: dict[str, Any], arm: Arm, prices: Prices, fixed: dict[int, Interval]) -> tuple[str, str, tuple]:
-    reward = arm.reward or results["world"]["rewards"][0]
     first = results["world"]["rewards"][0]
-    pools = pools_of(results, {reward: arm.name})
-    if reward != first:  # what counts in the end is the first reward's word
-        answered = arm.name.removesuffix(reward) + first
-        pools = pools_of(results, {first: answered, reward: arm.name}) if answered in results["units"][0]["arms"] else pools
+    scorer = Scorer(arm.reward or first, arm.plan.foreseen)
+    pools = pools_of(results, {scorer.name: arm.name})
+    if scorer.reward != first:  # what counts in the end is the first reward's word
+        answered = arm.name.removesuffix(scorer.name) + first
+        pools = pools_of(results, {first: answered, scorer.name: arm.name}) if answered in results["units"][0]["arms"] else pools
     told = _FIXED.format(prefixes=arm.plan.samples, completions=COMPLETIONS) if fixed else ""
     words = _WORDS.format(samples=arm.plan.samples, best=BEST, fixed=told)
     header = ("scale", "rank correlation", "pick's share of the gain", f"best {BEST}'s share", *(["fixed"] if fixed else []),
               "spent so far", "one look")
-    return f"What a scale knows of the end, {arm.name}", words, (header, *_rows(pools, reward, prices, fixed))
+    return f"What a scale knows of the end, {arm.name}", words, (header, *_rows(pools, scorer, prices, fixed))
 
 
-def _rows(pools: Pools, reward: str, prices: Prices, fixed: dict[int, Interval]) -> Iterator[tuple[str, ...]]:
-    spent, look = cost_shares(prices, reward)
-    correlations = rank_correlations(pools, reward)
-    for scale in pools.scales(reward):
-        pick, three = (gain_of(pools, reward, scale, keep) for keep in (1, BEST))
+def _rows(pools: Pools, scorer: Scorer, prices: Prices, fixed: dict[int, Interval]) -> Iterator[tuple[str, ...]]:
+    spent, look = cost_shares(prices, scorer)
+    correlations = rank_correlations(pools, scorer.name)
+    for scale in pools.scales(scorer.name):
+        pick, three = (gain_of(pools, scorer.name, scale, keep) for keep in (1, BEST))
         cells = [_told(fixed, scale)] if fixed else []
         yield (
             str(scale), _told(correlations, scale), _share(pick.share), _share(three.share), *cells, f"{spent[scale]:.1%}",
@@ -64,9 +66,9 @@ def _rows(pools: Pools, reward: str, prices: Prices, fixed: dict[int, Interval])
         )
 
 
-def cost_shares(prices: Prices, reward: str = "") -> tuple[list[float], list[float]]:
+def cost_shares(prices: Prices, scorer: Scorer = FIRST) -> tuple[list[float], list[float]]:
     """Per scale: operations of the transformer through it, and of one look there, as shares of one picture drawn and scored."""
-    search = prices.search(raw(), reward)
+    search = prices.search(replace(raw(), foreseen=scorer.foreseen), scorer.reward)
     whole, so_far, spent = search.total.flops, 0, []
     for scale in search.scales:
         so_far += scale.transformer

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from ttsvar_core.config import ModelConfig, TokenizerConfig, TransformerConfig
+from ttsvar_core.config import ForesightConfig, ModelConfig, TokenizerConfig, TransformerConfig
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.budget import Measured, cost_in_pictures, known, plan_for
 from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, raw
 from ttsvar_core.search.plan import funnel as usual_funnel
 from ttsvar_core.search.resample import Resample
+
+from .scorers import FIRST, Scorer
 
 MOST_STARTS = 4096  # far beyond what any cut pays for, and a bound for the search by halves
 
@@ -48,6 +50,7 @@ class Prices(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, read back by `from_json`."""
         sizes = {"transformer": asdict(self.config.transformer), "tokenizer": asdict(self.config.tokenizer)}
+        sizes |= {"foresight": asdict(self.config.foresight)} if self.config.foresight else {}
         looks = {name: [look.each, look.prompt, look.looks_at, list(map(list, look.ahead))] for name, look in self.looks.items()}
         grids = [list(grid) for grid in self.schedule.grids]
         return {"name": self.config.name, **sizes, "grids": grids, "branches": list(self.branches), "lengths": list(self.lengths),
@@ -57,7 +60,8 @@ class Prices(NamedTuple):
     def from_json(cls, data: Mapping[str, Any]) -> Prices:
         """What `to_json` wrote."""
         tokenizer = TokenizerConfig(**{**data["tokenizer"], "ch_mult": tuple(data["tokenizer"]["ch_mult"])})
-        config = ModelConfig(data["name"], TransformerConfig(**data["transformer"]), tokenizer)
+        foresight = ForesightConfig.from_json(data["foresight"]) if "foresight" in data else None
+        config = ModelConfig(data["name"], TransformerConfig(**data["transformer"]), tokenizer, foresight=foresight)
         grids = tuple(map(tuple, data["grids"]))
         order = data.get("rewards", data["looks"])  # files sort their keys, and the first one searches
         found = {name: data["looks"][name] for name in order}
@@ -66,14 +70,17 @@ class Prices(NamedTuple):
         return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks, names)
 
 
-def funnel(starts: int, scale: int, finishers: int, scheme: str = "top-k") -> Plan:
+def funnel(starts: int, scale: int, finishers: int, scheme: str = "top-k", foreseen: bool = False) -> Plan:
     """``starts`` samples, cut once after ``scale`` to the ``finishers`` that score highest there."""
-    return Plan("funnel", starts, (Resample(scale, finishers, scheme=scheme),))
+    return Plan("funnel", starts, (Resample(scale, finishers, scheme=scheme),), foreseen)
 
 
-def widest(prices: Prices, given: Plan, scale: int, finishers: int, scheme: str = "top-k", reward: str = "") -> Plan | None:
+def widest(
+    prices: Prices, given: Plan, scale: int, finishers: int, scheme: str = "top-k", scorer: Scorer = FIRST
+) -> Plan | None:
     """The funnel with the most starts that costs no more than ``given``; None where nothing is left to cut."""
-    plan = largest(prices, given, lambda starts: funnel(starts, scale, finishers, scheme), finishers, reward=reward)
+    plan = largest(prices, given, lambda starts: funnel(starts, scale, finishers, scheme, scorer.foreseen), finishers,
+                   reward=scorer.reward)
     return plan if plan and plan.samples > finishers else None
 
 
@@ -104,7 +111,7 @@ def chosen(prices: Prices, given: Plan, measured: Measured | None, model: str) -
     if not plan.stages or prices.pays(given, plan):
         return plan, why
     cut = plan.stages[0]
-    fitting = largest(prices, given, lambda starts: cut_once(starts, cut.scale, cut.keep), cut.keep, plan.samples)
+    fitting = largest(prices, given, lambda starts: replace(plan, samples=starts), cut.keep, plan.samples)
     return fitting or plan, why
 
 

@@ -146,14 +146,14 @@ def watched_arms(experiment: Experiment) -> list[str]:
 
 
 def _exponents(kind: str, history: list[list[float]]) -> dict[int, list[float]]:
-    """Potentials of all samples at every scale before the last; DIFF needs an earlier one."""
+    """Potentials of all samples at every scale before the last that was scored; DIFF needs an earlier one."""
     import torch
 
     from ttsvar_core.search.potential import exponents
 
     table = torch.tensor([[math.nan if value is None else value for value in row] for row in history])
-    first = 1 if kind == "diff" else 0
-    return {scale: exponents(kind, table, scale).tolist() for scale in range(first, table.shape[1] - 1)}
+    scored = (~table[:, :-1].isnan().any(dim=0)).nonzero().flatten().tolist()
+    return {scale: exponents(kind, table, scale).tolist() for scale in scored[kind == "diff" :]}
 
 
 def _top(values: list[float]) -> set[int]:

@@ -161,14 +161,15 @@ def _runner(world: World, conditioning: Conditioning, seed: int, share: str) -> 
     pictures, scores = Memory(room), Memory(room)
     memories = sampler.memory, pictures, scores
 
-    def decode(state: SearchState) -> Tensor:
-        return pictures.get(past(state, rows), state.samples, lambda: sketch(state))
+    def decode(state: SearchState, foreseen: bool) -> Tensor:
+        return pictures.get((foreseen, past(state, rows)), state.samples, lambda: sketch(state, foreseen=foreseen))
 
     def run_arm(arm: Arm) -> Finished:
         reward = SharedReward(named(world.rewards, arm.reward), scores)
         began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
         state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
-        result = run(state, arm.plan, reward, named(world.extractors, arm.extractor), sampler, decode)
+        looking = partial(decode, foreseen=arm.plan.foreseen)
+        result = run(state, arm.plan, reward, named(world.extractors, arm.extractor), sampler, looking)
         settled()
         seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
         return Finished(result.state, result.images, result.scores, seconds)
@@ -181,7 +182,7 @@ def _pooled(arms: list[Arm]) -> dict[str, str]:
     found: dict[tuple, list[Arm]] = {}
     for arm in arms:
         if not arm.plan.selects(math.inf):
-            found.setdefault((arm.reward, arm.plan.stages), []).append(arm)
+            found.setdefault((arm.reward, arm.plan.stages, arm.plan.foreseen), []).append(arm)
     largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}
 

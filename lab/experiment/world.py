@@ -52,7 +52,7 @@ class World(NamedTuple):
             "networks": {
                 f"{kind} {name}": fingerprints_of(network)
                 for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, network in named.items()
-            },
+            } | ({"foresight": fingerprints_of(self.model.foresight)} if self.model.foresight else {}),
             "schedule": [list(grid) for grid in self.schedule.grids],
             "sampling": [list(self.sampling.at(scale)) for scale in range(len(self.schedule))],
             "metrics": [*self.rewards, *([VERDICT] if self.verdict else [])],

@@ -67,9 +67,9 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out one of the three."""
     if args.command == "collect":
-        from .collect import collect
+        from .collect import collect, drawn
 
-        print(collect(args, PROMPTS))
+        print(collect(args, PROMPTS, drawn))
     elif args.command == "train":
         from .train import train
 

@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from ttsvar_core.weights.write import write_safetensors
 FORMAT = 1
 IDENTITY = "experiment.json"  # as `runner.claim` calls it
 PRICES = "prices.json"
+Drawn = tuple[str, dict[str, Tensor], str]  # a file's name, its tensors, and the prompt
 
 
 class Draw(NamedTuple):
@@ -44,11 +45,17 @@ class Draw(NamedTuple):
     samples: int
     scales: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """Of the file that holds what was drawn."""
+        return f"{self.prompt.key(self.number)}.safetensors"
 
-def collect(args: argparse.Namespace, prompts: int) -> Path:
+
+def collect(args: argparse.Namespace, prompts: int, draw: Callable[[Draw], Drawn], **kept: Any) -> Path:
     """Draw what is not there yet and return the folder. Ctrl-C keeps what is finished.
 
-    Raises OtherExperiment if the folder holds samples of another model, reward or setting, ValueError for a scale that is none.
+    draw: what is kept of each prompt, as `drawn` does it; kept: the settings of that, as JSON values. Raises OtherExperiment if the
+    folder holds samples of another model, reward or setting, ValueError for a scale that is none.
     """
     factory, numbers = options.world_files(args), range(args.first_seed, args.first_seed + args.seeds)
     units = [(prompt, number) for prompt in options.prompts(args, prompts) for number in numbers]
@@ -57,27 +64,24 @@ def collect(args: argparse.Namespace, prompts: int) -> Path:
         (world,), (prices,) = engine(describe, [factory]), engine(prices_of, [(factory, units[0][0].text)])
         if scales[-1] >= len(world["schedule"]) - 1:
             raise ValueError(f"--scales {scales[-1]}: this model's last scale is {len(world['schedule']) - 1}; name earlier ones")
-        claim(args.out, {"format": FORMAT, "world": world, "samples": args.samples, "scales": list(scales)})
+        world["networks"].pop("foresight", None)  # nothing here looks at foreseen sketches
+        claim(args.out, {"format": FORMAT, "world": world, "samples": args.samples, "scales": list(scales), **kept})
         write(args.out / PRICES, json.dumps(prices) + "\n")
         folder.mkdir(exist_ok=True)
         missing = [
-            Draw(factory, prompt, number, args.samples, scales)
-            for prompt, number in units if not _path(folder, prompt, number).is_file()
+            task for prompt, number in units
+            if not (folder / (task := Draw(factory, prompt, number, args.samples, scales)).name).is_file()
         ]
         done = len(units) - len(missing)
         progress(done, len(units))
-        for name, tensors, prompt in engine(drawn, missing):
+        for name, tensors, prompt in engine(draw, missing):
             write_safetensors(folder / name, tensors, {"prompt": prompt})
             done += 1
             progress(done, len(units))
     return args.out
 
 
-def _path(folder: Path, prompt: Prompt, number: int) -> Path:
-    return folder / f"{prompt.key(number)}.safetensors"
-
-
-def drawn(task: Draw) -> tuple[str, dict[str, Tensor], str]:
+def drawn(task: Draw) -> Drawn:
     """A unit's file name, what it holds, and its prompt.
 
     cells.S (P, Z, h, w) float16 after scale S; scores (P, scales + 1), of the sketches and of the end; pooled (C,), words (T, Ct),
@@ -98,4 +102,4 @@ def drawn(task: Draw) -> tuple[str, dict[str, Tensor], str]:
         found["pooled"], found["words"] = state.text.pooled[0].float().cpu(), words_of(state).cpu().half()
         if world.verdict:
             found["correct"] = torch.tensor([float(world.verdict(image, prompt.text)) for image in images.split(1)])
-    return _path(Path(), prompt, task.number).name, {name: part.contiguous() for name, part in found.items()}, prompt.text
+    return task.name, {name: part.contiguous() for name, part in found.items()}, prompt.text

@@ -85,7 +85,7 @@ def load_image_model(transformer: str, tokenizer: str, choice: str, compiled: bo
     offload = comfy.model_management.unet_offload_device()
     piecewise = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return HostedModel(
-        model.config, model.transformer, model.tokenizer, model.fingerprint,
+        model.config, model.transformer, model.tokenizer, model.fingerprint, model.foresight,
         piecewise(Network(model.transformer), load_device=torch_device(), offload_device=offload),
         _whole(model.tokenizer, torch_device(), comfy.model_management.vae_offload_device()),
     )

@@ -109,7 +109,7 @@ def main(args: argparse.Namespace) -> int:
     progress = Progress(plan, schedule, args.out / STATE_FILE)
     try:
         sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
-        result = run(state, plan, reward, extractor, sampler, _decode(args, model), progress.on_step)
+        result = run(state, plan, reward, extractor, sampler, _decode(args, model, plan), progress.on_step)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(progress.saved()) from None
     finally:
@@ -215,13 +215,15 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     return plan
 
 
-def _decode(args: argparse.Namespace, model: Any) -> Callable:
+def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:
     """How states are shown. Raises ValueError for tiles that do not fit the model."""
     from ..decoding import decode, sketch, tile_cells
 
     if args.tiled_decode:
         tile_cells(model, args.tiled_decode)
-    return partial(decode if args.whole_sketches else sketch, tile=args.tiled_decode)
+    if args.whole_sketches:
+        return partial(decode, tile=args.tiled_decode)
+    return partial(sketch, tile=args.tiled_decode, foreseen=plan.foreseen)
 
 
 def _sampling(args: argparse.Namespace, model: Any, scales: int) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +42,8 @@ class Measured(NamedTuple):
     """What foretells the end, for one model and reward. correlation: by scale, the rank correlation within a prompt of the score
     after it with the final one. fixed: by scale, the share of the final rank variance that what is drawn through it fixes; no score
     there can know more. scales: of the schedule it was measured on. rated: by whole budget, the scale of the cut and the finishers
-    that answered best on drawn samples, which tells more than correlations do: failures may be what scores tell best."""
+    that answered best on drawn samples, which tells more than correlations do: failures may be what scores tell best. foreseen:
+    whether the scores are those of foreseen sketches, which the cuts then look at."""
 
     model: str
     reward: str
@@ -49,6 +51,7 @@ class Measured(NamedTuple):
     fixed: Mapping[int, float] = {}
     scales: int = OFFICIAL_SCALES
     rated: Mapping[int, tuple[int, int]] = {}
+    foreseen: bool = False
 
     def rho(self, scale: int, scales: int) -> float:
         """The normal model's correlation after `scale` of `scales`: that of the latest scale measured until there, 0 before.
@@ -150,12 +153,13 @@ def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) ->
     for scale, rho in enumerate(told[1:]):
         if rho <= max(told[: scale + 1]):
             continue  # dearer and no better than an earlier cut
-        least, wider, longer = (flops(spend, cut_once(*sizes)) for sizes in ((2, scale, 1), (3, scale, 1), (3, scale, 2)))
+        cut = partial(cut_once, foreseen=table.foreseen)
+        least, wider, longer = (flops(spend, cut(*sizes)) for sizes in ((2, scale, 1), (3, scale, 1), (3, scale, 2)))
         start, finish = wider - least, longer - wider
         for keep in FINISHERS:
             starts = min(most, 2 + (budget - least - (keep - 1) * finish) // start)
             if keep <= whole and starts > keep:
-                yield cut_once(starts, scale, keep), rho
+                yield cut(starts, scale, keep), rho
 
 
 def _rated(cuts: list[tuple[Plan, float]], rated: tuple[int, int], spend: Search) -> list[tuple[Plan, float]]:
@@ -169,14 +173,16 @@ def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spen
     if not plan.stages:
         return f"{told}: Best-of-{plan.samples}; no early cut should gain more, by how scores foretell the end ({source})"
     cut = plan.stages[0]
-    done = f"{plan.samples} samples start and the best {cut.keep} after scale {cut.scale} finish, at the cost of {spent:.2f}"
+    judged = "of what they are foretold to become " * plan.foreseen
+    kept = f"the best {cut.keep} {judged}after scale {cut.scale} finish"
+    done = f"{plan.samples} samples start and {kept}, at the cost of {spent:.2f}"
     gained = f"{gain:.2f} standard deviations above Best-of-{int(pictures)}'s"
     return f"{told}: {done}; the answer should be {gained}, as scores there correlate by {rho:.2f} with the end ({source})"
 
 
 def load_measured(path: str | Path) -> Measured:
     """Read a measurement from JSON: {"model": name, "reward": name, "correlation": {scale: x}, "fixed": {scale: x}, "scales": n,
-    "plans": {budget: {"scale": s, "keep": k}}}; the last three may be missing, other entries are for people.
+    "plans": {budget: {"scale": s, "keep": k}}, "foreseen": false}; the last four may be missing, other entries are for people.
 
     Raises ValueError, naming the file, for anything else.
     """
@@ -197,7 +203,8 @@ def from_json(data: Any) -> Measured:
         raise ValueError(f"scales is {scales!r}; expected how many the schedule has, more than any scale that is named")
     if not correlation:
         raise ValueError("correlation names no scale")
-    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales, _plans(data, scales))
+    foreseen = data.get("foreseen", False) is True
+    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales, _plans(data, scales), foreseen)
 
 
 def to_json(measured: Measured) -> dict[str, Any]:

@@ -65,12 +65,14 @@ STAGES: dict[str, type[Stage]] = {kind.kind: kind for kind in (Best, Branch, Clu
 class Plan:
     """A search, before it meets a model: how many samples run scale 0, and what happens to them, in rising order of scales.
 
-    After the last scale the samples are scored and the best is the answer, without a stage for it.
+    After the last scale the samples are scored and the best is the answer, without a stage for it. foreseen: whoever looks at
+    unfinished samples sees what they are foretold to become (foresight.py), not what is sampled so far.
     """
 
     name: str
     samples: int
     stages: tuple[Stage, ...] = ()
+    foreseen: bool = False
 
     def at(self, scale: int) -> tuple[Stage, ...]:
         """The stages after `scale`, in the order they act."""
@@ -172,9 +174,9 @@ def tts_var(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     return Plan("tts-var", 8 * n, tuple(kind(*place) for kind, *place in zip(kinds, where, keep, strict=True)))
 
 
-def cut_once(starts: int, scale: int, finish: int, name: str = "funnel") -> Plan:
+def cut_once(starts: int, scale: int, finish: int, name: str = "funnel", foreseen: bool = False) -> Plan:
     """`starts` samples, the best `finish` of which go on after `scale`, each once: one early wide cut."""
-    return Plan(name, starts, (Best(scale, _at_least_one(finish)),))
+    return Plan(name, starts, (Best(scale, _at_least_one(finish)),), foreseen)
 
 
 def funnel(n: int, scales: int = OFFICIAL_SCALES) -> Plan:

@@ -17,7 +17,8 @@ _WRITTEN = {spoken: written for written, spoken in _SPOKEN.items()}
 
 def to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON values, read back by `from_json`."""
-    return {"name": plan.name, "samples": plan.samples, "stages": [_entry(stage) for stage in plan.stages]}
+    ahead = {"foreseen": True} if plan.foreseen else {}
+    return {"name": plan.name, "samples": plan.samples, **ahead, "stages": [_entry(stage) for stage in plan.stages]}
 
 
 def _entry(stage: Stage) -> dict[str, Any]:
@@ -32,11 +33,11 @@ def from_json(data: Any) -> Plan:
     try:
         if "survivors" in data:
             return _of_the_first_version(data)
-        _refuse_unknown(data, {"name", "samples", "stages"}, "a plan")
+        _refuse_unknown(data, {"name", "samples", "foreseen", "stages"}, "a plan")
         if "samples" not in data:
             raise ValueError("a plan needs 'samples': how many start")
         stages = tuple(_stage(dict(entry)) for entry in data.get("stages", []))
-        return Plan(str(data.get("name", "custom")), _whole(data["samples"]), stages)
+        return Plan(str(data.get("name", "custom")), _whole(data["samples"]), stages, _flag(data.get("foreseen", False)))
     except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"cannot read the plan: {error}; compare with one that a report holds") from error
 
@@ -90,6 +91,12 @@ def _whole(value: Any) -> int:
     if number != float(value) or number > MAX_COUNT:
         raise ValueError(f"expected a whole number up to {MAX_COUNT} in the plan, got {str(value)[:40]!r}")
     return number
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false in the plan, got {str(value)[:40]!r}")
+    return value
 
 
 _READERS = {int: _whole, float: float, float | None: float, str: str}

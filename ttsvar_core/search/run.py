@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -65,17 +66,19 @@ def search(
     reward: Reward | None = None,
     extractor: FeatureExtractor | None = None,
     sampler: Sampler = Sampler(),  # noqa: B008 (a frozen value)
-    decode: Callable[[SearchState], Tensor] = sketch,
+    decode: Callable[[SearchState], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Carry out `plan` from `state`: its beginning (`state.start`), or the state after any scale of an interrupted run.
 
     reward: may be None where a plan needs none, that is for a single sample. extractor: may be None where nothing is clustered.
-    decode: how pictures are made of states, finished or not. Raises ValueError before anything runs where plan, models and state
-    do not fit together or the reward cannot judge the prompt (see `judge`), and as the stages do.
+    decode: how pictures are made of states, finished or not; by default as sketches, foreseen if the plan says so. Raises
+    ValueError before anything runs where plan, models and state do not fit together or the reward cannot judge the prompt (see
+    `judge`), and as the stages do.
     """
     check(state, plan, reward, extractor)
     sampler.check(state)
     reward = judge(reward, plan, state.conditioning.prompt)
+    decode = decode or partial(sketch, foreseen=plan.foreseen)
     for scale in plan.stops(len(state.schedule)):
         if scale < state.next_scale:
             continue
@@ -122,7 +125,7 @@ def run(
     reward: Reward | None = None,
     extractor: FeatureExtractor | None = None,
     sampler: Sampler = Sampler(),  # noqa: B008 (a frozen value)
-    decode: Callable[[SearchState], Tensor] = sketch,
+    decode: Callable[[SearchState], Tensor] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Result:
     """`search` to its end, with a report; the answer is the finished sample of the highest reward."""
@@ -161,6 +164,11 @@ def check(state: SearchState, plan: Plan, reward: Reward | None, extractor: Feat
         scales = len(state.schedule)
         scored = next(scale for scale in range(scales) if "scores" in plan.sees(scale, scales))
         raise ValueError(f"plan {plan.name} scores samples at scale {scored} and no reward was given; give one")
+    if plan.foreseen and state.model.foresight is None:
+        raise ValueError(
+            f"plan {plan.name} looks at foreseen sketches, and {state.model.name} has nothing that foretells them. Leave that out "
+            "of the plan, or train it (python -m lab.foresight)"
+        )
     if foretells(reward):
         last = len(state.schedule) - 1
         reward.check_state(state, [scale for scale in range(state.next_scale, last) if "scores" in plan.sees(scale, last + 1)])

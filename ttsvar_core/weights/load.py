@@ -48,12 +48,13 @@ def load_model(
     Takes every published layout (see ``files``). Sizes come from ``config``, else from a JSON file beside the transformer, else
     from metadata our converter wrote, else from the tensors' shapes. ``dtype`` is that of the transformer's
     blocks (see ``precision_of``), ``device`` its place; the tokenizer is kept in float32 (0.4 GB). ``operations`` provides
-    the layers, ``reader`` opens a file.
+    the layers, ``reader`` opens a file. A foresight network beside the transformer (``name.foresight.safetensors``) comes with it.
 
     Raises UnusableFile, before any weight is read, for files that are unusable or do not belong together, and for weights
     that are not finite. Tensors no module has are a UserWarning that names them.
     """
     raw = reader(Path(transformer_path)), reader(Path(tokenizer_path))
+    from ..foresight import foresight_beside, with_foresight
     from ..infinity.model import precision_of
 
     with refusing(f"{raw[0].path.name} with {raw[1].path.name}"):
@@ -67,7 +68,8 @@ def load_model(
     _fill(transformer, tensors[0], raw[0], lambda name: precision_of(name, dtype), device, fingerprint)
     _fill(tokenizer, tensors[1], raw[1], lambda name: torch.float32, device, fingerprint)
     tokenizer.to(memory_format=torch.channels_last)  # a fifth to a half faster on the processor; see `decoder_in`
-    return ImageModel(config, transformer, tokenizer, fingerprint.hexdigest())
+    model, ahead = ImageModel(config, transformer, tokenizer, fingerprint.hexdigest()), foresight_beside(raw[0].path)
+    return with_foresight(model, ahead) if ahead.exists() else model
 
 
 def load_bundled(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> tuple[ImageModel, TextEncoder]:
