@@ -44,8 +44,8 @@ class Inputs(NamedTuple):
 
     def clone(self) -> Inputs:
         """The same values in places of their own."""
-        chunks = [Chunk(*(tuple(t.clone() for t in side) for side in (chunk.keys, chunk.values))) for chunk in self.past.chunks]
-        return Inputs(self.features.clone(), KVCache(tuple(chunks)), self.text)
+        chunks = tuple(chunk.mapped(torch.clone) for chunk in self.past.chunks)
+        return Inputs(self.features.clone(), KVCache(chunks), self.text)
 
 
 def inputs_at(model: ImageModel, text: TextContext, schedule: ScaleSchedule, scale: int, samples: int) -> Inputs:

@@ -6,7 +6,7 @@ under a scale-causal mask, for training. Names follow the published files. Sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -43,15 +43,16 @@ class TextContext(NamedTuple):
 
     def branches(self, count: int) -> TextContext:
         """The first ``count`` guidance branches, as views."""
-        mask = None if self.mask is None else self.mask[:count]
-        keys, values = (tuple(t[:count] for t in side) for side in (self.keys, self.values))
-        return TextContext(self.pooled[:count], self.modulation[:count], keys, values, mask)
+        return self._mapped(lambda t: t[:count])
 
     def to(self, device: torch.device) -> TextContext:
         """The same on another device."""
-        mask = None if self.mask is None else self.mask.to(device)
-        keys, values = (tuple(t.to(device) for t in side) for side in (self.keys, self.values))
-        return TextContext(self.pooled.to(device), self.modulation.to(device), keys, values, mask)
+        return self._mapped(lambda t: t.to(device))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> TextContext:
+        mask = None if self.mask is None else function(self.mask)
+        keys, values = (tuple(map(function, side)) for side in (self.keys, self.values))
+        return TextContext(function(self.pooled), function(self.modulation), keys, values, mask)
 
     def __repr__(self) -> str:
         return f"TextContext(branches={len(self.pooled)}, tokens={self.keys[0].shape[2]})"

@@ -4,18 +4,13 @@ Pillow's own letters (a part of Aileron Regular, CC0) are English ones. For acce
 the system is taken; none is shipped, as one with Chinese is larger than the whole pack. What no font here has is said, not drawn.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 
-    Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 # What Linux, Windows and macOS install with their desktops: those with Chinese first, then those with many alphabets. Pillow looks
 # for a name in the folders where the system keeps its fonts.
 SYSTEM_FONTS = (
@@ -31,8 +26,6 @@ _LONGEST_NOTE = 2 / 3  # of a line's width, so that the text beside it stays rea
 @lru_cache(maxsize=16)
 def font(size: int) -> Font:
     """Pillow's built-in letters at a size in pixels (Pillow without FreeType has one size only)."""
-    from PIL import ImageFont
-
     try:
         return ImageFont.load_default(size=size)
     except (TypeError, ImportError):
@@ -80,8 +73,6 @@ def _best_font(text: str, size: int) -> Font:
 @lru_cache(maxsize=16)
 def _system_fonts(size: int) -> tuple[Font, ...]:
     """Those of ``SYSTEM_FONTS`` that this machine has."""
-    from PIL import ImageFont
-
     found = []
     for name in SYSTEM_FONTS:
         try:

@@ -1,21 +1,17 @@
 """A search as data for a page to draw: generations, scores, and the pictures of those who died as well."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from ..bsq.bits import average, empty_features, fused
 from ..decoding import decode_fitting
+from ..state import SearchState
 from .canvas import family_colour
 from .family import Generation, generations
 from .sheet import captions, header
-
-if TYPE_CHECKING:
-    from ..state import SearchState
 
 MOST_FILMED = 4
 
