@@ -1,7 +1,5 @@
 """The command line: ``python -m ttsvar_core <command>``. Every command lives in ``commands/<name>.py``."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import importlib.util

@@ -3,8 +3,6 @@
 Off unless asked for. The first pictures wait for the compiler; whether the later ones make up for it is measured in docs/memory.md.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import cache

@@ -3,8 +3,6 @@
 Tiles trade exactness for memory; the tests state the error they make.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Telling that memory ran out from everything else that can go wrong, on any device, and going on with less."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar

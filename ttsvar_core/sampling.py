@@ -5,8 +5,6 @@ the same bits; another grouping of the batch uses the same draws, so only a bit 
 draw can differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +17,14 @@ from torch import Tensor
 from .bsq.bits import empty_features
 from .config import StepSampling
 from .image_model import ImageModel
+from .infinity.cache import KVCache
+from .infinity.model import TextContext
+from .infinity.text import Conditioning
+from .rewards.base import Answers
 from .rng import MAX_SEED
 from .scales import ScaleSchedule
 from .selection import Selection, check_rows, choose
 from .threads import threads_for
-
-if TYPE_CHECKING:
-    from .infinity.cache import KVCache
-    from .infinity.model import TextContext
-    from .infinity.text import Conditioning
-    from .rewards.base import Answers
 
 
 class LineageStep(NamedTuple):

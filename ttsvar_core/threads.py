@@ -1,7 +1,5 @@
 """Whether a piece of work on the processor is worth more than one thread."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """``python -m lab.benchmark``: seconds by stage, operations, cache and memory of one search, as a table and as JSON."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

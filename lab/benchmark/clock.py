@@ -1,7 +1,5 @@
 """What the machine can do, and where the seconds of a run go."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections import defaultdict

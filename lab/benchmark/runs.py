@@ -1,7 +1,5 @@
 """Run a plan with a clock at every stage, and report it beside raw generation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """``python -m lab.gpu``: all that needs a graphics card, in at most nine minutes, as one table and one JSON file."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``python -m ttsvar_core convert IN OUT.safetensors``: rewrite a model file as safetensors with its configuration inside."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``python -m ttsvar_core cost``: what a search costs, before anything runs."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Numbers on a command line, and the ranges they may lie in."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from typing import NamedTuple

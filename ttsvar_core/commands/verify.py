@@ -1,7 +1,5 @@
 """``python -m ttsvar_core verify DIR``: compare every model in a folder with its reference numbers."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Source: TTS-VAR for the transform (stretched to 299 pixels, bilinear, ImageNet s
 layer by the identity; torchvision for the network.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

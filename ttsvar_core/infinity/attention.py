@@ -4,8 +4,6 @@ Activations are (G, P, L, C): guidance branches (conditional first), samples, to
 once per branch and are shared by all samples. Parameter names follow the published files.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ The residual stream and the norms are float32, whatever the precision of the mat
 pass what float16 can hold.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 The stored bits are fed back scale by scale, so that every scale is compared on the same input; the encoder likewise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

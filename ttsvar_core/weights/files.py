@@ -5,8 +5,6 @@ Every published layout ends in one flat mapping from names to tensors whose memo
 decided by its first bytes, not by its name.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Weights must be numbers: the one check that all models' tensors pass."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -4,8 +4,6 @@ The published files nest, prefix and spell the same tensors differently, and car
 of that becomes the one spelling our modules use.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any, Literal
 
