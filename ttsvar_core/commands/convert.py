@@ -37,8 +37,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     import torch
 
     from ..weights import UnusableFile, read_checkpoint
-    from ..weights.files import release
-    from ..weights.finite import check_finite
+    from ..weights.finite import converted
     from ..weights.names import detect_kind, model_tensors
     from ..weights.write import write_safetensors
 
@@ -50,16 +49,8 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     kind = detect_kind(raw)
     tensors = model_tensors(raw, kind)
     dtype = getattr(torch, dtype_name) if dtype_name else _common_dtype(tensors, raw.path.name)
-
-    def prepare(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        converted = tensor.detach().to(dtype)
-        check_finite(converted, tensor, name, raw.path.name)
-        if converted is not tensor and raw.mapped:
-            release(tensor)
-        return converted
-
     metadata = {"ttsvar": json.dumps(_configuration(raw, kind, tensors))}
-    write_safetensors(target, tensors, metadata, dtype, prepare)
+    write_safetensors(target, tensors, metadata, dtype, lambda name, tensor: converted(raw, name, tensor, dtype))
     return target.stat().st_size
 
 
