@@ -5,11 +5,13 @@ Every published layout ends in one flat mapping from names to tensors whose memo
 decided by its first bytes, not by its name.
 """
 
+import pickle
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..reading import MissingFile, UnusableFile, one_line, open_regular, read_json, refusing
@@ -129,10 +131,6 @@ def _read_safetensors(path: Path, header_size: int) -> RawCheckpoint:
 
 
 def _read_torch(path: Path, mapped: bool) -> RawCheckpoint:
-    import pickle
-
-    import torch
-
     by_name = path.suffix == ".safetensors"  # given such a path, torch.load goes by the name; given a file, by what it holds
     zipped, mapped = mapped, mapped and not by_name
     try:
