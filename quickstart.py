@@ -160,7 +160,6 @@ def find_comfyui(named: str | None) -> Path | None:
 
 
 def fetch_comfyui(folder: Path) -> Path:
-    """Clone ComfyUI into this folder."""
     otherwise = (
         f"Get ComfyUI another way (its page: {COMFYUI}), unpack it anywhere and run this command again with "
         "--dir FOLDER or COMFYUI_DIR=FOLDER. The other commands of quickstart.py do not need it."
@@ -264,7 +263,6 @@ def clean_environment() -> dict[str, str]:
 
 
 def tail(text: str, lines: int = 12) -> str:
-    """Return the last lines of a longer text."""
     return "\n".join(text.strip().splitlines()[-lines:])
 
 

@@ -27,7 +27,6 @@ def program(command: Callable[[], int]) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
     return answered(lambda: _run(argv))
 
 

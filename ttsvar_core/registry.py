@@ -169,7 +169,6 @@ def find(entries: Mapping[str, Entry], key: str) -> Entry | None:
 
 
 def titled(entries: Mapping[str, Entry], title: str) -> Entry:
-    """The entry of a title."""
     return next(entry for entry in entries.values() if entry.title == title)
 
 

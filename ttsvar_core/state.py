@@ -77,7 +77,6 @@ class SearchState(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether all scales are sampled."""
         return self.next_scale == len(self.schedule)
 
     @property

@@ -18,7 +18,6 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
     made = argparse.ArgumentParser(prog="python -m lab.benchmark", description=__doc__)
     made.add_argument("--model", choices=["bundled", *PRESETS], default="bundled")
     made.add_argument("--depth", type=int, help="layers, where fewer than the model's keep its proportions")
@@ -37,7 +36,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark and print it."""
     chosen = parser().parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)

@@ -67,7 +67,6 @@ def _bytes(module: nn.Module) -> int:
 
 
 def table() -> str:
-    """The table in Markdown."""
     lines = [
         "| model | pixels | N | weights | weights GB | keys and values GB | working GB | peak GB | fits on |",
         "|---|---|---|---|---|---|---|---|---|",

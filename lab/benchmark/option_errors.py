@@ -31,7 +31,6 @@ def last_logits(state: SearchState, cache: KVCache) -> Tensor:
 
 
 def set_probability(logits: Tensor) -> Tensor:
-    """Probability of a set bit."""
     return torch.sigmoid(logits[..., 1] - logits[..., 0])
 
 

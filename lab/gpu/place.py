@@ -31,7 +31,6 @@ class Place:
 
     @property
     def card(self) -> bool:
-        """Whether there is a CUDA card."""
         return self.device.type == "cuda"
 
     def model(self, name: str, dtype: torch.dtype, pixels: str = "1M") -> tuple[ImageModel, Conditioning, ScaleSchedule]:

@@ -14,14 +14,12 @@ _KEPT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("source", type=Path, help="a .pth or .safetensors file, or a folder of shards")
     parser.add_argument("target", type=Path, help="the .safetensors file to write; must not exist yet")
     parser.add_argument("--dtype", choices=DTYPES, help="number type to write (default: as in the source)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert, and say what was written."""
     size = convert(args.source, args.target, args.dtype)
     print(f"{args.target}: {size / 1e9:.2f} GB")
     return 0

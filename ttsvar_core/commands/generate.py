@@ -24,7 +24,6 @@ STATE_FILE = "state.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("prompt")
     parser.add_argument("--negative", default="", help="what guidance leads away from (default: no prompt)")
     parser.add_argument("--seed", type=numbers.SEED, help="of all draws (default: 0, or that of the state gone on from)")
@@ -96,8 +95,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--measured tells a budget how scores foretell the end; name one with --budget.")
     measured = load_measured(args.measured) if args.measured else None
     plan = _plan(args)
-    _check_reward(args, plan)
-    reward = judge(load_reward(_reward_names(args), args.blend, args.device, args.reward_dtype), plan, args.prompt)
+    reward = judge(load_reward(_reward_names(args, plan), args.blend, args.device, args.reward_dtype), plan, args.prompt)
     extractor = load_extractor(args.extractor, args.device, args.reward_dtype)
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
@@ -146,7 +144,6 @@ class Progress:
             self._state = part.without_cache()
 
     def on_step(self, step: Any) -> None:
-        """The search came to a stage."""
         self._state = step.state
         if step.before[0] == step.before[0]:  # a number, not NaN
             self._bar.set_postfix_str(f"scale {step.state.last_scale}, best {max(step.before):.3f}")
@@ -163,7 +160,6 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Leave the bar as it is."""
         self._bar.close()
 
 
@@ -190,18 +186,14 @@ def write_result(result: Result, out: Path) -> str:
     return f"{out / 'answer.png'}  {judged}, {result.report['token_forwards']} token forwards, {result.report['seconds']:.1f} s"
 
 
-def _reward_names(args: argparse.Namespace) -> list[str]:
-    """The rewards asked for; the bundled model's own scene verifier where none are."""
-    if args.reward is None:
-        return ["scenes"] if args.model == BUNDLED else []
-    return args.reward
-
-
-def _check_reward(args: argparse.Namespace, plan: Plan) -> None:
-    """Raise ValueError before anything is loaded, if the plan needs a reward and there is none."""
-    known = registry.usages(registry.REWARDS)
-    if plan.needs_reward and not _reward_names(args):
+def _reward_names(args: argparse.Namespace, plan: Plan) -> list[str]:
+    """The rewards asked for; the bundled model's own scene verifier where none are. Raises ValueError if there is none and the plan
+    needs one."""
+    rewards = args.reward or (["scenes"] if args.model == BUNDLED else [])
+    if plan.needs_reward and not rewards:
+        known = registry.usages(registry.REWARDS)
         raise ValueError(f"plan {plan.name} scores samples and no reward was given; name one with --reward: {known}")
+    return rewards
 
 
 def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:

@@ -11,7 +11,6 @@ SUMMARY = "compare models with stored reference numbers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument(
         "directory", type=Path,
         help="a folder with <name>.json, <name>*.safetensors and <name>.golden.safetensors for every model",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..bsq.bits import next_scale_input
 from ..config import StepSampling, TransformerConfig
 from ..scales import ScaleSchedule
-from .attention import AttentivePool, on
-from .blocks import Block, BlockChunk, HeadNorm, RMSNorm
+from .attention import TextPooling, on
+from .blocks import Block, HeadNorm, RMSNorm
 from .cache import Chunk, KVCache
 from .rope import Rotation, rotation
 
@@ -82,7 +82,7 @@ class Infinity(nn.Module):
         width = config.embed_dim
         self.cfg_uncond = nn.Parameter(torch.randn(config.text_maxlen, config.text_channels) * 1.2 / config.text_channels**0.5)
         self.text_norm = RMSNorm(config.text_channels)
-        self.text_proj_for_sos = AttentivePool(config.text_channels, width, config.pool_heads, operations)
+        self.text_proj_for_sos = nn.ModuleDict({"ca": TextPooling(config.text_channels, width, config.pool_heads, operations)})
         self.text_proj_for_ca = nn.Sequential(
             operations.Linear(config.text_channels, width), nn.GELU(approximate="tanh"), operations.Linear(width, width)
         )
@@ -97,14 +97,16 @@ class Infinity(nn.Module):
         if config.block_chunks == 1:
             self.blocks = nn.ModuleList(blocks)
         else:
-            self.block_chunks = nn.ModuleList(BlockChunk(blocks[i : i + size]) for i in range(0, len(blocks), size))
+            self.block_chunks = nn.ModuleList(
+                nn.ModuleDict({"module": nn.ModuleList(blocks[i : i + size])}) for i in range(0, len(blocks), size)
+            )
 
     @property
     def layers(self) -> list[Block]:
         """All blocks in order, whatever their grouping in the files."""
         if self.config.block_chunks == 1:
             return list(self.blocks)
-        return [block for chunk in self.block_chunks for block in chunk.module]
+        return [block for chunk in self.block_chunks for block in chunk["module"]]
 
     @property
     def max_scales(self) -> int:
@@ -156,7 +158,7 @@ class Infinity(nn.Module):
                 )
         padded, mask = _pad([text.to(self.device, torch.float32) for text in texts])
         normed = self.text_norm(padded).to(self.dtype)
-        pooled = self.text_proj_for_sos(normed, mask).float()
+        pooled = self.text_proj_for_sos["ca"](normed, mask).float()
         projected = self.text_proj_for_ca(normed)
         pairs = [layer.ca.project_text(projected) for layer in self.layers]
         keys, values = tuple(k for k, _ in pairs), tuple(v for _, v in pairs)

@@ -25,11 +25,8 @@ _LONGEST_NOTE = 2 / 3  # of a line's width, so that the text beside it stays rea
 
 @lru_cache(maxsize=16)
 def font(size: int) -> Font:
-    """Pillow's built-in letters at a size in pixels (Pillow without FreeType has one size only)."""
-    try:
-        return ImageFont.load_default(size=size)
-    except (TypeError, ImportError):
-        return ImageFont.load_default()
+    """Pillow's built-in letters at a size in pixels."""
+    return ImageFont.load_default(size=size)
 
 
 def write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int, size: int, colour: tuple) -> None:
@@ -77,7 +74,7 @@ def _system_fonts(size: int) -> tuple[Font, ...]:
     for name in SYSTEM_FONTS:
         try:
             found.append(ImageFont.truetype(name, size))
-        except (OSError, ImportError):
+        except OSError:
             continue
     return tuple(found)
 
@@ -89,10 +86,7 @@ def _lacking(text: str, letters: Font) -> frozenset[str]:
 
 @lru_cache(maxsize=8192)
 def _has(letters: Font, letter: str) -> bool:
-    try:
-        return bytes(letters.getmask(letter)) != bytes(letters.getmask(_NOT_A_LETTER))
-    except UnicodeError:  # Pillow without FreeType knows Latin-1 only
-        return False
+    return bytes(letters.getmask(letter)) != bytes(letters.getmask(_NOT_A_LETTER))
 
 
 def _substitute(letter: str, letters: Font) -> str:

@@ -39,12 +39,10 @@ def plain(caption: dict) -> dict:
 
 
 def hexadecimal(colour: Sequence[int]) -> str:
-    """#rrggbb."""
     return "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def number(value: float) -> float | None:
-    """None for NaN."""
     return None if math.isnan(value) else value
 
 
@@ -66,8 +64,9 @@ def filmed(state: SearchState) -> list[int]:
 
 def grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
     """Features (P, C, h, w) after every scale of the bits of P samples: living ones, or those before a selection."""
-    begin = empty_features(len(bits[0]), state.features.shape[1], state.schedule, state.model.patchify) if bits else None
-    yield from fused(begin.to(bits[0].device), bits, state.schedule, state.model.patchify) if bits else ()
+    if bits:
+        begin = empty_features(len(bits[0]), state.features.shape[1], state.schedule, state.model.patchify)
+        yield from fused(begin.to(bits[0].device), bits, state.schedule, state.model.patchify)
 
 
 def drawn_small(state: SearchState, features: Tensor) -> Tensor:
