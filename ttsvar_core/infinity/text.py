@@ -103,19 +103,18 @@ def encode_prompt(encoder: TextEncoder, prompt: str, negative_prompt: str = "") 
 
 
 def load_text_encoder(
-    path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
-    tokenizer: str | Path | None = None,
+    path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> TextEncoder:
     """Load a T5 encoder from a Hugging Face folder, or from one .safetensors file.
 
     The tokenizer lies in the same folder (``tokenizer.json`` or ``spiece.model``; for a single file also under its own name,
-    as in ``t5.tokenizer.json``), or is given by ``tokenizer``, a file or a folder. Nothing is ever downloaded.
+    as in ``t5.tokenizer.json``). Nothing is ever downloaded.
     Raises UnusableFile for files that are missing, incomplete or of another model.
     """
     path = Path(path)
     if not path.exists():
         raise MissingFile(f"There is no text encoder at {path}. {TEXT_ENCODER.advice}")
-    found = _find_tokenizer(path, Path(tokenizer) if tokenizer else None)
+    found = _find_tokenizer(path)
     with refusing(path, TEXT_ENCODER.advice):
         model = _load_model(path, dtype)
     return TextEncoder(model.to(device), *_load_tokenizer(found))
@@ -160,11 +159,9 @@ def _config_of(weights: Tensors, config: Mapping[str, Any]) -> Any:
     )
 
 
-def _find_tokenizer(path: Path, given: Path | None) -> Path:
+def _find_tokenizer(path: Path) -> Path:
     """The tokenizer's file, or its folder if that says how it is set up."""
-    folder = given or (path if path.is_dir() else path.parent)
-    if not folder.is_dir():
-        return folder
+    folder = path if path.is_dir() else path.parent
     if (folder / "tokenizer_config.json").exists() and (folder / "tokenizer.json").is_file():
         return folder
     stems = ["", *([path.stem + "."] if path.is_file() else [])]
