@@ -18,7 +18,7 @@ from .bsq.bits import empty_features
 from .config import StepSampling
 from .image_model import ImageModel
 from .infinity.cache import KVCache
-from .infinity.model import TextContext
+from .infinity.model import LEVELS, TextContext
 from .infinity.text import Conditioning
 from .rewards.base import Answers
 from .rng import MAX_SEED
@@ -154,8 +154,8 @@ def start(
         raise ValueError(f"A search needs at least one sample; got {samples}.")
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"A seed is a whole number from 0 to 2**64 - 1; got {seed}.")
-    if len(schedule) > model.transformer.max_scales:
-        raise ValueError(f"The schedule has {len(schedule)} scales; the model knows {model.transformer.max_scales} at most.")
+    if len(schedule) > LEVELS:
+        raise ValueError(f"The schedule has {len(schedule)} scales; the model knows {LEVELS} at most.")
     texts = model.transformer.guidance_texts(conditioning)
     with torch.inference_mode(), threads_for(model.transformer, sum(map(len, texts))):
         text = model.transformer.project_text(texts)

@@ -23,7 +23,7 @@ from .rope import Rotation, rotation
 if TYPE_CHECKING:
     from .text import Conditioning
 
-LEVELS = 15  # rows of the level embedding in the published files
+LEVELS = 15  # rows of the level embedding in the published files: the longest schedule
 # Computed in float32 whatever the precision of the rest, as in the published code; with these the norms of the blocks.
 _FLOAT32 = ("cfg_uncond", "text_norm.", "pos_start", "lvl_embed.", "shared_ada_lin.", "head_nm.", "head.")
 
@@ -107,11 +107,6 @@ class Infinity(nn.Module):
         if self.config.block_chunks == 1:
             return list(self.blocks)
         return [block for chunk in self.block_chunks for block in chunk["module"]]
-
-    @property
-    def max_scales(self) -> int:
-        """The longest schedule the level embedding covers."""
-        return LEVELS
 
     @property
     def dtype(self) -> torch.dtype:

@@ -102,9 +102,7 @@ def encode_prompt(encoder: TextEncoder, prompt: str, negative_prompt: str = "") 
     return Conditioning(prompt, encoder.encode(prompt), negative_prompt, encoder.encode(negative_prompt))
 
 
-def load_text_encoder(
-    path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-) -> TextEncoder:
+def load_text_encoder(path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> TextEncoder:
     """Load a T5 encoder from a Hugging Face folder, or from one .safetensors file.
 
     The tokenizer lies in the same folder (``tokenizer.json`` or ``spiece.model``; for a single file also under its own name,
