@@ -38,7 +38,6 @@ class SetupError(Exception):
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default=sys.executable, help="interpreter that the environment is made with")
     commands = parser.add_subparsers(dest="command")
     demo = commands.add_parser("demo", help="search with the bundled model (the default)")
     demo.add_argument("--out", default=str(ROOT / "output" / "demo"), help="folder for the pictures")
@@ -56,7 +55,7 @@ def main(arguments: list[str]) -> int:
     try:
         if chosen.command == "comfyui":
             return open_comfyui(chosen)
-        python = environment(ROOT / ".venv", ["-r", str(ROOT / "requirements-dev.txt")], chosen.python)
+        python = environment(ROOT / ".venv", ["-r", str(ROOT / "requirements-dev.txt")])
         if chosen.command == "setup":
             say(f"The environment is ready: {python}")
             return 0
@@ -71,8 +70,8 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def environment(folder: Path, packages: list[str], python: str) -> str:
-    """Make a virtual environment with these pip arguments, unless it is there already; return its interpreter.
+def environment(folder: Path, packages: list[str]) -> str:
+    """Make a virtual environment of this Python with these pip arguments, unless it is there already; return its interpreter.
 
     A stamp inside the folder holds a hash of the arguments and of the files they name, so that a second call costs
     nothing and a changed requirement is installed.
@@ -84,12 +83,12 @@ def environment(folder: Path, packages: list[str], python: str) -> str:
         return str(interpreter)
     say(f"Making {folder} (once; a few minutes and up to a few gigabytes, most of it PyTorch) ...")
     if not runs(interpreter):
-        check_python(python)
-        made = subprocess.run([python, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True)
+        check_python()
+        made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True)
         if made.returncode:
             raise SetupError(
-                f"{python} could not make a virtual environment:\n{tail(made.stdout + made.stderr)}\n"
-                "On Debian and Ubuntu install the package python3-venv, or name another interpreter with --python."
+                f"{sys.executable} could not make a virtual environment:\n{tail(made.stdout + made.stderr)}\n"
+                "On Debian and Ubuntu install the package python3-venv, or run quickstart.py with another Python."
             )
     if run(pip_install(interpreter, packages)):
         raise SetupError(
@@ -97,7 +96,7 @@ def environment(folder: Path, packages: list[str], python: str) -> str:
             "Check the network, the disk and the proxy (pip reads HTTPS_PROXY and its own configuration), then run the "
             "same command again: what was fetched is kept.\n"
             f"'No matching distribution' for torch means that there is no build for Python {sys.version.split()[0]} on "
-            "this system: name another interpreter with --python."
+            "this system: run quickstart.py with another Python."
         )
     stamp.write_text(wanted)
     return str(interpreter)
@@ -112,7 +111,7 @@ def open_comfyui(chosen: argparse.Namespace) -> int:
         names = ", ".join(sorted(path.stem for path in graph.parent.glob("*.json")))
         raise SetupError(f"workflows/ has no {chosen.graph}.json; choose one of: {names}.")
     folder = find_comfyui(chosen.dir) or fetch_comfyui(ROOT / ".comfyui" / "ComfyUI")
-    python = comfyui_python(folder, chosen.python)
+    python = comfyui_python(folder)
     link = link_pack(folder / "custom_nodes")
     address = f"http://127.0.0.1:{free_port(chosen.port)}"
     log = ROOT / "output" / "comfyui.log"
@@ -161,7 +160,6 @@ def find_comfyui(named: str | None) -> Path | None:
 
 
 def fetch_comfyui(folder: Path) -> Path:
-    """Clone ComfyUI into this folder."""
     otherwise = (
         f"Get ComfyUI another way (its page: {COMFYUI}), unpack it anywhere and run this command again with "
         "--dir FOLDER or COMFYUI_DIR=FOLDER. The other commands of quickstart.py do not need it."
@@ -176,7 +174,7 @@ def fetch_comfyui(folder: Path) -> Path:
     return folder
 
 
-def comfyui_python(folder: Path, python: str) -> str:
+def comfyui_python(folder: Path) -> str:
     """Return the interpreter that a ComfyUI has, with the pack's requirements added; make one if it has none."""
     inner = "Scripts/python.exe" if os.name == "nt" else "bin/python"
     places = [folder / ".venv" / inner, folder / "venv" / inner, folder.parent / "python_embeded" / "python.exe"]
@@ -186,7 +184,7 @@ def comfyui_python(folder: Path, python: str) -> str:
             if not has_modules(place, "sklearn", "scipy", "safetensors") and run(pip_install(place, ours)):
                 raise SetupError(f"pip could not add the pack's requirements.txt to {place}; see its lines above.")
             return str(place)
-    return environment(ROOT / ".comfyui" / "venv", [*TORCH_TRIO, "-r", str(folder / "requirements.txt"), *ours], python)
+    return environment(ROOT / ".comfyui" / "venv", [*TORCH_TRIO, "-r", str(folder / "requirements.txt"), *ours])
 
 
 def has_modules(python: Path, *names: str) -> bool:
@@ -236,16 +234,12 @@ def pip_install(interpreter: Path, packages: list[str]) -> list[str]:
     return [str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", *packages]
 
 
-def check_python(python: str) -> None:
-    """Refuse an interpreter that the pinned packages do not support."""
-    code = "import sys; print(*sys.version_info[:2])"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
-    version = tuple(int(part) for part in found.stdout.split())
-    if found.returncode or version < OLDEST:
-        have = ".".join(map(str, version)) or "not a working Python"
+def check_python() -> None:
+    """Refuse a Python that the pinned packages do not support."""
+    if sys.version_info[:2] < OLDEST:
         raise SetupError(
-            f"{python} is {have}; Python {OLDEST[0]}.{OLDEST[1]} or newer is needed. "
-            "Install one and run it instead, or name it with --python."
+            f"{sys.executable} is {'.'.join(map(str, sys.version_info[:2]))}; Python {OLDEST[0]}.{OLDEST[1]} or newer is needed. "
+            "Install one and run quickstart.py with it."
         )
 
 
@@ -269,7 +263,6 @@ def clean_environment() -> dict[str, str]:
 
 
 def tail(text: str, lines: int = 12) -> str:
-    """Return the last lines of a longer text."""
     return "\n".join(text.strip().splitlines()[-lines:])
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from lab.benchmark import cards, models
 from ttsvar_core.scales import official
@@ -71,19 +70,6 @@ def test_random_tensors_have_the_published_shapes(tmp_path, monkeypatch):
 
 def test_the_published_shapes_are_where_they_are_looked_for():
     assert {path.stem for path in models.SHAPES.glob("*.json")} >= {"image_reward", "dinov2_vitl14_reg"}
-
-
-def test_live_bytes_are_those_alive_at_once():
-    """Two tensors of 400 bytes at most at a time: the first is gone when the third is made; views count nothing."""
-    with torch.device("meta"), cards.LiveBytes() as live:
-        first = torch.empty(100)
-        second = first + 1
-        view = second.view(10, 10)
-        del first
-        third = view * 2
-        assert (live.alive, live.peak) == (800, 800)
-        del second, view, third
-    assert live.alive == 0
 
 
 def test_cards_table_on_file_is_what_the_command_prints():

@@ -1,6 +1,10 @@
 """What a card is asked to do, tried without one: tensors that say they are on it but hold nothing."""
 
 import sys
+import weakref
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,17 +14,19 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lab.benchmark import cards
 from ttsvar_core import decoding, footprint
 from ttsvar_core.bsq.autoencoder import Decoder
 from ttsvar_core.bsq.bits import empty_features
 from ttsvar_core.config import PRESETS, Sampling
 from ttsvar_core.decoding import decode, decode_features, decode_tiled, decoder_in
 from ttsvar_core.extractors.latent_pool import LatentPool
-from ttsvar_core.footprint import decoding_bytes
-from ttsvar_core.infinity.cache import KVCache
+from ttsvar_core.footprint import activation_bytes, decoding_bytes
+from ttsvar_core.infinity import attention
+from ttsvar_core.infinity.cache import Chunk, KVCache
+from ttsvar_core.infinity.model import Infinity, TextContext
 from ttsvar_core.out_of_memory import is_out_of_memory
 from ttsvar_core.sampling import sample
+from ttsvar_core.scales import official
 from ttsvar_core.search.cluster import Cluster
 from ttsvar_core.search.plan import Plan
 from ttsvar_core.state import start
@@ -41,6 +47,49 @@ class Crossings(TorchDispatchMode):
         if isinstance(made, torch.Tensor) and came is not None and (came.device.type, made.device.type) == ("cpu", "meta"):
             self.seen.append(f"{function} {tuple(made.shape)}")
         return made
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages that operations make while they are alive; ``peak`` is the most there was at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, list | tuple) else (made,):
+            if isinstance(tensor, torch.Tensor) and not function.is_view:
+                self._note(tensor.untyped_storage())
+        return made
+
+    def _note(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key, size):
+        self._known.discard(key)
+        self.alive -= size
+
+
+@contextmanager
+def without_data():
+    """Run on shapes alone; attention as a fused kernel holds it: its output, no matrix of all pairs."""
+
+    def fused(query, key, value, **_):
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+    live = LiveBytes()
+    with (
+        torch.device("meta"), torch.inference_mode(), live,
+        patch.object(attention.F, "scaled_dot_product_attention", fused),
+    ):
+        yield live
 
 
 def on_the_card(module):
@@ -159,13 +208,48 @@ def test_another_fault_of_the_decoder_is_passed_on(state, monkeypatch):
     assert len(tried) == 1
 
 
+def test_live_bytes_are_those_alive_at_once():
+    """Two tensors of 400 bytes at most at a time: the first is gone when the third is made; views count nothing."""
+    with torch.device("meta"), LiveBytes() as live:
+        first = torch.empty(100)
+        second = first + 1
+        view = second.view(10, 10)
+        del first
+        third = view * 2
+        assert (live.alive, live.peak) == (800, 800)
+        del second, view, third
+    assert live.alive == 0
+
+
+@pytest.mark.parametrize("preset", ["2b", "8b"])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_what_a_scale_needs_follows_from_the_transformer(preset, samples):
+    """Never less than what is alive beside weights, keys and values when it runs on shapes alone. Layers run one after another in
+    the same memory, so two of them tell."""
+    sizes, schedule = replace(PRESETS[preset].transformer, depth=2, block_chunks=1), official(1.0, "0.25M")
+    dtype, heads, last = torch.bfloat16, (sizes.num_heads, sizes.head_dim), len(schedule) - 1
+    with torch.device("meta"):
+        model = Infinity(sizes).in_precision(dtype).requires_grad_(False)
+        text = (torch.empty(2, heads[0], 64, heads[1], dtype=dtype),) * 2
+        prompt = TextContext(torch.empty(2, sizes.embed_dim), torch.empty(2, 1, 1, 6, sizes.embed_dim), text, text, None)
+    for scale in (2, last - 1, last):
+        shapes = [(2, samples, heads[0], tokens, heads[1]) for tokens in schedule.tokens[:scale]]
+        past = [(torch.empty(shape, dtype=dtype, device="meta"),) * 2 for shape in shapes]
+        cache = KVCache(tuple(Chunk(side, side) for side in past))
+        features = empty_features(samples, sizes.codebook_dim, schedule, sizes.apply_spatial_patchify).to("meta")
+        with without_data() as live:
+            _, chunk = model.forward_scale(features, scale, schedule, prompt, cache, PRESETS[preset].sampling.at(scale))
+        alive, counted = live.peak - chunk.nbytes, samples * activation_bytes(sizes, schedule, scale, 2, dtype.itemsize)
+        assert alive <= counted and (scale < last or counted <= 1.1 * alive)
+
+
 def test_what_decoding_needs_follows_from_the_decoder():
     """Known for 2B at 1M pixels; and never less than what is alive when it runs on shapes alone."""
     assert decoding_bytes(PRESETS["2b"].tokenizer, (64, 64)) == 3.75 * 2**30
     for config in (PRESETS["2b"].tokenizer, PRESETS["8b"].tokenizer):
         with torch.device("meta"):
             decoder, features = Decoder(config), torch.empty(1, config.codebook_dim, 32, 24)
-        with cards.without_data() as live:
+        with without_data() as live:
             decoder(features)
         assert live.peak <= decoding_bytes(config, (32, 24)) <= 1.3 * live.peak
 

@@ -97,7 +97,6 @@ def test_verify_needs_a_folder_with_models(tmp_path, capsys):
         (["generate", "x", "--n", "0"], "argument --n: '0' is not a whole number of at least 1, at most 65536"),
         (["generate", "x", "--n", "1000000000"], "argument --n: '1000000000' is not a whole number"),
         (["generate", "x", "--seed", "-1"], "argument --seed: '-1' is not a whole number of at least 0"),
-        (["generate", "x", "--schedule", "8,0"], "argument --schedule: '0' is not"),
         (["generate", "x", "--budget", "0.5"], "argument --budget: '0.5' is not a finite number of at least 1"),
         (["generate", "x", "--budget", "2", "--plan", "raw"], "argument --plan: not allowed with argument --budget"),
         (["generate", "x", "--lambda", "-1"], "argument --lambda: '-1' is not"),

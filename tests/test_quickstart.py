@@ -22,7 +22,7 @@ def quickstart():
 def commands(quickstart, monkeypatch):
     """Record the commands that would run; an environment is made in no time and without packages."""
     ran = []
-    monkeypatch.setattr(quickstart, "environment", lambda folder, packages, python: "PYTHON")
+    monkeypatch.setattr(quickstart, "environment", lambda folder, packages: "PYTHON")
     monkeypatch.setattr(quickstart, "run", lambda command: ran.append(command) or 0)
     return ran
 
@@ -60,27 +60,27 @@ def test_environment_is_made_once_and_again_when_requirements_change(quickstart,
 
     monkeypatch.setattr(quickstart, "run", install)
     packages = ["-r", str(requirements)]
-    python = quickstart.environment(tmp_path / "env", packages, sys.executable)
+    python = quickstart.environment(tmp_path / "env", packages)
     version = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
     assert Path(version.stdout.strip()) == tmp_path / "env"
-    assert quickstart.environment(tmp_path / "env", packages, sys.executable) == python
+    assert quickstart.environment(tmp_path / "env", packages) == python
     assert len(installs) == 1
     requirements.write_text("# another")
-    quickstart.environment(tmp_path / "env", packages, sys.executable)
+    quickstart.environment(tmp_path / "env", packages)
     assert len(installs) == 2
 
 
 def test_failed_install_says_what_to_do_and_leaves_no_stamp(quickstart, monkeypatch, tmp_path):
     monkeypatch.setattr(quickstart, "run", lambda command: 1)
     with pytest.raises(quickstart.SetupError, match="run the same command again"):
-        quickstart.environment(tmp_path / "env", ["nothing"], sys.executable)
+        quickstart.environment(tmp_path / "env", ["nothing"])
     assert not (tmp_path / "env" / "ttsvar-stamp").exists()
 
 
 def test_old_python_is_refused(quickstart, monkeypatch):
     monkeypatch.setattr(quickstart, "OLDEST", (9, 0))
     with pytest.raises(quickstart.SetupError, match=r"Python 9\.0 or newer is needed"):
-        quickstart.check_python(sys.executable)
+        quickstart.check_python()
 
 
 def test_needs_only_the_standard_library():

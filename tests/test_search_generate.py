@@ -74,12 +74,12 @@ def test_the_same_command_writes_the_same_image(tiny, brightness, tmp_path):
 
 def test_options_reach_plan_and_sampling(tiny, brightness, tmp_path):
     save_plan(tts_var(2, 7), tmp_path / "plan.json")
-    options = ["--lambda", "3", "--scheme", "residual", "--schedule", "9,7,7,5,3,2,2", "--tau", "0.5,1,1,1,1,1,2"]
+    options = ["--lambda", "3", "--scheme", "residual", "--tau", "0.5,1,1,1,1,1,2"]
     assert go(tmp_path, "--plan", str(tmp_path / "plan.json"), "--guidance", "1.5", "--max-cache-mib", "0.2", *options) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     kept = [(stage["scale"], stage["keep"]) for stage in report["plan"]["stages"]]
-    assert kept == [(1, 7), (3, 5), (4, 3), (5, 2)] and report["plan"]["samples"] == 9
-    assert [one["samples"] for one in report["scales"]] == [9, 9, 7, 7, 5, 3, 2]
+    assert kept == [(1, 12), (3, 8), (4, 4), (5, 2)] and report["plan"]["samples"] == 16
+    assert [one["samples"] for one in report["scales"]] == [16, 16, 12, 12, 8, 4, 2]
     kinds = [stage for stage in report["plan"]["stages"] if stage["kind"] == "resample"]
     assert len(kinds) == 2 and all(one["lambda"] == 3 and one["scheme"] == "residual" for one in kinds)
     assert [step["tau"] for step in report["sampling"]] == [0.5, 1, 1, 1, 1, 1, 2]
@@ -161,7 +161,6 @@ def test_nothing_to_go_on_from_before_the_first_scale(tiny, brightness, tmp_path
         (["--reward", "aesthetic=tower"], "cannot load 'aesthetic=tower'.*aesthetic_predictor_v2_5.pth"),
         (["--extractor", "latent-pool=0"], "cannot load 'latent-pool=0'"),
         (["--extractor", "dinov2-pca=nowhere.pth"], "nowhere.pth"),
-        (["--schedule", "8,8"], "--schedule lists survivors for 2 scales and the model runs 7"),
         (["--max-cache-mib", "0.001"], "capped at 0.00 MiB"),
     ],
 )
@@ -181,11 +180,7 @@ def test_a_prompt_the_verifier_cannot_judge_is_refused_before_anything_loads(mon
     ("options", "message"),
     [
         (["--plan", "best"], "--plan: no plan 'best'"),
-        (["--schedule", "8,8,9,9,9,4,2,2,2,1,1,1,1"], "cluster at scale 2: keep is 9, but only 8 samples are there"),
-        (["--schedule", "8,8,9,6,6,4,2,2,2,1,1,1,1"], "change from 9 to 6 at scale 3, where nothing selects"),
-        (["--schedule", "8,7,6,6,6,4,2,2,2,1,1,1,1"], "change from 8 to 7 at scale 1, where nothing selects"),
         ([], "no reward was given; name one with --reward"),
-        (["--budget", "2", "--schedule", "8,8"], "--budget finds the survivors of every scale itself"),
         (["--measured", "nowhere.json"], "--measured tells a budget how scores foretell the end"),
         (["--budget", "2", "--measured", "nowhere.json"], "nowhere.json"),
     ],
@@ -195,6 +190,13 @@ def test_what_the_options_alone_can_tell_is_refused_before_anything_loads(monkey
         monkeypatch.setattr(generate, name, lambda *_: pytest.fail("loaded"))
     assert go(tmp_path, "--model", "mine.safetensors", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_plan_that_cannot_run_is_refused_before_anything_loads(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(generate, "load_models", lambda *_: pytest.fail("loaded"))
+    (tmp_path / "plan.json").write_text(json.dumps({"samples": 8, "stages": [{"kind": "cluster", "scale": 2, "keep": 9}]}))
+    assert go(tmp_path, "--model", "mine.safetensors", "--plan", str(tmp_path / "plan.json")) == 2
+    assert "cluster at scale 2: keep is 9, but only 8 samples are there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--potential", "--scheme", "--blend", "--pixel-budget"])

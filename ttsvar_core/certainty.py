@@ -3,8 +3,6 @@
 Early scales decide what a picture shows and hold few tokens, so samples that differ there cost little and differ most.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The command line: ``python -m ttsvar_core <command>``. Every command lives in ``commands/<name>.py``."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import importlib.util
@@ -29,7 +27,6 @@ def program(command: Callable[[], int]) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
     return answered(lambda: _run(argv))
 
 

@@ -3,8 +3,6 @@
 Off unless asked for. The first pictures wait for the compiler; whether the later ones make up for it is measured in docs/memory.md.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +14,7 @@ from torch import Tensor
 from .image_model import ImageModel
 from .infinity.blocks import Block, Past
 from .infinity.rope import Rotation
+from .reading import one_line
 
 FEWEST_CACHED = 2  # tokens; the compiler takes a length of 0 or 1 for a constant and would make programs for them alone
 
@@ -47,7 +46,9 @@ class CompiledBlock(Block):
         if sum(part.shape[3] for part in past[0]) < FEWEST_CACHED:
             return super().forward(x, modulation, text, turn, past, mask)
         joined = tuple((torch.cat([part.to(text[0].dtype) for part in side], dim=3),) for side in past)
-        with _lengths_apart():
+        from torch.fx.experimental import _config
+
+        with _config.patch(use_duck_shape=False):  # lengths that are equal by chance now (8 samples, 8 words) may differ later
             return _program()(self, x, modulation, text, turn, joined, mask)
 
 
@@ -63,7 +64,7 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:  # the compiler's own errors have no common class
         raise RuntimeError(
-            f"The transformer cannot be compiled here ({_first_line(error)}). On {device.type} that takes {_needed(device)}: "
+            f"The transformer cannot be compiled here ({one_line(error)}). On {device.type} that takes {_needed(device)}: "
             "install them (Debian and Ubuntu: apt install build-essential python3-dev), or leave compiling off; the pictures are "
             "the same to rounding."
         ) from error
@@ -73,15 +74,3 @@ def _needed(device: torch.device, windows: bool = os.name == "nt") -> str:
     if device.type != "cuda":
         return "a C++ compiler and Python's headers"
     return f"Triton (pip install {'triton-windows' if windows else 'triton'}) and a C compiler"
-
-
-def _lengths_apart() -> Any:
-    """Lengths that are equal by chance when a program is made (8 samples, 8 words) may differ when it runs."""
-    from torch.fx.experimental import _config
-
-    return _config.patch(use_duck_shape=False)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 160 else lines[0][:157] + "..."

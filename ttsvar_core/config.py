@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from .scales import Grid, ScaleSchedule, official
@@ -113,10 +113,10 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("guidance", "tau", "top_p"):
             value = getattr(self, name)
-            if isinstance(value, Sequence):
-                object.__setattr__(self, name, tuple(float(v) for v in value))
-            for setting in _values(getattr(self, name)):
+            values = tuple(map(float, value)) if isinstance(value, Sequence) else (value,)
+            for setting in values:
                 _check(name, setting)
+            object.__setattr__(self, name, values if isinstance(value, Sequence) else value)
         object.__setattr__(self, "guidance_layers", tuple(int(layer) for layer in self.guidance_layers))
         object.__setattr__(self, "certainty", tuple(float(target) for target in self.certainty))
         for target in self.certainty:
@@ -165,10 +165,6 @@ class Sampling:
         return tuple(2 if self.guides(scale) else 1 for scale in range(scales))
 
 
-def _values(value: PerScale) -> tuple[float, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _check(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number; got {value}.")
@@ -206,7 +202,7 @@ class ForesightConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ForesightConfig:
         """From what `dataclasses.asdict` made of one, through JSON."""
-        return cls(**{**data, "layers": tuple(data["layers"]), "scales": tuple(data["scales"])})
+        return cls(**_given(data, {field.name: field.name for field in fields(cls)}))
 
 
 @dataclass(frozen=True)
@@ -253,25 +249,24 @@ class ModelConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
         """From the flat layout stored beside small models (``name.json``): sizes, optional schedule and sampling."""
-        transformer = TransformerConfig(
-            embed_dim=data["embed_dim"], depth=data["depth"], num_heads=data["num_heads"],
-            codebook_dim=data["codebook_dim"], mlp_ratio=data.get("mlp_ratio", 4.0),
-            block_chunks=data.get("block_chunks", 1), text_channels=data["text_channels"],
-            text_maxlen=data.get("text_maxlen", 512), apply_spatial_patchify=bool(data.get("apply_spatial_patchify", False)),
-        )
-        tokenizer = TokenizerConfig(
-            codebook_dim=data["codebook_dim"], base_ch=data.get("vae_base_ch", 128),
-            ch_mult=tuple(data.get("vae_ch_mult", (1, 2, 4, 4, 4))), num_res_blocks=data.get("vae_num_res_blocks", 2),
-            patch_size=data.get("patch_size", 16), smallest_side=data.get("vae_smallest_side", 256),
-        )
-        defaults = Sampling()
-        sampling = Sampling(
-            guidance=data.get("cfg", defaults.guidance), tau=data.get("tau", defaults.tau),
-            top_p=data.get("top_p", defaults.top_p),
-            guidance_layers=tuple(data.get("cfg_insertion_layer", defaults.guidance_layers)),
-        )
+        transformer = TransformerConfig(**_given(data, {field.name: field.name for field in fields(TransformerConfig)}))
+        tokenizer, sampling = TokenizerConfig(**_given(data, _TOKENIZER_KEYS)), Sampling(**_given(data, _SAMPLING_KEYS))
         foresight = ForesightConfig.from_json(data["foresight"]) if "foresight" in data else None
         return cls(data.get("name", "infinity"), transformer, tokenizer, sampling, _schedule_from_json(data), foresight)
+
+
+# What the fields of a tokenizer's sizes and of the sampling are called in that layout.
+_TOKENIZER_KEYS = {
+    "codebook_dim": "codebook_dim", "base_ch": "vae_base_ch", "ch_mult": "vae_ch_mult", "num_res_blocks": "vae_num_res_blocks",
+    "patch_size": "patch_size", "smallest_side": "vae_smallest_side",
+}
+_SAMPLING_KEYS = {"guidance": "cfg", "tau": "tau", "top_p": "top_p", "guidance_layers": "cfg_insertion_layer"}
+
+
+def _given(data: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
+    """The fields that are stated, lists as tuples."""
+    stated = {field: data[key] for field, key in keys.items() if key in data}
+    return {field: tuple(value) if isinstance(value, list) else value for field, value in stated.items()}
 
 
 def _schedule_from_json(data: dict[str, Any]) -> ScaleSchedule | None:

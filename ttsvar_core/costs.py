@@ -85,7 +85,6 @@ class Search:
 
     @cached_property
     def scales(self) -> list[ScaleCost]:
-        """Scale by scale."""
         return [self._scale(scale) for scale in range(len(self.schedule))]
 
     @property
@@ -98,7 +97,6 @@ class Search:
 
     @property
     def total(self) -> Cost:
-        """All in all."""
         forwards = sum(scale.samples * tokens for scale, tokens in zip(self.scales, self.schedule.tokens, strict=True))
         sums = [sum(getattr(scale, name) for scale in self.scales) for name in ("pictures", "scored", "described")]
         return Cost(sum(self.parts.values()), forwards, *sums)

@@ -3,8 +3,6 @@
 Tiles trade exactness for memory; the tests state the error they make.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,7 +61,8 @@ def _ways(model: ImageModel, features: Tensor, cells: tuple[int, int] | None) ->
     for tile in (side // 2, side // 4):
         if tile >= SMALLEST_TILE:
             yield partial(_warned, f"in tiles of {tile} cells", decode_tiled, model, features, tile, _overlap(tile))
-    yield partial(_warned, "on the processor", _decode_on_cpu, model, features)
+    here = torch.device("cpu")
+    yield partial(_warned, "on the processor", lambda: _pictures(decoder_in(model, here, torch.float32), features))
 
 
 def _warned(how: str, decoder: Callable[..., Tensor], *given: object) -> Tensor:
@@ -101,10 +100,6 @@ def decoder_in(model: ImageModel, device: torch.device, dtype: torch.dtype) -> C
     named = [(name, weight) for name, weight in model.tokenizer.named_parameters() if name.startswith("decoder.")]
     weights = {name: weight.to(device=device, dtype=dtype, memory_format=layout) for name, weight in named}
     return lambda part: torch.func.functional_call(model.tokenizer, weights, (part.to(device),))
-
-
-def _decode_on_cpu(model: ImageModel, features: Tensor) -> Tensor:
-    return _pictures(decoder_in(model, torch.device("cpu"), torch.float32), features)
 
 
 def _pictures(decoder: Callable[[Tensor], Tensor], features: Tensor, together: int = 1) -> Tensor:

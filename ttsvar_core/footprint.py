@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -41,29 +41,20 @@ def shared_cache_tokens(schedule: ScaleSchedule, running: Sequence[int], lineage
     Of every scale so far one copy for each sample that a living one descends from; the candidates of a scale share one. running:
     samples that run each scale.
     """
-    totals = []
-    for last in range(len(schedule) - 1):
-        living, tokens = set(range(running[last])), 0
-        for scale in range(last, -1, -1):
-            tokens += schedule.tokens[scale] * len(living)
-            steps = _selected(lineage, scale - 1, running[scale]) + _branched(lineage, scale - 1, running)
-            for ancestors in steps:
-                living = {ancestors[row] for row in living}
-        totals.append(tokens)
+    read, totals = [], []  # read: of every scale so far the row whose keys and values each living sample reads
+    for scale in range(len(schedule) - 1):
+        steps = [step.ancestors for step in lineage if step.scale == scale - 1]
+        branched = [steps.pop()] if steps and len(steps[-1]) != running[scale] else []
+        read = _descended(read, steps)
+        read = _descended([*read, tuple(range(running[scale]))], branched)
+        totals.append(sum(count * len(set(rows)) for count, rows in zip(schedule.tokens, read, strict=False)))
     return totals
 
 
-def _selected(lineage: Sequence[LineageStep], scale: int, running: int) -> list[tuple[int, ...]]:
-    """Who descends from whom by the selections after a scale, the latest first, to the ``running`` samples that run the next one:
-    what leaves another number is their branching."""
-    steps = [step.ancestors for step in lineage if step.scale == scale]
-    return (steps[:-1] if steps and len(steps[-1]) != running else steps)[::-1]
-
-
-def _branched(lineage: Sequence[LineageStep], scale: int, running: Sequence[int]) -> list[tuple[int, ...]]:
-    """Which sample that ran a scale each candidate drawn there comes from."""
-    steps = [step.ancestors for step in lineage if step.scale == scale - 1]
-    return [steps[-1]] if scale >= 0 and steps and len(steps[-1]) != running[scale] else []
+def _descended(read: list[tuple[int, ...]], steps: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    for ancestors in steps:
+        read = [tuple(rows[ancestor] for ancestor in ancestors) for rows in read]
+    return read
 
 
 def traffic_bytes(

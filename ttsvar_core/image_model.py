@@ -35,7 +35,6 @@ class ImageModel:
         return self.config.transformer.apply_spatial_patchify
 
     def schedule(self, height_over_width: float = 1.0, pixel_budget: str = "1M") -> ScaleSchedule:
-        """The schedule for an aspect ratio and pixel budget."""
         return self.config.schedule(height_over_width, pixel_budget)
 
     def __repr__(self) -> str:

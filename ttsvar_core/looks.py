@@ -1,20 +1,17 @@
 """What a loaded reward or extractor takes per picture: the figures of the published networks it names, or counted while it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from .config import ModelConfig
 from .costs import NOTHING, Look
+from .extractors.base import FeatureExtractor
 from .networks import NETWORKS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .config import ModelConfig
-    from .extractors.base import FeatureExtractor
-    from .rewards.base import Reward
-    from .scales import ScaleSchedule
+from .rewards.base import Reward
+from .scales import ScaleSchedule
 
 PROMPT_TOKENS = 32  # a prompt's usual length, for networks that read it
 
@@ -50,8 +47,6 @@ def reward_look(reward: Reward, image: Tensor, prompt: str) -> Look:
 
 def grey(config: ModelConfig, schedule: ScaleSchedule) -> Tensor:
     """A finished picture (1, H, W, 3) that nobody had to draw, to count on."""
-    import torch
-
     height, width = (side * config.pixels_per_token for side in schedule.final)
     return torch.full((1, height, width, 3), 0.5)
 

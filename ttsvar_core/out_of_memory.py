@@ -1,7 +1,5 @@
 """Telling that memory ran out from everything else that can go wrong, on any device, and going on with less."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -20,7 +18,6 @@ _WORDS = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_WORDS.search(str(error)))

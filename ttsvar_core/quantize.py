@@ -3,8 +3,6 @@
 It trades exactness for memory, is off unless asked for, and the tests state the error it makes.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 

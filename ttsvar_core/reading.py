@@ -3,8 +3,6 @@
 Weights, configurations, tokenizers, saved states, plans and lists of prompts all pass here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -4,8 +4,6 @@ A loader is named and only imported when it is used, so that this is quick to im
 an entry in `REWARDS`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -171,7 +169,6 @@ def find(entries: Mapping[str, Entry], key: str) -> Entry | None:
 
 
 def titled(entries: Mapping[str, Entry], title: str) -> Entry:
-    """The entry of a title."""
     return next(entry for entry in entries.values() if entry.title == title)
 
 

@@ -4,8 +4,6 @@ A counter-based generator (Philox) is keyed by the seed and started at the posit
 uniforms whatever batch it runs in, on whatever device, and whatever was drawn before. Selections have a stream of their own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ the same bits; another grouping of the batch uses the same draws, so only a bit 
 draw can differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -77,7 +75,8 @@ def sample(
     """
     sampling = sampling or state.model.config.sampling
     _check_through(state, through)
-    _check_policy(cache_policy)
+    if cache_policy not in CACHE_POLICIES:
+        raise ValueError(f"Unknown cache policy {cache_policy!r}; expected one of {', '.join(CACHE_POLICIES)}.")
     check_candidates(candidates)
     if cache_policy == "float8":
         check_float8(state.model.transformer.device)
@@ -142,19 +141,16 @@ def replay(
 
 
 def _sample_scale(
-    state: SearchState,
-    step: StepSampling,
-    branches: int,
-    group_size: int | None,
-    part: Part | None,
-    float8: bool,
+    state: SearchState, step: StepSampling, branches: int, group_size: int | None, part: Part | None, float8: bool,
     candidates: int,
 ) -> SearchState:
     scale, schedule = state.next_scale, state.schedule
     logits, chunk = _forward_groups(state, step, branches, group_size)
     slots = (part or Part(range(state.samples), state.samples)).slots(candidates)
     draws = uniforms(state.seed, scale, slots, tuple(logits.shape[1:-1]))  # while a card computes
-    _check_finite(logits, f"The logits of scale {scale} are not finite. {_REMEDY[state.model.transformer.dtype == torch.float16]}")
+    if not bool(torch.isfinite(logits).all()):
+        remedy = _REMEDY[state.model.transformer.dtype == torch.float16]
+        raise FloatingPointError(f"The logits of scale {scale} are not finite. {remedy}")
     if step.certainty is not None:
         logits = logits / solve_tau(logits, step.certainty)[:, None, None, None]
     if candidates > 1:
@@ -215,13 +211,3 @@ def check_candidates(candidates: int) -> None:
     """Raise ValueError for fewer than one."""
     if candidates < 1:
         raise ValueError(f"{candidates} candidates of each sample; draw at least 1 (1: no branching).")
-
-
-def _check_policy(policy: str) -> None:
-    if policy not in CACHE_POLICIES:
-        raise ValueError(f"Unknown cache policy {policy!r}; expected one of {', '.join(CACHE_POLICIES)}.")
-
-
-def _check_finite(values: Tensor, message: str) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise FloatingPointError(message)

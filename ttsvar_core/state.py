@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +17,14 @@ from torch import Tensor
 from .bsq.bits import empty_features
 from .config import StepSampling
 from .image_model import ImageModel
+from .infinity.cache import KVCache
+from .infinity.model import LEVELS, TextContext
+from .infinity.text import Conditioning
+from .rewards.base import Answers
 from .rng import MAX_SEED
 from .scales import ScaleSchedule
 from .selection import Selection, check_rows, choose
 from .threads import threads_for
-
-if TYPE_CHECKING:
-    from .infinity.cache import KVCache
-    from .infinity.model import TextContext
-    from .infinity.text import Conditioning
-    from .rewards.base import Answers
 
 
 class LineageStep(NamedTuple):
@@ -79,7 +77,6 @@ class SearchState(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether all scales are sampled."""
         return self.next_scale == len(self.schedule)
 
     @property
@@ -157,8 +154,8 @@ def start(
         raise ValueError(f"A search needs at least one sample; got {samples}.")
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"A seed is a whole number from 0 to 2**64 - 1; got {seed}.")
-    if len(schedule) > model.transformer.max_scales:
-        raise ValueError(f"The schedule has {len(schedule)} scales; the model knows {model.transformer.max_scales} at most.")
+    if len(schedule) > LEVELS:
+        raise ValueError(f"The schedule has {len(schedule)} scales; the model knows {LEVELS} at most.")
     texts = model.transformer.guidance_texts(conditioning)
     with torch.inference_mode(), threads_for(model.transformer, sum(map(len, texts))):
         text = model.transformer.project_text(texts)

@@ -9,8 +9,6 @@
 Every failure says in words what the search relies on. Nothing here imports pytest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether a piece of work on the processor is worth more than one thread."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +19,8 @@ def threads_for(network: torch.nn.Module, rows: int) -> Iterator[None]:
     the number of threads is what it was. One or all, nothing between: a compiled network is compiled anew for each number.
     """
     allowed, first = torch.get_num_threads(), next(network.parameters(), None)
-    small = first is not None and first.device.type == "cpu" and _operations(network, rows) < WORTH_THREADS
+    here = first is not None and first.device.type == "cpu"
+    small = here and 2 * rows * sum(parameter.numel() for parameter in network.parameters()) < WORTH_THREADS
     if not small or allowed == 1:
         yield
         return
@@ -30,7 +29,3 @@ def threads_for(network: torch.nn.Module, rows: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(allowed)
-
-
-def _operations(network: torch.nn.Module, rows: int) -> int:
-    return 2 * rows * sum(parameter.numel() for parameter in network.parameters())

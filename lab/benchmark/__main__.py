@@ -1,7 +1,5 @@
 """``python -m lab.benchmark``: seconds by stage, operations, cache and memory of one search, as a table and as JSON."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
@@ -10,17 +8,15 @@ import torch
 
 from ttsvar_core.compiled import compile_blocks
 from ttsvar_core.config import PRESETS
+from ttsvar_core.names import DTYPES
 from ttsvar_core.scales import PIXEL_BUDGETS
 from ttsvar_core.search.plan import PLANS
 
 from .models import extractor_of, model_and_prompt, reward_of
 from .runs import report, table
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
     made = argparse.ArgumentParser(prog="python -m lab.benchmark", description=__doc__)
     made.add_argument("--model", choices=["bundled", *PRESETS], default="bundled")
     made.add_argument("--depth", type=int, help="layers, where fewer than the model's keep its proportions")
@@ -31,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reward", choices=["scenes", "image-reward"], default="scenes")
     made.add_argument("--extractor", choices=["latent-pool", "dinov2"], default="latent-pool")
     made.add_argument("--device", default="cpu")
-    made.add_argument("--precision", choices=PRECISIONS, default="float32")
+    made.add_argument("--precision", choices=DTYPES, default="float32")
     made.add_argument("--compile", action="store_true", help="compile the transformer's blocks, during the warm-up")
     made.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
     made.add_argument("--json", type=Path, help="file for the figures")
@@ -39,12 +35,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark and print it."""
     chosen = parser().parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
-    device, dtype = torch.device(chosen.device), PRECISIONS[chosen.precision]
+    device, dtype = torch.device(chosen.device), getattr(torch, chosen.precision)
     model, conditioning = model_and_prompt(chosen.model, device, dtype, chosen.depth, chosen.small_tokenizer)
     if chosen.compile:
         compile_blocks(model)

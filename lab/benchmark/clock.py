@@ -1,7 +1,5 @@
 """What the machine can do, and where the seconds of a run go."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections import defaultdict
@@ -25,21 +23,15 @@ class Stages:
 
         @wraps(function)
         def inner(*arguments: Any, **options: Any) -> Any:
-            self._enter(stage)
+            self._book()
+            self._open.append(stage)
             try:
                 return function(*arguments, **options)
             finally:
-                self._leave()
+                self._book()
+                self._open.pop()
 
         return inner
-
-    def _enter(self, stage: str) -> None:
-        self._book()
-        self._open.append(stage)
-
-    def _leave(self) -> None:
-        self._book()
-        self._open.pop()
 
     def _book(self) -> None:
         settled()
@@ -56,7 +48,6 @@ def settled() -> None:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """What a piece of work takes once."""
     settled()
     began = time.perf_counter()
     work()

@@ -1,7 +1,5 @@
 """Models of any published size with random weights: speed and memory do not depend on what the weights say."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

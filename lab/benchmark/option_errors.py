@@ -4,8 +4,6 @@ The logits of the final scale are compared at the same bits (so errors do not ad
 What half precision does to rewards and extractors is told by `python -m lab.gpu --only parity`, also with --device cpu.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -33,7 +31,6 @@ def last_logits(state: SearchState, cache: KVCache) -> Tensor:
 
 
 def set_probability(logits: Tensor) -> Tensor:
-    """Probability of a set bit."""
     return torch.sigmoid(logits[..., 1] - logits[..., 0])
 
 

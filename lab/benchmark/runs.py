@@ -1,9 +1,7 @@
 """Run a plan with a clock at every stage, and report it beside raw generation."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,11 +68,9 @@ class TimedSampler(Sampler):
     stages: Stages | None = None
 
     def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
-        """As `Sampler.together`."""
         return self.stages.timed("sampling", super().together)(state, through, candidates)
 
     def in_turns(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
-        """As `Sampler.in_turns`."""
         return self.stages.timed("sampling", super().in_turns)(state, through, candidates)
 
 
@@ -102,20 +98,15 @@ def report(
     warm_up = _warm_up(model, conditioning, schedule)
     _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor, **memory)
     result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor, **memory)
-    tokens_of_text = len(result.state.conditioning.text)
-    running = [plan.running(scale) for scale in range(len(schedule))]
-    branches = model.config.sampling.branches(len(schedule))
-    config, size = model.config.transformer, dtype.itemsize
-    image = result.images[:1]
+    config, branches, image = model.config.transformer, model.config.sampling.branches(len(schedule)), result.images[:1]
     looks = extractor_look(extractor, image), reward_look(reward, image, conditioning.prompt)
-    search, alone_search = (
-        costs.Search(model.config, planned, schedule, branches, tokens_of_text, *looks) for planned in (plan, raw())
-    )
-    by_scale, flops = [scale.transformer for scale in search.scales], search.parts
-    traffic = footprint.traffic_bytes(config, schedule, running, branches[-1], size)
-    each = footprint.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else size)
+    search = costs.Search(model.config, plan, schedule, branches, len(conditioning.text), *looks)
+    counted, running = _counted(search, replace(search, plan=raw())), [scale.samples for scale in search.scales]
+    by_scale = counted["flops_transformer_by_scale"]
+    traffic = footprint.traffic_bytes(config, schedule, running, branches[-1], dtype.itemsize)
+    each = footprint.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else dtype.itemsize)
     formula = [tokens * each for tokens in footprint.shared_cache_tokens(schedule, running, result.state.lineage)]
-    seconds = _by_stage(watch.stages.seconds)
+    seconds, seconds_raw = (_by_stage(seen.stages.seconds) for seen in (watch, alone))
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
     return {
         "machine": machine(device),
@@ -126,31 +117,39 @@ def report(
         "plan": to_json(plan),
         "reward": reward.name,
         "extractor": extractor.name,
-        "tokens": sum(n * t for n, t in zip(running, schedule.tokens, strict=True)),
-        "tokens_raw": sum(schedule.tokens),
         "seconds": seconds,
         "seconds_transformer_by_scale": [watch.stages.seconds[f"transformer {s}"] for s in range(len(schedule))],
-        "seconds_raw": _by_stage(alone.stages.seconds),
+        "seconds_raw": seconds_raw,
         "seconds_warm_up": warm_up,
         "images_decoded": watch.decoded,
-        "flops": sum(flops.values()),
-        "flops_by_part": flops,
-        "flops_transformer_by_scale": by_scale,
+        **counted,
         "ceiling_flops_per_s": ceiling,
         "ceiling_bytes_per_s": bandwidth,
         "achieved_flops_per_s": sum(by_scale) / seconds["transformer"],
         "floor_seconds_transformer": floor,
         "transformer_over_floor": seconds["transformer"] / floor,
         "overhead_share": sum(seconds[stage] for stage in OVERHEAD) / seconds["total"],
-        "ratio_to_raw": _generation(seconds) / _generation(_by_stage(alone.stages.seconds)),
-        "ratio_to_raw_with_looking": seconds["total"] / _by_stage(alone.stages.seconds)["total"],
-        "ratio_to_raw_flops": flops["transformer"] / alone_search.parts["transformer"],
-        "ratio_to_raw_flops_with_looking": search.total.flops / alone_search.total.flops,
-        "ratio_to_raw_tokens": sum(n * t for n, t in zip(running, schedule.tokens, strict=True)) / sum(schedule.tokens),
+        "ratio_to_raw": _generation(seconds) / _generation(seconds_raw),
+        "ratio_to_raw_with_looking": seconds["total"] / seconds_raw["total"],
         "peak_cache_bytes": result.report["peak_cache_bytes"],
         "formula_cache_bytes": max(formula),
         "formula_cache_bytes_by_scale": formula,
         "peak_memory_bytes": peak_memory(device),
+    }
+
+
+def _counted(search: costs.Search, picture: costs.Search) -> dict[str, Any]:
+    """What a search takes by shapes alone, beside one picture."""
+    total, single = search.total, picture.total
+    return {
+        "tokens": total.token_forwards,
+        "tokens_raw": single.token_forwards,
+        "flops": total.flops,
+        "flops_by_part": search.parts,
+        "flops_transformer_by_scale": [scale.transformer for scale in search.scales],
+        "ratio_to_raw_flops": search.parts["transformer"] / picture.parts["transformer"],
+        "ratio_to_raw_flops_with_looking": total.flops / single.flops,
+        "ratio_to_raw_tokens": total.token_forwards / single.token_forwards,
     }
 
 
@@ -181,9 +180,10 @@ def _generation(seconds: dict[str, float]) -> float:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The report as lines for people."""
-    seconds, looked = figures["seconds"], figures["images_decoded"]
-    where = figures["machine"]
+    seconds, looked, where = figures["seconds"], figures["images_decoded"], figures["machine"]
+    shares = ", ".join(f"{part} {flops / figures['flops']:.1%}" for part, flops in figures["flops_by_part"].items() if flops)
+    by_scale = zip(figures["seconds_transformer_by_scale"], figures["flops_transformer_by_scale"], strict=True)
+    plan = from_json(figures["plan"])
     lines = [
         f"{figures['model']}, {figures['layers']} layers, {figures['precision']}, plan {figures['plan']['name']}, "
         f"reward {figures['reward']}, extractor {figures['extractor']}",
@@ -196,11 +196,11 @@ def table(figures: dict[str, Any]) -> str:
     lines += [
         "",
         f"{'scale':<8}{'samples':>8}{'seconds':>10}{'GFLOP':>10}",
-        *_scale_lines(figures),
+        *(f"{s:<8}{plan.running(s):>8}{took:>10.3f}{work / 1e9:>10.2f}" for s, (took, work) in enumerate(by_scale)),
         "",
         f"token forwards            {figures['tokens']:,} (raw {figures['tokens_raw']:,})",
         f"images decoded            {looked['decode']} finished, {looked['decode_for_selection']} to select by",
-        f"floating-point operations {figures['flops']:.3e} ({', '.join(_shares(figures['flops_by_part']))})",
+        f"floating-point operations {figures['flops']:.3e} ({shares})",
         f"transformer               {figures['achieved_flops_per_s'] / 1e9:,.1f} GFLOP/s of "
         f"{figures['ceiling_flops_per_s'] / 1e9:,.1f} in a matrix product; "
         f"{figures['transformer_over_floor']:.2f}x its counted floor",
@@ -215,14 +215,3 @@ def table(figures: dict[str, Any]) -> str:
         f"memory, peak              {figures['peak_memory_bytes'] / 2**20:,.0f} MiB",
     ]
     return "\n".join(lines)
-
-
-def _shares(parts: dict[str, int]) -> list[str]:
-    """Each part's share of all operations, where it has any."""
-    return [f"{part} {flops / sum(parts.values()):.1%}" for part, flops in parts.items() if flops]
-
-
-def _scale_lines(figures: dict[str, Any]) -> Sequence[str]:
-    plan = from_json(figures["plan"])
-    rows = zip(figures["seconds_transformer_by_scale"], figures["flops_transformer_by_scale"], strict=True)
-    return [f"{s:<8}{plan.running(s):>8}{t:>10.3f}{f / 1e9:>10.2f}" for s, (t, f) in enumerate(rows)]

@@ -1,7 +1,5 @@
 """``python -m lab.gpu``: all that needs a graphics card, in at most nine minutes, as one table and one JSON file."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path
@@ -23,7 +21,6 @@ CHECKS = (  # what is worth most comes first
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
     made = argparse.ArgumentParser(prog="python -m lab.gpu", description=__doc__)
     made.add_argument("--json", type=Path, default=Path("output/gpu.json"), help="file for what is found (default: %(default)s)")
     made.add_argument("--device", default="cuda", help="the card (default: %(default)s)")

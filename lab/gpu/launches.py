@@ -44,8 +44,8 @@ class Inputs(NamedTuple):
 
     def clone(self) -> Inputs:
         """The same values in places of their own."""
-        chunks = [Chunk(*(tuple(t.clone() for t in side) for side in (chunk.keys, chunk.values))) for chunk in self.past.chunks]
-        return Inputs(self.features.clone(), KVCache(tuple(chunks)), self.text)
+        chunks = tuple(chunk.mapped(torch.clone) for chunk in self.past.chunks)
+        return Inputs(self.features.clone(), KVCache(chunks), self.text)
 
 
 def inputs_at(model: ImageModel, text: TextContext, schedule: ScaleSchedule, scale: int, samples: int) -> Inputs:
@@ -101,7 +101,6 @@ class Recorded:
         return self._made
 
     def __call__(self, given: Inputs) -> Tensor:
-        """The function of other inputs of the same shapes."""
         for place, value in zip(self.places.tensors(), given.tensors(), strict=True):
             place.copy_(value)
         return self.replay()

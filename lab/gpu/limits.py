@@ -1,7 +1,5 @@
 """Where memory ends: smaller cards, tried by allowing only so much of this one, and memory that really runs out."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -4,8 +4,6 @@ The stored bits are fed back, so that errors do not add up over scales; compared
 the pictures. A path may be as far from the processor's float32 as the processor's own arithmetic in that precision, twice.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import lru_cache

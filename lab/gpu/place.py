@@ -1,7 +1,5 @@
 """What the checks run on: a card with the 2B model at 1M pixels, or, to rehearse, the processor with everything tiny."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +31,6 @@ class Place:
 
     @property
     def card(self) -> bool:
-        """Whether there is a CUDA card."""
         return self.device.type == "cuda"
 
     def model(self, name: str, dtype: torch.dtype, pixels: str = "1M") -> tuple[ImageModel, Conditioning, ScaleSchedule]:

@@ -1,7 +1,5 @@
 """Run checks one by one, whatever becomes of each, and keep what is known so far in a file."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

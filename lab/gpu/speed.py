@@ -1,7 +1,5 @@
 """Where the seconds and the memory of a search go on a card: 2B at 1M pixels, random weights, ImageReward and DINOv2 beside it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """``python -m ttsvar_core convert IN OUT.safetensors``: rewrite a model file as safetensors with its configuration inside."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
@@ -16,14 +14,12 @@ _KEPT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("source", type=Path, help="a .pth or .safetensors file, or a folder of shards")
     parser.add_argument("target", type=Path, help="the .safetensors file to write; must not exist yet")
     parser.add_argument("--dtype", choices=DTYPES, help="number type to write (default: as in the source)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert, and say what was written."""
     size = convert(args.source, args.target, args.dtype)
     print(f"{args.target}: {size / 1e9:.2f} GB")
     return 0
@@ -39,8 +35,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     import torch
 
     from ..weights import UnusableFile, read_checkpoint
-    from ..weights.files import release
-    from ..weights.finite import check_finite
+    from ..weights.finite import converted
     from ..weights.names import detect_kind, model_tensors
     from ..weights.write import write_safetensors
 
@@ -52,16 +47,8 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     kind = detect_kind(raw)
     tensors = model_tensors(raw, kind)
     dtype = getattr(torch, dtype_name) if dtype_name else _common_dtype(tensors, raw.path.name)
-
-    def prepare(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        converted = tensor.detach().to(dtype)
-        check_finite(converted, tensor, name, raw.path.name)
-        if converted is not tensor and raw.mapped:
-            release(tensor)
-        return converted
-
     metadata = {"ttsvar": json.dumps(_configuration(raw, kind, tensors))}
-    write_safetensors(target, tensors, metadata, dtype, prepare)
+    write_safetensors(target, tensors, metadata, dtype, lambda name, tensor: converted(raw, name, tensor, dtype))
     return target.stat().st_size
 
 

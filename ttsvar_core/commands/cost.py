@@ -1,7 +1,5 @@
 """``python -m ttsvar_core cost``: what a search costs, before anything runs."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
@@ -21,7 +19,6 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("--model", choices=(BUNDLED, *PRESETS), default=BUNDLED, help="sizes of the model (default: %(default)s)")
     parser.add_argument("--pixels", choices=PIXEL_BUDGETS, default="1M", help="size of the picture (default: %(default)s)")
     parser.add_argument("--plan", default="tts-var", help="a plan's name, or a JSON file (default: %(default)s)")
@@ -46,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the figures."""
     from ..search.plan import raw
     from ..search.plan_file import named_plan
 
@@ -92,7 +88,6 @@ def figures(search: Search, picture: Search, names: dict[str, Any]) -> dict[str,
 
 
 def table(found: dict[str, Any]) -> str:
-    """The figures as lines for people."""
     unit, flops = ("TFLOP", 1e12) if found["raw"]["flops"] > 1e12 else ("GFLOP", 1e9)
     memory, size = ("GiB", 2**30) if found["decoding_bytes"] > 2**29 else ("MiB", 2**20)
     parts, raw = ({**figures["parts"], "together": figures["flops"]} for figures in (found, found["raw"]))

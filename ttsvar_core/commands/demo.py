@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
     from ..scenes.verify import Judgement
+    from ..search.plan import Plan
+    from ..search.run import Result
 
 SUMMARY = "search with the bundled model and draw how it went"
 PROMPT = "a photo of a red circle left of a blue square"
@@ -38,7 +40,6 @@ class Answer(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT, help="a scene the bundled model knows (default: %(default)s)")
     parser.add_argument("--seed", type=numbers.SEED, default=1)
@@ -46,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo."""
     for line in demo(args.prompt, args.seed, args.n, args.out):
         print(line, flush=True)
     return 0
@@ -89,26 +89,17 @@ def _this_python() -> str:
     return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
 
 
-def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Any, Image.Image]:
+def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Result, Image.Image]:
     """The finished search, and its story: sketches after the first cuts, finished samples, family tree, charts."""
     from ..decoding import decode
-    from ..extractors.latent_pool import LatentPool
-    from ..infinity.text import encode_prompt
     from ..inspect.canvas import stacked
     from ..inspect.plots import charts
     from ..inspect.sheet import contact_sheet
     from ..inspect.tree import family_tree
-    from ..rewards.scenes import SceneReward
     from ..search.plan import tts_var
-    from ..search.run import run
-    from ..state import start
 
-    model, encoder = models
-    plan, states = tts_var(n, len(model.schedule())), {}
-    begin = start(model, encode_prompt(encoder, prompt), plan.samples, seed)
-    result = run(
-        begin, plan, SceneReward(), LatentPool(), on_step=lambda step: states.update({step.state.last_scale: step.state})
-    )
+    plan, states = tts_var(n, len(models[0].schedule())), {}
+    result = _run(models, plan, prompt, seed, lambda step: states.update({step.state.last_scale: step.state}))
     sketches = states[plan.stages[2].scale]
     sheets = [contact_sheet(sketches, decode(sketches), 128), contact_sheet(result.state, result.images, 128)]
     return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)])
@@ -116,21 +107,26 @@ def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Any, Image.Ima
 
 def _pair(models: Any, prompt: str, seed: int, n: int) -> tuple[Answer, Answer]:
     """One prompt by raw generation and by TTS-VAR."""
+    from ..search.plan import raw, tts_var
+
+    answers = []
+    for plan in (raw(), tts_var(n, len(models[0].schedule()))):
+        result = _run(models, plan, prompt, seed)
+        image = result.images[result.best][None]
+        answers.append(Answer(prompt, image, _judge(image, prompt)))
+    return answers[0], answers[1]
+
+
+def _run(models: Any, plan: Plan, prompt: str, seed: int, on_step: Any = None) -> Result:
     from ..extractors.latent_pool import LatentPool
     from ..infinity.text import encode_prompt
     from ..rewards.scenes import SceneReward
-    from ..search.plan import raw, tts_var
     from ..search.run import run
     from ..state import start
 
     model, encoder = models
-    conditioning, scales = encode_prompt(encoder, prompt), len(model.schedule())
-    answers = []
-    for plan in (raw(), tts_var(n, scales)):
-        result = run(start(model, conditioning, plan.samples, seed), plan, SceneReward(), LatentPool())
-        image = result.images[result.best][None]
-        answers.append(Answer(prompt, image, _judge(image, prompt)))
-    return answers[0], answers[1]
+    begin = start(model, encode_prompt(encoder, prompt), plan.samples, seed)
+    return run(begin, plan, SceneReward(), LatentPool(), on_step=on_step)
 
 
 def _judge(image: Any, prompt: str) -> Judgement:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import names, registry
-from . import budget, numbers
+from . import numbers
 from .choices import BUNDLED, add_model_arguments, load_extractor, load_models, load_reward
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ STATE_FILE = "state.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("prompt")
     parser.add_argument("--negative", default="", help="what guidance leads away from (default: no prompt)")
     parser.add_argument("--seed", type=numbers.SEED, help="of all draws (default: 0, or that of the state gone on from)")
@@ -38,12 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_search_arguments(group: Any) -> None:
     either = group.add_mutually_exclusive_group()
     either.add_argument("--plan", default="tts-var", help=f"{', '.join(names.PLANS)}, or a JSON file (default: %(default)s)")
-    budget.add_arguments(group, either)
-    group.add_argument(
-        "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var, funnel start with 8 n (default: %(default)s)"
+    either.add_argument(
+        "--budget", type=numbers.PICTURES, metavar="PICTURES",
+        help="find the plan that should give the best answer for the work of so many",
     )
     group.add_argument(
-        "--schedule", type=numbers.COUNT.list, metavar="N,N,...", help="survivors of every scale, instead of the plan's"
+        "--measured", type=Path, metavar="FILE", help="how scores foretell the end for this model and reward, for --budget (JSON)"
+    )
+    group.add_argument(
+        "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var, funnel start with 8 n (default: %(default)s)"
     )
     group.add_argument(
         "--lambda", dest="lam", type=numbers.NOT_NEGATIVE, help="how strongly scores decide (default: the plan's, 10)"
@@ -83,15 +85,17 @@ def _add_sampling_arguments(group: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the search. Ctrl-C leaves a state to go on from."""
     from ..infinity.text import encode_prompt
+    from ..search.budget import load_measured, plan_within
     from ..search.memory import Sampler
     from ..search.run import judge, run
     from ..search.save import load_state
     from ..state import start
 
-    budget.check(args)
+    if args.measured and not args.budget:
+        raise ValueError("--measured tells a budget how scores foretell the end; name one with --budget.")
+    measured = load_measured(args.measured) if args.measured else None
     plan = _plan(args)
-    _check_reward(args, plan)
-    reward = judge(load_reward(_reward_names(args), args.blend, args.device, args.reward_dtype), plan, args.prompt)
+    reward = judge(load_reward(_reward_names(args, plan), args.blend, args.device, args.reward_dtype), plan, args.prompt)
     extractor = load_extractor(args.extractor, args.device, args.reward_dtype)
     model, encoder = load_models(args)
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
@@ -99,8 +103,12 @@ def main(args: argparse.Namespace) -> int:
     state = load_state(args.resume, model, conditioning) if args.resume else None
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
     sampling = _sampling(args, model, len(schedule))
-    chosen = budget.found(args, model, conditioning, schedule, sampling, reward) if args.budget else None
-    plan = chosen.plan if chosen else _plan(args, len(schedule))
+    if args.budget:
+        chosen = plan_within(args.budget, model, conditioning, schedule, sampling, reward, measured, args.whole_sketches)
+        plan, told = chosen.plan, {"budget": chosen.why}
+        print(chosen.why)
+    else:
+        plan, told = _plan(args, len(schedule)), {}
     if state and args.seed not in (None, state.seed):
         raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
     state = state or start(model, conditioning, plan.samples, args.seed or 0, schedule)
@@ -114,7 +122,6 @@ def main(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(progress.saved()) from None
     finally:
         progress.close()
-    told = {"budget": chosen.why} if chosen else {}
     print(write_result(result._replace(report=result.report | told), args.out))
     return 0
 
@@ -137,7 +144,6 @@ class Progress:
             self._state = part.without_cache()
 
     def on_step(self, step: Any) -> None:
-        """The search came to a stage."""
         self._state = step.state
         if step.before[0] == step.before[0]:  # a number, not NaN
             self._bar.set_postfix_str(f"scale {step.state.last_scale}, best {max(step.before):.3f}")
@@ -154,7 +160,6 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Leave the bar as it is."""
         self._bar.close()
 
 
@@ -181,18 +186,14 @@ def write_result(result: Result, out: Path) -> str:
     return f"{out / 'answer.png'}  {judged}, {result.report['token_forwards']} token forwards, {result.report['seconds']:.1f} s"
 
 
-def _reward_names(args: argparse.Namespace) -> list[str]:
-    """The rewards asked for; the bundled model's own scene verifier where none are."""
-    if args.reward is None:
-        return ["scenes"] if args.model == BUNDLED else []
-    return args.reward
-
-
-def _check_reward(args: argparse.Namespace, plan: Plan) -> None:
-    """Raise ValueError before anything is loaded, if the plan needs a reward and there is none."""
-    known = registry.usages(registry.REWARDS)
-    if plan.needs_reward and not _reward_names(args):
+def _reward_names(args: argparse.Namespace, plan: Plan) -> list[str]:
+    """The rewards asked for; the bundled model's own scene verifier where none are. Raises ValueError if there is none and the plan
+    needs one."""
+    rewards = args.reward or (["scenes"] if args.model == BUNDLED else [])
+    if plan.needs_reward and not rewards:
+        known = registry.usages(registry.REWARDS)
         raise ValueError(f"plan {plan.name} scores samples and no reward was given; name one with --reward: {known}")
+    return rewards
 
 
 def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
@@ -201,14 +202,10 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass. With a budget
     a plan that needs what that one will.
     """
-    from ..search.plan import OFFICIAL_SCALES, with_potential, with_survivors
+    from ..search.plan import OFFICIAL_SCALES, with_potential
     from ..search.plan_file import named_plan
 
     plan = named_plan("funnel" if args.budget else args.plan, args.n, scales or OFFICIAL_SCALES)
-    if args.schedule and scales and len(args.schedule) != scales:
-        raise ValueError(f"--schedule lists survivors for {len(args.schedule)} scales and the model runs {scales}; one for each")
-    if args.schedule and (scales or len(args.schedule) == OFFICIAL_SCALES):
-        plan = with_survivors(plan, args.schedule)
     settings = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
     plan = with_potential(plan, **{name: getattr(args, name) for name in settings if getattr(args, name) is not None})
     plan.check(scales or max([OFFICIAL_SCALES, *(stage.scale + 1 for stage in plan.stages)]))

@@ -1,7 +1,5 @@
 """Numbers on a command line, and the ranges they may lie in."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from typing import NamedTuple
@@ -29,13 +27,9 @@ class Number(NamedTuple):
         most = f", at most {self.most}" if self.most < math.inf else ""
         return f"{'a whole' if self.kind is int else 'a finite'} number{least}{most}"
 
-    def list(self, text: str) -> tuple[float, ...]:
-        """Several, with commas between them."""
-        return tuple(self(word) for word in text.split(","))
-
     def one_or_list(self, text: str) -> float | tuple[float, ...]:
-        """One for all scales, or one for each."""
-        values = self.list(text)
+        """One for all scales, or one for each, with commas between them."""
+        values = tuple(self(word) for word in text.split(","))
         return values if len(values) > 1 else values[0]
 
 
@@ -46,4 +40,5 @@ FINITE = Number()
 NOT_NEGATIVE = Number(least=0)
 POSITIVE = Number(least=0, above=True)
 SHARE = Number(least=0, most=1, above=True)
+PICTURES = Number(least=1, most=2**16)
 PIXELS = Number(int, 0, 2**16)

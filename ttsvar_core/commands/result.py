@@ -16,6 +16,5 @@ class VerifyResult(NamedTuple):
     note: str = ""
 
     def line(self) -> str:
-        """The printed line."""
         measures = [f"{what} {value:.6f}" if what == "bits" else f"{what} {value:.3g}" for what, value in self.measures.items()]
         return "  ".join([self.name, *measures, "ok" if self.ok else "FAIL", *([self.note] if self.note else [])])

@@ -28,7 +28,6 @@ class Column(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size")
     parser.add_argument("--prompt", required=True, help="what the pictures should show")
     parser.add_argument(
@@ -45,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Score and print a table."""
     import torch
 
     from ..atomic import write

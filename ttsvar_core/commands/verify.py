@@ -1,7 +1,5 @@
 """``python -m ttsvar_core verify DIR``: compare every model in a folder with its reference numbers."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ SUMMARY = "compare models with stored reference numbers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this command."""
     parser.add_argument(
         "directory", type=Path,
         help="a folder with <name>.json, <name>*.safetensors and <name>.golden.safetensors for every model",

@@ -1,7 +1,5 @@
 """What a diversity search looks at: one feature vector per sample."""
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor

@@ -4,8 +4,6 @@ Sources: Darcet et al., "Vision Transformers Need Registers" (2023); TTS-VAR for
 bilinear, ImageNet statistics) and for taking the patch tokens after the last norm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

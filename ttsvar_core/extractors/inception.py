@@ -4,14 +4,13 @@ Source: TTS-VAR for the transform (stretched to 299 pixels, bilinear, ImageNet s
 layer by the identity; torchvision for the network.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..reading import one_line
 from ..registry import EXTRACTORS
 from ..vision.network import SingleNetwork
 from ..vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -55,14 +54,8 @@ def load_inception(path: str | Path, dtype=torch.float32) -> InceptionExtractor:
     try:
         model.load_state_dict(finite_floats(tensors, str(path)))
     except RuntimeError as error:
-        raise tensors.refusal(f"is not torchvision's InceptionV3: {_first(error)}") from error
+        raise tensors.refusal(f"is not torchvision's InceptionV3: {one_line(error)}") from error
     model.fc = nn.Identity()
     model.AuxLogits = None
     preprocess = Preprocess(IMAGE_SIZE, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     return InceptionExtractor(model.to(dtype).eval().requires_grad_(False), preprocess)
-
-
-def _first(error: RuntimeError) -> str:
-    """The first misfit of the many lines that torch lists."""
-    lines = str(error).splitlines()
-    return lines[min(1, len(lines) - 1)].strip()[:200]

@@ -1,7 +1,5 @@
 """The extractor that needs no model."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

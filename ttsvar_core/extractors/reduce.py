@@ -4,8 +4,6 @@ Source: TTS-VAR, section on clustering-based diversity search; PCA-shared is the
 Computed in float64 on the CPU, so that the same tokens give the same vectors on every device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

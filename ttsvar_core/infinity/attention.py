@@ -4,8 +4,6 @@ Activations are (G, P, L, C): guidance branches (conditional first), samples, to
 once per branch and are shared by all samples. Parameter names follow the published files.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -111,14 +109,3 @@ class TextPooling(nn.Module):
         keys, values = _key_value_heads(self.mat_kv(text), self.v_bias, self.num_heads)
         q = on(self.mat_q, keys).unsqueeze(2).expand(len(text), -1, -1, -1)
         return self.proj(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).flatten(1))
-
-
-class AttentivePool(nn.Module):
-    """The pooling under the name ``ca``, as the published files have it."""
-
-    def __init__(self, text_channels: int, embed_dim: int, num_heads: int, operations: Any = nn) -> None:
-        super().__init__()
-        self.ca = TextPooling(text_channels, embed_dim, num_heads, operations)
-
-    def forward(self, text: Tensor, mask: Tensor | None) -> Tensor:
-        return self.ca(text, mask)

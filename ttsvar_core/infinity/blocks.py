@@ -4,8 +4,6 @@ The residual stream and the norms are float32, whatever the precision of the mat
 pass what float16 can hold.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -56,8 +54,6 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of Infinity."""
-
     def __init__(self, width: int, num_heads: int, mlp_dim: int, operations: Any = nn) -> None:
         super().__init__()
         self.sa = SelfAttention(width, num_heads, operations)
@@ -67,12 +63,7 @@ class Block(nn.Module):
         self.ada_gss = nn.Parameter(torch.randn(1, 1, 6, width) / width**0.5)
 
     def forward(
-        self,
-        x: Tensor,
-        modulation: Tensor,
-        text: tuple[Tensor, Tensor, Tensor | None],
-        turn: Rotation,
-        past: Past,
+        self, x: Tensor, modulation: Tensor, text: tuple[Tensor, Tensor, Tensor | None], turn: Rotation, past: Past,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x (G, P, L, C) float32 -> the same, and this scale's keys and values (G, P, H, L, D).
@@ -86,14 +77,6 @@ class Block(nn.Module):
         x = x + widened(self.ca(self.ca_norm(x).to(dtype), *text))
         x = x + widened(self.ffn(modulate(x, scale_ffn, shift_ffn, dtype))) * gate_ffn
         return x, keys, values
-
-
-class BlockChunk(nn.Module):
-    """Some consecutive blocks under the name ``module``, as the published files group them."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        super().__init__()
-        self.module = nn.ModuleList(blocks)
 
 
 class HeadNorm(nn.Module):

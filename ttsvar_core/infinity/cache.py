@@ -6,6 +6,7 @@ older cache ever changes. ``compacted`` copies only the rows still in use, and o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -32,10 +33,13 @@ class Chunk(NamedTuple):
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values (G, P, H, L, D) of one layer, a row per living sample."""
-        keys, values = self.keys[index], self.values[index]
-        if self.rows is None:
-            return keys, values
-        return _take(keys, self.rows), _take(values, self.rows)
+        pair = self.keys[index], self.values[index]
+        return pair if self.rows is None else tuple(_take(side, self.rows) for side in pair)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Chunk:
+        """The chunk with ``function`` of everything stored, (G, P, H, L, D) each."""
+        keys, values = (tuple(map(function, side)) for side in (self.keys, self.values))
+        return self._replace(keys=keys, values=values)
 
     def select(self, ancestors: Tensor) -> Chunk:
         """The same storage read by other samples; ``ancestors`` lie where keys and values do, so that no layer moves them."""
@@ -46,38 +50,29 @@ class Chunk(NamedTuple):
         if self.rows is None:
             return self
         used, rows = torch.unique(self.rows, return_inverse=True)
-        if len(used) == self.stored:
-            return self._identity_if_plain()
-        keys, values = (tuple(_take(t, used) for t in side) for side in (self.keys, self.values))
-        return Chunk(keys, values, rows)._identity_if_plain()
+        least = self if len(used) == self.stored else self.mapped(lambda t: _take(t, used))._replace(rows=rows)
+        return least._replace(rows=None) if least.rows.tolist() == list(range(least.stored)) else least
 
     def to(self, device: torch.device | str) -> Chunk:
         """The chunk on a device; a copy to another one takes along only the rows in use."""
         if self.keys[0].device == torch.device(device):
             return self
-        used = self.compacted()
-        keys, values = (tuple(t.to(device) for t in side) for side in (used.keys, used.values))
-        return Chunk(keys, values, None if used.rows is None else used.rows.to(device))
+        used = self.compacted().mapped(lambda t: t.to(device))
+        return used if used.rows is None else used._replace(rows=used.rows.to(device))
 
     def in_float8(self) -> Chunk:
         """The chunk in one byte per number (e4m3: 4 bits of exponent, 3 of fraction). Keys are unit vectors, so no scale is
         needed; readers cast back to their own precision."""
-        keys, values = (tuple(t.to(torch.float8_e4m3fn) for t in side) for side in (self.keys, self.values))
-        return self._replace(keys=keys, values=values)
+        return self.mapped(lambda t: t.to(torch.float8_e4m3fn))
 
     def first_branch(self) -> Chunk:
         """The conditional branch alone, copied out so that the other can go."""
-        keys, values = (tuple(t[:1].clone() for t in side) for side in (self.keys, self.values))
-        return self._replace(keys=keys, values=values)
+        return self.mapped(lambda t: t[:1].clone())
 
     @property
     def nbytes(self) -> int:
         """Bytes of the stored keys and values."""
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
-
-    def _identity_if_plain(self) -> Chunk:
-        plain = self.rows is not None and self.rows.tolist() == list(range(self.stored))
-        return self._replace(rows=None) if plain else self
 
     def __repr__(self) -> str:
         return f"Chunk(tokens={self.keys[0].shape[3]}, samples={self.samples}, stored={self.stored})"
@@ -141,10 +136,7 @@ def compact(chunks: list[Chunk]) -> KVCache:
     Where the caller holds no other reference, each chunk's old storage is freed before the next is copied, so the peak is one
     chunk above the larger of before and after.
     """
-    done: list[Chunk] = []
-    while chunks:
-        done.append(chunks.pop(0).compacted())
-    return KVCache(tuple(done))
+    return KVCache(tuple(chunks.pop(0).compacted() for _ in range(len(chunks))))
 
 
 def merge(parts: list[Chunk]) -> Chunk:

@@ -6,7 +6,7 @@ under a scale-causal mask, for training. Names follow the published files. Sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from ..bsq.bits import next_scale_input
 from ..config import StepSampling, TransformerConfig
 from ..scales import ScaleSchedule
-from .attention import AttentivePool, on
-from .blocks import Block, BlockChunk, HeadNorm, RMSNorm
+from .attention import TextPooling, on
+from .blocks import Block, HeadNorm, RMSNorm
 from .cache import Chunk, KVCache
 from .rope import Rotation, rotation
 
 if TYPE_CHECKING:
     from .text import Conditioning
 
-LEVELS = 15  # rows of the level embedding in the published files
+LEVELS = 15  # rows of the level embedding in the published files: the longest schedule
 # Computed in float32 whatever the precision of the rest, as in the published code; with these the norms of the blocks.
 _FLOAT32 = ("cfg_uncond", "text_norm.", "pos_start", "lvl_embed.", "shared_ada_lin.", "head_nm.", "head.")
 
@@ -43,15 +43,16 @@ class TextContext(NamedTuple):
 
     def branches(self, count: int) -> TextContext:
         """The first ``count`` guidance branches, as views."""
-        mask = None if self.mask is None else self.mask[:count]
-        keys, values = (tuple(t[:count] for t in side) for side in (self.keys, self.values))
-        return TextContext(self.pooled[:count], self.modulation[:count], keys, values, mask)
+        return self._mapped(lambda t: t[:count])
 
     def to(self, device: torch.device) -> TextContext:
         """The same on another device."""
-        mask = None if self.mask is None else self.mask.to(device)
-        keys, values = (tuple(t.to(device) for t in side) for side in (self.keys, self.values))
-        return TextContext(self.pooled.to(device), self.modulation.to(device), keys, values, mask)
+        return self._mapped(lambda t: t.to(device))
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> TextContext:
+        mask = None if self.mask is None else function(self.mask)
+        keys, values = (tuple(map(function, side)) for side in (self.keys, self.values))
+        return TextContext(function(self.pooled), function(self.modulation), keys, values, mask)
 
     def __repr__(self) -> str:
         return f"TextContext(branches={len(self.pooled)}, tokens={self.keys[0].shape[2]})"
@@ -81,7 +82,7 @@ class Infinity(nn.Module):
         width = config.embed_dim
         self.cfg_uncond = nn.Parameter(torch.randn(config.text_maxlen, config.text_channels) * 1.2 / config.text_channels**0.5)
         self.text_norm = RMSNorm(config.text_channels)
-        self.text_proj_for_sos = AttentivePool(config.text_channels, width, config.pool_heads, operations)
+        self.text_proj_for_sos = nn.ModuleDict({"ca": TextPooling(config.text_channels, width, config.pool_heads, operations)})
         self.text_proj_for_ca = nn.Sequential(
             operations.Linear(config.text_channels, width), nn.GELU(approximate="tanh"), operations.Linear(width, width)
         )
@@ -96,19 +97,16 @@ class Infinity(nn.Module):
         if config.block_chunks == 1:
             self.blocks = nn.ModuleList(blocks)
         else:
-            self.block_chunks = nn.ModuleList(BlockChunk(blocks[i : i + size]) for i in range(0, len(blocks), size))
+            self.block_chunks = nn.ModuleList(
+                nn.ModuleDict({"module": nn.ModuleList(blocks[i : i + size])}) for i in range(0, len(blocks), size)
+            )
 
     @property
     def layers(self) -> list[Block]:
         """All blocks in order, whatever their grouping in the files."""
         if self.config.block_chunks == 1:
             return list(self.blocks)
-        return [block for chunk in self.block_chunks for block in chunk.module]
-
-    @property
-    def max_scales(self) -> int:
-        """The longest schedule the level embedding covers."""
-        return LEVELS
+        return [block for chunk in self.block_chunks for block in chunk["module"]]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,7 +153,7 @@ class Infinity(nn.Module):
                 )
         padded, mask = _pad([text.to(self.device, torch.float32) for text in texts])
         normed = self.text_norm(padded).to(self.dtype)
-        pooled = self.text_proj_for_sos(normed, mask).float()
+        pooled = self.text_proj_for_sos["ca"](normed, mask).float()
         projected = self.text_proj_for_ca(normed)
         pairs = [layer.ca.project_text(projected) for layer in self.layers]
         keys, values = tuple(k for k, _ in pairs), tuple(v for _, v in pairs)

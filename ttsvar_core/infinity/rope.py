@@ -4,8 +4,6 @@ A scale's grid is stretched over the reference grid of its schedule, so that a p
 scale. Half of a head's channel pairs turn with the row, half with the column.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

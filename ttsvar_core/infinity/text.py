@@ -3,32 +3,27 @@
 A prompt is encoded once; the encoder remembers the last few. An empty prompt has no features and stands for "unconditional".
 """
 
-from __future__ import annotations
-
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..reading import MissingFile, UnusableFile, read_bytes, read_json, refusing
 from ..registry import TEXT_ENCODER
 from ..threads import threads_for
+from ..weights.published import load_published
 from ..weights.stated import count_blocks, stated
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..weights.tensors import Tensors
+from ..weights.tensors import Tensors, read_tensors
 
 MAX_TOKENS = 512  # what the published models were trained with
 _REMEMBERED = 32  # prompts
 _MAX_PIECES = 2 * 2**20  # bytes; T5's spiece.model has 0.8 MB
-_MARKS = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+Tokenizer = Callable[[str], list[int]]  # from a prompt to the numbers of its tokens, the end mark last
 
 
 class Conditioning(NamedTuple):
@@ -48,12 +43,11 @@ class Conditioning(NamedTuple):
 
 
 class TextEncoder:
-    """A T5 encoder with its tokenizer. ``model`` is the bare module, for hosts that move modules between devices."""
+    """A T5 encoder with its tokenizer, which reads ``max_tokens`` of a prompt. ``model`` is the bare module, for hosts that move
+    modules between devices."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.max_tokens = min(MAX_TOKENS, getattr(tokenizer, "model_max_length", MAX_TOKENS))
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
+        self.model, self.tokenizer, self.max_tokens = model, tokenizer, min(MAX_TOKENS, max_tokens)
         self._remembered = lru_cache(_REMEMBERED)(self._encode)
 
     @property
@@ -73,7 +67,7 @@ class TextEncoder:
 
     def _tokens(self, prompt: str) -> tuple[int, ...]:
         """Token numbers of a prompt, cut to the limit (the end mark stays)."""
-        tokens = tuple(self.tokenizer(prompt, truncation=False, padding=False, verbose=False)["input_ids"])
+        tokens = tuple(self.tokenizer(prompt))
         dropped = len(tokens) - self.max_tokens
         if dropped <= 0:
             return tokens
@@ -108,31 +102,25 @@ def encode_prompt(encoder: TextEncoder, prompt: str, negative_prompt: str = "") 
     return Conditioning(prompt, encoder.encode(prompt), negative_prompt, encoder.encode(negative_prompt))
 
 
-def load_text_encoder(
-    path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
-    tokenizer: str | Path | None = None,
-) -> TextEncoder:
+def load_text_encoder(path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> TextEncoder:
     """Load a T5 encoder from a Hugging Face folder, or from one .safetensors file.
 
     The tokenizer lies in the same folder (``tokenizer.json`` or ``spiece.model``; for a single file also under its own name,
-    as in ``t5.tokenizer.json``), or is given by ``tokenizer``, a file or a folder. Nothing is ever downloaded.
+    as in ``t5.tokenizer.json``). Nothing is ever downloaded.
     Raises UnusableFile for files that are missing, incomplete or of another model.
     """
     path = Path(path)
     if not path.exists():
         raise MissingFile(f"There is no text encoder at {path}. {TEXT_ENCODER.advice}")
-    found = _find_tokenizer(path, Path(tokenizer) if tokenizer else None)
+    found = _find_tokenizer(path)
     with refusing(path, TEXT_ENCODER.advice):
         model = _load_model(path, dtype)
-    return TextEncoder(model.to(device), _load_tokenizer(found))
+    return TextEncoder(model.to(device), *_load_tokenizer(found))
 
 
 def _load_model(path: Path, dtype: torch.dtype) -> nn.Module:
     """The encoder half of the T5 in a folder or file; sizes come from its tensors, the rest from the folder's config.json."""
     from transformers import T5EncoderModel
-
-    from ..weights.published import load_published
-    from ..weights.tensors import read_tensors
 
     config = read_json(path / "config.json") if path.is_dir() else {}
     if path.is_dir() and config.get("model_type") != "t5":
@@ -169,11 +157,9 @@ def _config_of(weights: Tensors, config: Mapping[str, Any]) -> Any:
     )
 
 
-def _find_tokenizer(path: Path, given: Path | None) -> Path:
+def _find_tokenizer(path: Path) -> Path:
     """The tokenizer's file, or its folder if that says how it is set up."""
-    folder = given or (path if path.is_dir() else path.parent)
-    if not folder.is_dir():
-        return folder
+    folder = path if path.is_dir() else path.parent
     if (folder / "tokenizer_config.json").exists() and (folder / "tokenizer.json").is_file():
         return folder
     stems = ["", *([path.stem + "."] if path.is_file() else [])]
@@ -185,40 +171,29 @@ def _find_tokenizer(path: Path, given: Path | None) -> Path:
     )
 
 
-def _load_tokenizer(path: Path) -> Any:
-    """The tokenizer in a file, or in a folder, whose tokenizer_config.json then states its limit and its marks.
+def _load_tokenizer(path: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer in a file, or in a folder, whose tokenizer_config.json then states its limit; and that limit.
 
     Read without transformers' own loader, which would follow a configuration to code and ask whether to run it.
     """
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
+    import tokenizers
 
     config = read_json(path / "tokenizer_config.json") if path.is_dir() else {}
     file = path / "tokenizer.json" if path.is_dir() else path
     with refusing(f"The tokenizer {path}"):
         if file.suffix != ".json":
-            return _SentencePiece(read_bytes(file, _MAX_PIECES))
-        tokenizer = Tokenizer.from_buffer(read_bytes(file))
-        marks = {key: _mark(config, key, usual) for key, usual in _MARKS.items()}
-        limit = stated(config, "model_max_length", MAX_TOKENS)
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **marks)
+            return _sentence_pieces(read_bytes(file, _MAX_PIECES)), MAX_TOKENS
+        tokenizer = tokenizers.Tokenizer.from_buffer(read_bytes(file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return lambda prompt: tokenizer.encode(prompt).ids, stated(config, "model_max_length", MAX_TOKENS)
 
 
-class _SentencePiece:
-    """T5's ``spiece.model``, called as transformers' tokenizers are. Raises what a file of any content may."""
+def _sentence_pieces(model: bytes) -> Tokenizer:
+    """T5's ``spiece.model``. Raises what a file of any content may."""
+    from sentencepiece import SentencePieceProcessor
 
-    def __init__(self, model: bytes) -> None:
-        from sentencepiece import SentencePieceProcessor
-
-        self._pieces = SentencePieceProcessor(model_proto=model)
-        if self._pieces.eos_id() < 0 or not all(map(math.isfinite, self._pieces.get_score(list(range(len(self._pieces)))))):
-            raise ValueError("it has no end mark, or scores that are no numbers; it is no T5 vocabulary")
-
-    def __call__(self, prompt: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [*self._pieces.encode(prompt), self._pieces.eos_id()]}
-
-
-def _mark(config: Mapping[str, Any], key: str, usual: str) -> str:
-    """A special token's text, which some configurations wrap into a description of it."""
-    entry = config.get(key)
-    return stated(entry, "content", usual) if isinstance(entry, Mapping) else stated(config, key, usual)
+    pieces = SentencePieceProcessor(model_proto=model)
+    if pieces.eos_id() < 0 or not all(map(math.isfinite, pieces.get_score(list(range(len(pieces)))))):
+        raise ValueError("it has no end mark, or scores that are no numbers; it is no T5 vocabulary")
+    return lambda prompt: [*pieces.encode(prompt), pieces.eos_id()]

@@ -3,10 +3,7 @@
 The stored bits are fed back scale by scale, so that every scale is compared on the same input; the encoder likewise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from ..bsq.bits import cell_grid, codes_to_bits, empty_features, fuse, map_to_to
 from ..commands.result import VerifyResult
 from ..config import ModelConfig
 from ..image_model import ImageModel
-from ..scales import ScaleSchedule
 
 LOGIT_BOUND = 1e-4  # largest absolute difference in float32 that counts as equal
 GREY_BOUND = 1  # grey levels
@@ -49,7 +45,7 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
     golden = load_file(golden_path)
     with torch.inference_mode():
         logits, features = _compare_logits(model, golden)
-        grey = _grey_levels(_to_bytes(model.tokenizer.decode(features)).flip(3), golden["image_uint8_bgr_BHWC"])
+        grey = _largest(_to_bytes(model.tokenizer.decode(features)).flip(3), golden["image_uint8_bgr_BHWC"])
         measures = {"logits": logits}
         bits_ok = True
         if "encode.image_BCHW" in golden:
@@ -60,14 +56,11 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
 
 
 def config_of(data: Mapping[str, Any]) -> ModelConfig:
-    """The configuration; a stated schedule keeps its own grids, with positions normalised as its aspect ratio has them."""
+    """The configuration. Raises ValueError for one without a schedule."""
     config = ModelConfig.from_json(dict(data))
     if config.own_schedule is None:
         raise ValueError("no schedule: expected scale_schedule, or pixel_budget and h_div_w")
-    if "scale_schedule" not in data:
-        return config
-    grids = tuple(tuple(grid[-2:]) for grid in data["scale_schedule"])
-    return replace(config, own_schedule=ScaleSchedule(grids, config.own_schedule.rope_grid))
+    return config
 
 
 def _compare_logits(model: ImageModel, golden: Mapping[str, Tensor]) -> tuple[float, Tensor]:
@@ -124,7 +117,7 @@ def _compare_encoder(model: ImageModel, golden: Mapping[str, Tensor]) -> tuple[f
         within_rounding &= bool((residual[differs].abs() <= ROUNDING).all())
         accumulated = fuse(accumulated, map_to_tokens(stored, model.patchify), scale, schedule, model.patchify)
     rebuilt = model.tokenizer.decode(accumulated)
-    grey = _grey_levels(_to_bytes(rebuilt), _to_bytes(golden["encode.reconstruction"].clamp(-1, 1)))
+    grey = _largest(_to_bytes(rebuilt), _to_bytes(golden["encode.reconstruction"].clamp(-1, 1)))
     return equal / total, within_rounding, grey
 
 
@@ -133,12 +126,8 @@ def _to_bytes(images: Tensor) -> Tensor:
     return ((images + 1) / 2).permute(0, 2, 3, 1).mul(255).to(torch.uint8)
 
 
-def _grey_levels(ours: Tensor, reference: Tensor) -> float:
-    return _largest(ours.float(), reference.float())
-
-
 def _largest(ours: Tensor, reference: Tensor) -> float:
     """Largest absolute difference; infinite for another shape or for values that are not numbers."""
     if ours.shape != reference.shape:
         return float("inf")
-    return float((ours - reference).abs().max().nan_to_num(nan=float("inf")))
+    return float((ours.float() - reference.float()).abs().max().nan_to_num(nan=float("inf")))

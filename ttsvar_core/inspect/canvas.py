@@ -1,14 +1,13 @@
 """What all drawings share: colours, and the way from tensors to pictures and back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL import Image
+from .letters import write
 
 BACKGROUND = (24, 26, 31)
 PANEL = (36, 39, 46)
@@ -24,6 +23,14 @@ _FAMILIES = (
 MARGIN = 16
 
 
+def page(width: int, height: int, title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """A new picture with one line of words at its top, and what draws on it."""
+    picture = Image.new("RGB", (width, height), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    write(draw, (MARGIN, 10), title, width - 2 * MARGIN, 18, TEXT)
+    return picture, draw
+
+
 def family_colour(founder: int) -> tuple[int, int, int]:
     """The colour of everything that descends from one first sample."""
     return _FAMILIES[founder % len(_FAMILIES)]
@@ -31,24 +38,17 @@ def family_colour(founder: int) -> tuple[int, int, int]:
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Pictures of images (P, H, W, 3) in [0, 1]."""
-    from PIL import Image
-
     pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     return [Image.fromarray(picture, "RGB") for picture in pixels]
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
     """One picture as (1, H, W, 3) float32 in [0, 1]."""
-    import numpy as np
-    import torch
-
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
 
 
 def fitted(picture: Image.Image, side: int) -> Image.Image:
     """A picture scaled so that its longer side is at most ``side``; small ones grow by whole multiples."""
-    from PIL import Image
-
     longest = max(picture.size)
     if longest <= side:
         factor = max(1, side // longest)
@@ -60,8 +60,6 @@ def fitted(picture: Image.Image, side: int) -> Image.Image:
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures under one another on the common background."""
-    from PIL import Image
-
     width = max(picture.width for picture in pictures)
     sheet = Image.new("RGB", (width, sum(picture.height for picture in pictures)), BACKGROUND)
     top = 0

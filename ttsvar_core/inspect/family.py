@@ -1,12 +1,10 @@
 """Who descends from whom: the lineage of a state, told generation by generation."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from ..state import SearchState
+from ..state import SearchState
 
 
 class Generation(NamedTuple):
@@ -26,16 +24,15 @@ class Generation(NamedTuple):
 
 def generations(state: SearchState) -> list[Generation]:
     """All generations of a state, the first one first."""
-    parents = [tuple(int(row) for row in step.ancestors) for step in state.lineage]
-    counts = [len(state.lineage[0].scores) if state.lineage else state.samples, *(len(rows) for rows in parents)]
+    steps = state.lineage
+    counts = [len(steps[0].scores) if steps else state.samples, *(len(step.ancestors) for step in steps)]
     founders = [tuple(range(counts[0]))]
-    for rows in parents:
-        founders.append(tuple(founders[-1][row] for row in rows))
-    lives = _living(counts, parents)
-    since = [0, *(step.scale + 1 for step in state.lineage)]
-    words = [("started", float(counts[0])), *((step.reason, float(step.ess)) for step in state.lineage)]
-    columns = zip(since, [(), *parents], founders, lives, words, strict=True)
-    return [Generation(start, rows, first, alive, *said) for start, rows, first, alive, said in columns]
+    for step in steps:
+        founders.append(tuple(founders[-1][row] for row in step.ancestors))
+    lives = _living(counts, [step.ancestors for step in steps])
+    first = Generation(0, (), founders[0], lives[0], "started", float(counts[0]))
+    kin = zip(steps, founders[1:], lives[1:], strict=True)
+    return [first, *(Generation(step.scale + 1, step.ancestors, *those, step.reason, step.ess) for step, *those in kin)]
 
 
 def _living(counts: Sequence[int], parents: Sequence[tuple[int, ...]]) -> list[tuple[bool, ...]]:
@@ -48,10 +45,4 @@ def _living(counts: Sequence[int], parents: Sequence[tuple[int, ...]]) -> list[t
 
 def latest_scores(state: SearchState) -> list[float | None]:
     """The last score of every living sample, None where it has none."""
-    import math
-
-    latest: list[float | None] = []
-    for row in state.scores.tolist():
-        known = [value for value in row if not math.isnan(value)]
-        latest.append(known[-1] if known else None)
-    return latest
+    return [next((value for value in reversed(row) if not math.isnan(value)), None) for row in state.scores.tolist()]

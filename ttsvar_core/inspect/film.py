@@ -1,29 +1,21 @@
 """A film as one sheet: a row for each sample, a column for each scale."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted
-from .letters import font, write
+from PIL import Image
 
-if TYPE_CHECKING:
-    from PIL import Image
+from .canvas import MARGIN, MUTED, TEXT, fitted, page
+from .letters import font
 
 _HEADER, _GAP = 62, 6
 
 
 def film_sheet(rows: Sequence[int], frames: Sequence[Sequence[Image.Image]], width: int = 1024) -> Image.Image:
     """The pictures of samples after every scale, ``rows`` being their numbers."""
-    from PIL import Image, ImageDraw
-
     side = max(16, (width - 2 * MARGIN - 40) // max(1, len(frames)) - _GAP)
     strips = [[fitted(picture, side) for picture in frame] for frame in frames]
     height = max((picture.height for strip in strips for picture in strip), default=side)
-    sheet = Image.new("RGB", (width, _HEADER + len(rows) * (height + _GAP) + MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    write(draw, (MARGIN, 10), "How the samples came about, scale by scale", width - 2 * MARGIN, 18, TEXT)
+    sheet, draw = page(width, _HEADER + len(rows) * (height + _GAP) + MARGIN, "How the samples came about, scale by scale")
     for place, row in enumerate(rows):
         draw.text((MARGIN, _HEADER + place * (height + _GAP) + height // 2), f"#{row}", TEXT, font(14), anchor="lm")
     for scale, strip in enumerate(strips):

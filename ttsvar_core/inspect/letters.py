@@ -4,18 +4,13 @@ Pillow's own letters (a part of Aileron Regular, CC0) are English ones. For acce
 the system is taken; none is shipped, as one with Chinese is larger than the whole pack. What no font here has is said, not drawn.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 
-    Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 # What Linux, Windows and macOS install with their desktops: those with Chinese first, then those with many alphabets. Pillow looks
 # for a name in the folders where the system keeps its fonts.
 SYSTEM_FONTS = (
@@ -30,13 +25,8 @@ _LONGEST_NOTE = 2 / 3  # of a line's width, so that the text beside it stays rea
 
 @lru_cache(maxsize=16)
 def font(size: int) -> Font:
-    """Pillow's built-in letters at a size in pixels (Pillow without FreeType has one size only)."""
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.load_default(size=size)
-    except (TypeError, ImportError):
-        return ImageFont.load_default()
+    """Pillow's built-in letters at a size in pixels."""
+    return ImageFont.load_default(size=size)
 
 
 def write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int, size: int, colour: tuple) -> None:
@@ -80,13 +70,11 @@ def _best_font(text: str, size: int) -> Font:
 @lru_cache(maxsize=16)
 def _system_fonts(size: int) -> tuple[Font, ...]:
     """Those of ``SYSTEM_FONTS`` that this machine has."""
-    from PIL import ImageFont
-
     found = []
     for name in SYSTEM_FONTS:
         try:
             found.append(ImageFont.truetype(name, size))
-        except (OSError, ImportError):
+        except OSError:
             continue
     return tuple(found)
 
@@ -98,10 +86,7 @@ def _lacking(text: str, letters: Font) -> frozenset[str]:
 
 @lru_cache(maxsize=8192)
 def _has(letters: Font, letter: str) -> bool:
-    try:
-        return bytes(letters.getmask(letter)) != bytes(letters.getmask(_NOT_A_LETTER))
-    except UnicodeError:  # Pillow without FreeType knows Latin-1 only
-        return False
+    return bytes(letters.getmask(letter)) != bytes(letters.getmask(_NOT_A_LETTER))
 
 
 def _substitute(letter: str, letters: Font) -> str:

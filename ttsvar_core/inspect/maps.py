@@ -1,20 +1,13 @@
 """What a feature space sees: the three main directions of features as colours (the maps of the paper's figure 7)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .canvas import BACKGROUND, MARGIN, MUTED, TEXT, fitted, to_pictures
-from .letters import font, write
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from ..extractors.base import FeatureExtractor
-    from ..state import SearchState
+from ..extractors.base import FeatureExtractor
+from ..state import SearchState
+from .canvas import MARGIN, MUTED, fitted, page, to_pictures
+from .letters import font
 
 _HEADER = 44
 
@@ -55,19 +48,14 @@ def feature_maps(
     features: Tensor, what: str = "accumulated features", images: Tensor | None = None, cell: int = 160
 ) -> Image.Image:
     """A sheet with the colours of features (P, C, h, w), under each sample's image (P, H, W, 3) if given."""
-    from PIL import Image, ImageDraw
-
     rows = [to_pictures(principal_colours(features))]
     if images is not None:
         rows.insert(0, to_pictures(images))
     rows = [[fitted(picture, cell) for picture in row] for row in rows]
     width = max(picture.width for row in rows for picture in row)
     heights = [max(picture.height for picture in row) for row in rows]
-    count = len(rows[0])
-    size = (MARGIN + count * (width + MARGIN), _HEADER + sum(heights) + MARGIN * len(rows) + 10)
-    sheet = Image.new("RGB", (max(420, size[0]), size[1]), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    write(draw, (MARGIN, 10), f"Main directions of {what}", sheet.width - 2 * MARGIN, 18, TEXT)
+    count, below = len(rows[0]), _HEADER + sum(heights) + MARGIN * len(rows) + 10
+    sheet, draw = page(max(420, MARGIN + count * (width + MARGIN)), below, f"Main directions of {what}")
     for column in range(count):
         left, top = MARGIN + column * (width + MARGIN), _HEADER
         for row, height in zip(rows, heights, strict=True):

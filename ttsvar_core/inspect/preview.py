@@ -1,18 +1,14 @@
 """Small live previews while scales are running."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
+from PIL import Image
 from torch import Tensor
 
+from ..bsq.bits import average
+from ..decoding import decode_fitting
+from ..image_model import ImageModel
 from .canvas import BACKGROUND, to_pictures
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from ..image_model import ImageModel
 
 _SIDE = 512
 
@@ -22,11 +18,6 @@ def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Imag
 
     Decoding is the dear part, so features wider than the preview needs are averaged down before it.
     """
-    from PIL import Image
-
-    from ..bsq.bits import average
-    from ..decoding import decode_fitting
-
     shown = features[:samples]
     columns = _columns(len(shown))
     cells = largest_cells(model, columns)

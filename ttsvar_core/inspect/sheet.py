@@ -1,21 +1,15 @@
 """The contact sheet: every living sample with its number, its score and where it comes from."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .canvas import BACKGROUND, BEST, GRID, MARGIN, MUTED, PANEL, TEXT, family_colour, fitted, to_pictures
+from ..state import SearchState
+from .canvas import BEST, GRID, MARGIN, MUTED, PANEL, TEXT, family_colour, fitted, page, to_pictures
 from .family import generations, latest_scores
 from .letters import font, write
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
-
-    from ..state import SearchState
 
 _CAPTION = 54
 _HEADER = 58
@@ -34,20 +28,13 @@ def numbered_sheet(
     pictures: Sequence[Image.Image], captions: Sequence[dict], header: tuple[str, str], cell: int = 256
 ) -> Image.Image:
     """A sheet of pictures of one size, each over its caption (see `captions`), under two lines of words."""
-    from PIL import Image, ImageDraw
-
     pictures = [fitted(picture, cell) for picture in pictures]
     width, height = pictures[0].size
     columns = _columns(len(pictures), width, height + _CAPTION)
     rows = math.ceil(len(pictures) / columns)
-    size = (
-        MARGIN + columns * (width + MARGIN),
-        _HEADER + rows * (height + _CAPTION + MARGIN),
-    )
-    sheet = Image.new("RGB", (max(size[0], 420), size[1]), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    for line, (top, size, colour) in zip(header, ((10, 18, TEXT), (34, 14, MUTED)), strict=True):
-        write(draw, (MARGIN, top), line, sheet.width - 2 * MARGIN, size, colour)
+    across, below = MARGIN + columns * (width + MARGIN), _HEADER + rows * (height + _CAPTION + MARGIN)
+    sheet, draw = page(max(across, 420), below, header[0])
+    write(draw, (MARGIN, 34), header[1], sheet.width - 2 * MARGIN, 14, MUTED)
     for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left = MARGIN + (index % columns) * (width + MARGIN)
         top = _HEADER + (index // columns) * (height + _CAPTION + MARGIN)

@@ -1,21 +1,17 @@
 """A search as data for a page to draw: generations, scores, and the pictures of those who died as well."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from ..bsq.bits import average, empty_features, fused
 from ..decoding import decode_fitting
+from ..state import SearchState
 from .canvas import family_colour
 from .family import Generation, generations
 from .sheet import captions, header
-
-if TYPE_CHECKING:
-    from ..state import SearchState
 
 MOST_FILMED = 4
 
@@ -43,12 +39,10 @@ def plain(caption: dict) -> dict:
 
 
 def hexadecimal(colour: Sequence[int]) -> str:
-    """#rrggbb."""
     return "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def number(value: float) -> float | None:
-    """None for NaN."""
     return None if math.isnan(value) else value
 
 
@@ -70,8 +64,9 @@ def filmed(state: SearchState) -> list[int]:
 
 def grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
     """Features (P, C, h, w) after every scale of the bits of P samples: living ones, or those before a selection."""
-    begin = empty_features(len(bits[0]), state.features.shape[1], state.schedule, state.model.patchify) if bits else None
-    yield from fused(begin.to(bits[0].device), bits, state.schedule, state.model.patchify) if bits else ()
+    if bits:
+        begin = empty_features(len(bits[0]), state.features.shape[1], state.schedule, state.model.patchify)
+        yield from fused(begin.to(bits[0].device), bits, state.schedule, state.model.patchify)
 
 
 def drawn_small(state: SearchState, features: Tensor) -> Tensor:

@@ -1,45 +1,15 @@
 """The family tree: which sample each survivor descends from, over the scales."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .canvas import BACKGROUND, GRID, MARGIN, MUTED, TEXT, family_colour, fitted, to_pictures
+from ..state import SearchState
+from .canvas import GRID, MARGIN, MUTED, TEXT, family_colour, fitted, page, to_pictures
 from .family import Generation, generations, latest_scores
 from .letters import font
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
-
-    from ..state import SearchState
-
 _HEADER = 62
 _FADED = (66, 70, 80)
-
-
-def family_tree(state: SearchState, images: Tensor | None = None, width: int = 1024) -> Image.Image:
-    """Lines from the first samples to the living ones; scales run to the right, grey lines have died out.
-
-    images: (P, H, W, 3) of this state, drawn small at the right end of each line.
-    """
-    from PIL import Image, ImageDraw
-
-    told = generations(state)
-    most = max(len(generation.founders) for generation in told)
-    spacing = max(34, min(72, 560 // most))
-    picture = Image.new("RGB", (width, _HEADER + most * spacing + MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, 10), "Family tree: who descends from whom", TEXT, font(18))
-    frame = _Frame(state, width, most, spacing)
-    _ruler(draw, frame, told, picture.height)
-    for index, generation in enumerate(told):
-        last = index + 1 == len(told)
-        stop = frame.x(max(state.next_scale, generation.since)) - 10 if last else frame.x(told[index + 1].since) - frame.bend
-        _lines(draw, frame, generation, None if index == 0 else told[index - 1], stop)
-    _leaves(picture, draw, frame, state, told[-1], images)
-    return picture
 
 
 class _Frame:
@@ -58,12 +28,31 @@ class _Frame:
         return round(_HEADER + self.spacing * ((row + 0.5) * self.most / count))
 
 
+def family_tree(state: SearchState, images: Tensor | None = None, width: int = 1024) -> Image.Image:
+    """Lines from the first samples to the living ones; scales run to the right, grey lines have died out.
+
+    images: (P, H, W, 3) of this state, drawn small at the right end of each line.
+    """
+    told = generations(state)
+    most = max(len(generation.founders) for generation in told)
+    spacing = max(34, min(72, 560 // most))
+    picture, draw = page(width, _HEADER + most * spacing + MARGIN, "Family tree: who descends from whom")
+    frame = _Frame(state, width, most, spacing)
+    _ruler(draw, frame, told, picture.height)
+    for index, generation in enumerate(told):
+        last = index + 1 == len(told)
+        stop = frame.x(max(state.next_scale, generation.since)) - 10 if last else frame.x(told[index + 1].since) - frame.bend
+        _lines(draw, frame, generation, None if index == 0 else told[index - 1], stop)
+    _leaves(picture, draw, frame, state, told[-1], images)
+    return picture
+
+
 def _ruler(draw: ImageDraw.ImageDraw, frame: _Frame, told: list[Generation], bottom: int) -> None:
-    cuts = {generation.since: generation for generation in told[1:]}
     for scale in range(frame.scales):
         draw.text((frame.x(scale + 0.5), 38), str(scale), MUTED, font(13), anchor="ma")
-    for since in cuts:
-        draw.line((frame.x(since), _HEADER - 6, frame.x(since), bottom - MARGIN), fill=GRID, width=1)
+    for generation in told[1:]:
+        left = frame.x(generation.since)
+        draw.line((left, _HEADER - 6, left, bottom - MARGIN), fill=GRID, width=1)
     draw.text((MARGIN, 38), "scale", MUTED, font(13))
 
 
@@ -82,12 +71,7 @@ def _lines(draw: ImageDraw.ImageDraw, frame: _Frame, now: Generation, before: Ge
 
 
 def _leaves(
-    picture: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    frame: _Frame,
-    state: SearchState,
-    last: Generation,
-    images: Tensor | None,
+    picture: Image.Image, draw: ImageDraw.ImageDraw, frame: _Frame, state: SearchState, last: Generation, images: Tensor | None
 ) -> None:
     small = [fitted(picture, frame.spacing - 4) for picture in to_pictures(images)] if images is not None else []
     scores = latest_scores(state)

@@ -1,16 +1,11 @@
 """A state in words, for a text preview."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from ..rewards.base import answer_lines
+from ..state import SearchState
 from .family import generations
-
-if TYPE_CHECKING:
-    from ..state import SearchState
 
 
 def describe(state: SearchState) -> str:

@@ -1,14 +1,12 @@
 """A value model as a reward: unfinished samples are scored by what a small network foretells, finished ones by the reward it was
 trained for. `python -m lab.value` trains one on a model and reward of your own."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +16,13 @@ from ..looks import counted
 from ..reading import UnusableFile, parse_json, refusing, whole
 from ..scales import Grid, ScaleSchedule
 from ..search.value import ValueNetwork, ValueSizes, cells_of, value_grid
+from ..state import SearchState
 from ..vision.network import NetworkBacked, placement
 from ..weights.files import RawCheckpoint, read_checkpoint
 from ..weights.fingerprint import fingerprints_of
 from ..weights.finite import finite_floats
 from ..weights.write import write_safetensors
 from .base import Reward, check_prompt
-
-if TYPE_CHECKING:
-    from ..state import SearchState
 
 METADATA = "ttsvar-value"
 FORMAT = 1

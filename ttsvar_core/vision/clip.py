@@ -3,8 +3,6 @@
 Sources: the parameter names of mlfoundations/open_clip and of transformers' published CLIP checkpoints.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

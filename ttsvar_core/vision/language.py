@@ -1,7 +1,5 @@
 """Vision-language models of any family that transformers knows, from a folder on this machine and nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """From the names and layouts of original checkpoints to those of transformers, and heads of linear layers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

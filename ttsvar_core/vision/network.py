@@ -1,7 +1,5 @@
 """Rewards and extractors that run a network: where it is, what it takes, how many images at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

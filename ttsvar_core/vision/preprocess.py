@@ -1,7 +1,5 @@
 """Images to a network's input on the images' own device, as Pillow would resize them but without leaving tensors."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

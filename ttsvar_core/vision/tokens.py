@@ -1,7 +1,5 @@
 """Prompts to token ids for BERT's and CLIP's text towers, from the tokenizers that are shipped and nothing else."""
 
-from __future__ import annotations
-
 import html
 import logging
 from pathlib import Path

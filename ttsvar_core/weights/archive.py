@@ -1,7 +1,5 @@
 """What a ``.pth`` is before torch opens it: only plain tensors, and no larger in memory than on disk."""
 
-from __future__ import annotations
-
 import mmap
 import struct
 import zipfile

@@ -5,14 +5,13 @@ Every published layout ends in one flat mapping from names to tensors whose memo
 decided by its first bytes, not by its name.
 """
 
-from __future__ import annotations
-
-import json
+import pickle
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..reading import MissingFile, UnusableFile, one_line, open_regular, read_json, refusing
@@ -84,13 +83,13 @@ def _read_file(path: Path) -> RawCheckpoint:
 
 def _read_format(path: Path, start: bytes) -> RawCheckpoint:
     if start[8:9] == b"{":  # before the first byte, which may be any: it belongs to the length of the header
-        return _read_safetensors(path, start)
+        return _read_safetensors(path, header_size=struct.unpack("<Q", start[:8])[0])
     if start[:4] == _ZIP or start[:1] == _PICKLE:
         return _read_torch(path, mapped=start[:4] == _ZIP)
     for mark, what in _FOREIGN_STARTS.items():
         if start.lstrip().startswith(mark):
             raise UnusableFile(f"{path.name} is {what}. Expected a .pth or .safetensors file.")
-    return _read_safetensors(path, start)
+    raise UnusableFile(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
 
 
 def _check_tensors(raw: RawCheckpoint) -> None:
@@ -116,51 +115,22 @@ def _nested(content: dict[Any, Any], depth: int, seen: set[int]) -> Iterator[tup
             yield from _nested(value, depth - 1, seen)
 
 
-def _read_safetensors(path: Path, start: bytes) -> RawCheckpoint:
+def _read_safetensors(path: Path, header_size: int) -> RawCheckpoint:
     from safetensors import SafetensorError, safe_open
 
-    _check_safetensors_size(path, start)
+    if header_size > _MAX_HEADER:
+        raise UnusableFile(f"{path.name} claims a header of {header_size:,} bytes, more than models have. Choose another file.")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return RawCheckpoint(path, tensors, file.metadata() or {}, mapped=True)
+            names = file.keys()
+            if len(names) > _MAX_TENSORS:
+                raise UnusableFile(f"{path.name} names {len(names):,} tensors, more than any model here. Choose another file.")
+            return RawCheckpoint(path, {name: file.get_tensor(name) for name in names}, file.metadata() or {}, mapped=True)
     except (SafetensorError, RuntimeError) as error:
-        raise UnusableFile(f"{path.name} cannot be read as safetensors ({error}). Download it again.") from error
-
-
-def _check_safetensors_size(path: Path, start: bytes) -> None:
-    """Refuse what is no safetensors file, or not all of one."""
-    header_size = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-    if header_size > _MAX_HEADER and start[8:9] == b"{":
-        raise UnusableFile(f"{path.name} claims a header of {header_size:,} bytes, more than models have. Choose another file.")
-    if start[8:9] != b"{" or header_size < 2:
-        raise UnusableFile(f"{path.name} is neither a .safetensors nor a .pth file. Choose a model file, or download it again.")
-    with path.open("rb") as file:
-        file.seek(8)
-        header = file.read(header_size)
-    if len(header) < header_size:
-        raise UnusableFile(f"{path.name} is truncated: it ends within its own header. Download it again.")
-    try:
-        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
-        if len(entries) > _MAX_TENSORS:
-            raise UnusableFile(f"{path.name} names {len(entries):,} tensors, more than any model here. Choose another file.")
-        promised = 8 + header_size + max((entry["data_offsets"][1] for entry in entries), default=0)
-    except UnusableFile:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UnusableFile(f"{path.name} has a damaged safetensors header ({error}). Download it again.") from error
-    size = path.stat().st_size
-    if size < promised:
-        raise UnusableFile(
-            f"{path.name} is truncated: it has {size:,} bytes, its header promises {promised:,}. Download it again."
-        )
+        raise UnusableFile(f"{path.name} is truncated or has a damaged safetensors header ({error}). Download it again.") from error
 
 
 def _read_torch(path: Path, mapped: bool) -> RawCheckpoint:
-    import pickle
-
-    import torch
-
     by_name = path.suffix == ".safetensors"  # given such a path, torch.load goes by the name; given a file, by what it holds
     zipped, mapped = mapped, mapped and not by_name
     try:

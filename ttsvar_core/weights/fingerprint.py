@@ -1,7 +1,5 @@
 """A short name for weights, cheap enough to take on every load."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,13 +1,12 @@
 """Weights must be numbers: the one check that all models' tensors pass."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..reading import UnusableFile
+from .files import RawCheckpoint, release
 
 
 def check_finite(tensor: Tensor, source: Tensor, name: str, file: str) -> None:
@@ -31,3 +30,14 @@ def finite_floats(tensors: Mapping[str, Tensor], file: str, dtype: torch.dtype |
             checked[name] = source.to(dtype or source.dtype)
             check_finite(checked[name], source, name, file)
     return checked
+
+
+def converted(raw: RawCheckpoint, name: str, source: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """A tensor of a file in the precision and place it will run in, checked; its pages of the file are given back then. Raises
+    UnusableFile."""
+    source = source.detach()
+    tensor = source.to(device=device, dtype=dtype)
+    check_finite(tensor, source, name, raw.path.name)
+    if tensor is not source and raw.mapped:
+        release(source)
+    return tensor

@@ -19,9 +19,9 @@ from ..config import ModelConfig
 from ..image_model import ImageModel
 from ..names import BUNDLED
 from ..reading import UnusableFile, refusing
-from .files import RawCheckpoint, Reader, read_checkpoint, release
+from .files import RawCheckpoint, Reader, read_checkpoint
 from .fingerprint import Fingerprint
-from .finite import check_finite
+from .finite import converted
 from .names import SUGGESTIONS, model_tensors
 from .pairing import check_bits, check_d32, check_stride
 from .shapes import assemble, json_beside, stored_sizes, tokenizer_sizes, transformer_sizes
@@ -158,21 +158,11 @@ def _fill(
     module: nn.Module, tensors: Mapping[str, Tensor], raw: RawCheckpoint, dtype: Callable[[str], torch.dtype],
     device: str | torch.device, fingerprint: Fingerprint,
 ) -> None:
-    """Put the tensors into a module built without storage, converting one at a time to the ``dtype`` of its name.
-
-    Raises UnusableFile.
-    """
+    """Put the tensors, whose names were checked, into a module built without storage, converting one at a time to the ``dtype`` of
+    its name. Raises UnusableFile."""
     placed = {}
     for name in sorted(tensors):
-        source = tensors[name].detach()
-        fingerprint.add(name, source)
-        tensor = source.to(device=device, dtype=dtype(name))
-        check_finite(tensor, source, name, raw.path.name)
-        if tensor is not source and raw.mapped:
-            release(source)
-        placed[name] = tensor
-    outcome = module.load_state_dict(placed, strict=False, assign=True)
-    unfilled = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
-    if outcome.missing_keys or outcome.unexpected_keys or unfilled:
-        raise UnusableFile(f"{raw.path.name} did not fill the model: {outcome}, without storage: {_listed(unfilled)}.")
+        fingerprint.add(name, tensors[name].detach())
+        placed[name] = converted(raw, name, tensors[name], dtype(name), device)
+    module.load_state_dict(placed, assign=True)
     module.requires_grad_(False).eval()

@@ -4,9 +4,8 @@ The published files nest, prefix and spell the same tensors differently, and car
 of that becomes the one spelling our modules use.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import Tensor
@@ -89,13 +88,18 @@ def detect_kind(raw: RawCheckpoint) -> Kind:
     raise UnusableFile(_wrong_kind(raw, "transformer or tokenizer"))
 
 
-def _find(content: dict[str, Any], kind: str) -> dict[str, Tensor] | None:
-    for place in _PLACES[kind]:
+def _places(content: dict[str, Any], kind: str) -> Iterator[dict[Any, Any]]:
+    """The dictionaries in a file where a model of a kind may lie, the likeliest first."""
+    for place in _PLACES.get(kind, ((),)):
         inner: Any = content
         for key in place:
             inner = inner.get(key) if isinstance(inner, dict) else None
-        if not isinstance(inner, dict):
-            continue
+        if isinstance(inner, dict):
+            yield inner
+
+
+def _find(content: dict[str, Any], kind: str) -> dict[str, Tensor] | None:
+    for inner in _places(content, kind):
         tensors = {_our_name(name, kind): t for name, t in inner.items() if isinstance(t, Tensor) and isinstance(name, str)}
         if all(name in tensors for name in _TELLTALES[kind]) and "class_emb.weight" not in tensors:
             return tensors
@@ -131,11 +135,8 @@ def _wrong_kind(raw: RawCheckpoint, wanted: str) -> str:
     for kind in _TELLTALES:
         if kind != wanted and _find(raw.content, kind) is not None:
             return f"{raw.path.name} holds a {kind}; expected a {wanted}. Were the two files swapped?"
-    for place in _PLACES.get(wanted, ((),)):
-        inner: Any = raw.content
-        for key in place:
-            inner = inner.get(key) if isinstance(inner, dict) else None
-        for pattern, what in _FOREIGN_NAMES if isinstance(inner, dict) else ():
+    for inner in _places(raw.content, wanted):
+        for pattern, what in _FOREIGN_NAMES:
             if any(re.match(pattern, str(name)) for name in inner):
                 return f"{raw.path.name} is {what}; expected an Infinity {wanted}."
     first = ", ".join(str(name) for name in list(raw.content)[:5]) or "nothing"

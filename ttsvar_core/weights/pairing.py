@@ -1,7 +1,5 @@
 """Does this tokenizer belong to that transformer?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

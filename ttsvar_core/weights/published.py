@@ -1,7 +1,5 @@
 """A transformers model that holds the tensors of a file, with nothing left to chance."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Sizes are exchanged as the flat dictionary that ``ModelConfig.from_json`` reads;
 what its shapes say.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

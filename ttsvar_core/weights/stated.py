@@ -1,7 +1,5 @@
 """What a configuration states and what the names of tensors count, checked: neither may make a model of any size."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

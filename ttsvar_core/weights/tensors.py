@@ -29,7 +29,6 @@ class Tensors(dict):
         raise self.refusal(f"does not hold a complete {self.file.title}: tensor {name} is missing")
 
     def refusal(self, what: str) -> UnusableFile:
-        """The error that says so."""
         return UnusableFile(f"{self.source} {what}. {self.file.advice}")
 
     def alike(self, tensors: Mapping[str, Tensor]) -> Tensors:
@@ -62,7 +61,7 @@ def read_tensors(path: str | Path, published: WeightFile) -> Tensors:
     except UnusableFile as error:
         raise UnusableFile(f"{path} cannot be read as tensors: {error} {published.advice}") from error
     for _ in range(NESTING):
-        content = content.get(_wrapper(content), content)
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
     tensors = {plain_name(str(name)): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise UnusableFile(f"{path} holds no tensors. {published.advice}")
@@ -77,7 +76,3 @@ def read_config(path: str | Path) -> dict:
         if candidate.exists():
             return read_json(candidate)
     return {}
-
-
-def _wrapper(content: Mapping) -> str | None:
-    return next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)

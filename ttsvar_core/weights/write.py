@@ -1,7 +1,5 @@
 """Write tensors as safetensors, one at a time, so that a conversion never holds a second file in memory."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct
