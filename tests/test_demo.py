@@ -14,13 +14,13 @@ from ttsvar_core.scenes.verify import Judgement
 
 def test_demo_writes_the_pictures_it_names(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PROMPTS", 1)
-    said = list(demo.demo("a photo of a red circle", seed=3, n=1, out=tmp_path))
-    for name in ("picture.png", "search.png", "report.json", "raw-beside-ttsvar.png"):
+    said = list(demo.demo("a photo of a red circle", seed=3, budget=2, out=tmp_path))
+    for name in ("picture.png", "search.png", "report.json", "raw-beside-search.png"):
         assert (tmp_path / name).is_file()
         assert any(str(tmp_path / name) in line for line in said)
     assert Image.open(tmp_path / "picture.png").size == (512, 512)
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["plan"]["name"] == "tts-var" and report["seed"] == 3
+    assert report["plan"]["name"] == "budget" and report["plan"]["foreseen"] and report["seed"] == 3
     assert "python quickstart.py comfyui" in said[-1]
     assert f"{demo._this_python()} -m ttsvar_core --help" in said[-1]
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from ..scenes.verify import Judgement
     from ..search.plan import Plan
     from ..search.run import Result
+    from ..state import SearchState
 
 SUMMARY = "search with the bundled model and draw how it went"
 PROMPT = "a photo of a red circle left of a blue square"
-PROMPTS = 6  # in the comparison: the head of the test list, one of each of the scene world's categories
+PROMPTS = 12  # in the comparison: the head of the test list, the scene world's categories in turn
 SIDE = 176
 _PAIR, _CAPTION, _GAP = 2 * SIDE + 6, 62, 20
 _RIGHT, _WRONG = (88, 178, 106), (214, 88, 82)
@@ -43,16 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT, help="a scene the bundled model knows (default: %(default)s)")
     parser.add_argument("--seed", type=numbers.SEED, default=1)
-    parser.add_argument("--n", type=numbers.COUNT, default=4, help="the search starts with 8 n samples (default: %(default)s)")
+    parser.add_argument(
+        "--budget", type=numbers.PICTURES, default=4, metavar="PICTURES", help="what the search may cost (default: %(default)s)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
-    for line in demo(args.prompt, args.seed, args.n, args.out):
+    for line in demo(args.prompt, args.seed, args.budget, args.out):
         print(line, flush=True)
     return 0
 
 
-def demo(prompt: str, seed: int, n: int, out: Path):
+def demo(prompt: str, seed: int, budget: float, out: Path):
     """Search, draw and write everything to ``out``; yields what there is to say, line by line.
 
     Raises ValueError (PromptError) for a prompt that is not of the scene world, before anything is loaded.
@@ -64,8 +67,9 @@ def demo(prompt: str, seed: int, n: int, out: Path):
 
     parse_prompt(prompt)
     models = load_bundled()
-    yield f"TTS-VAR for {prompt!r}: {8 * n} sketches, {n} of them finished ..."
-    result, told = _search(models, prompt, seed, n)
+    yield f"A search for {prompt!r}, for the work of {budget:g} pictures ..."
+    result, told, why = _search(models, prompt, seed, budget)
+    yield f"  {why}"
     image = result.images[result.best][None]
     judgement = _judge(image, prompt)
     out.mkdir(parents=True, exist_ok=True)
@@ -75,11 +79,11 @@ def demo(prompt: str, seed: int, n: int, out: Path):
     yield f"  {out / 'picture.png'}  the picture; the verifier says: {judgement.reason}"
     yield f"  {out / 'search.png'}  samples with scores, the family tree, scores per scale"
     yield f"  {out / 'report.json'}  every step in numbers ({result.report['seconds']:.1f} s)"
-    yield f"Raw generation beside TTS-VAR, {PROMPTS} prompts of the test list, same seed ..."
-    pairs = [_pair(models, scene.text, seed, n) for scene in benchmark_prompts("test", PROMPTS)]
-    write_picture(out / "raw-beside-ttsvar.png", comparison(pairs))
+    yield f"One picture beside the search's, {PROMPTS} prompts of the test list, same seed ..."
+    pairs = [_pair(models, scene.text, seed, budget) for scene in benchmark_prompts("test", PROMPTS)]
+    write_picture(out / "raw-beside-search.png", comparison(pairs))
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
-    yield f"  {out / 'raw-beside-ttsvar.png'}  raw {raw} of {PROMPTS} right, TTS-VAR {searched} of {PROMPTS}"
+    yield f"  {out / 'raw-beside-search.png'}  raw {raw} of {PROMPTS} right, searched {searched} of {PROMPTS}"
     yield _NEXT.format(python=_this_python())
 
 
@@ -89,44 +93,59 @@ def _this_python() -> str:
     return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
 
 
-def _search(models: Any, prompt: str, seed: int, n: int) -> tuple[Result, Image.Image]:
-    """The finished search, and its story: sketches after the first cuts, finished samples, family tree, charts."""
-    from ..decoding import decode
+def _search(models: Any, prompt: str, seed: int, budget: float) -> tuple[Result, Image.Image, str]:
+    """The finished search, its story (sketches at the cut, finished samples, family tree, charts), and why it was planned so."""
+    import torch
+
+    from ..decoding import sketch
     from ..inspect.canvas import stacked
     from ..inspect.plots import charts
     from ..inspect.sheet import contact_sheet
     from ..inspect.tree import family_tree
-    from ..search.plan import tts_var
 
-    plan, states = tts_var(n, len(models[0].schedule())), {}
-    result = _run(models, plan, prompt, seed, lambda step: states.update({step.state.last_scale: step.state}))
-    sketches = states[plan.stages[2].scale]
-    sheets = [contact_sheet(sketches, decode(sketches), 128), contact_sheet(result.state, result.images, 128)]
-    return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)])
+    begin, plan, why = _begin(models, prompt, seed, budget)
+    looked, scored = {}, {}
 
+    def look(state: Any) -> Any:
+        looked[state.last_scale] = state, sketch(state, foreseen=plan.foreseen)
+        return looked[state.last_scale][1]
 
-def _pair(models: Any, prompt: str, seed: int, n: int) -> tuple[Answer, Answer]:
-    """One prompt by raw generation and by TTS-VAR."""
-    from ..search.plan import raw, tts_var
-
-    answers = []
-    for plan in (raw(), tts_var(n, len(models[0].schedule()))):
-        result = _run(models, plan, prompt, seed)
-        image = result.images[result.best][None]
-        answers.append(Answer(prompt, image, _judge(image, prompt)))
-    return answers[0], answers[1]
+    result = _run(begin, plan, look, lambda step: scored.setdefault(len(step.state.bits) - 1, step.before))
+    sheets = [contact_sheet(state.with_scores(torch.tensor(scored[at])), images, 128) for at, (state, images) in looked.items()]
+    return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)]), why
 
 
-def _run(models: Any, plan: Plan, prompt: str, seed: int, on_step: Any = None) -> Result:
-    from ..extractors.latent_pool import LatentPool
+def _pair(models: Any, prompt: str, seed: int, budget: float) -> tuple[Answer, Answer]:
+    """One prompt's picture, drawn alone and searched for."""
+    from ..search.plan import raw
+    from ..state import start
+
+    begin, plan, _ = _begin(models, prompt, seed, budget)
+    alone = start(begin.model, begin.conditioning, 1, seed)
+    results = _run(alone, raw()), _run(begin, plan)
+    images = [result.images[result.best][None] for result in results]
+    raw_answer, answer = (Answer(prompt, image, _judge(image, prompt)) for image in images)
+    return raw_answer, answer
+
+
+def _begin(models: Any, prompt: str, seed: int, budget: float) -> tuple[SearchState, Plan, str]:
+    """A search before its first scale, its plan, and why it is that."""
     from ..infinity.text import encode_prompt
     from ..rewards.scenes import SceneReward
-    from ..search.run import run
+    from ..search.budget import plan_within
     from ..state import start
 
     model, encoder = models
-    begin = start(model, encode_prompt(encoder, prompt), plan.samples, seed)
-    return run(begin, plan, SceneReward(), LatentPool(), on_step=on_step)
+    conditioning = encode_prompt(encoder, prompt)
+    chosen = plan_within(budget, model, conditioning, model.schedule(), model.config.sampling, SceneReward())
+    return start(model, conditioning, chosen.plan.samples, seed), chosen.plan, chosen.why
+
+
+def _run(begin: SearchState, plan: Plan, decode: Any = None, on_step: Any = None) -> Result:
+    from ..rewards.scenes import SceneReward
+    from ..search.run import run
+
+    return run(begin, plan, SceneReward(), decode=decode, on_step=on_step)
 
 
 def _judge(image: Any, prompt: str) -> Judgement:
@@ -136,7 +155,7 @@ def _judge(image: Any, prompt: str) -> Judgement:
     return judge_images(image, parse_prompt(prompt))[0]
 
 
-def comparison(pairs: list[tuple[Answer, Answer]], columns: int = 3) -> Image.Image:
+def comparison(pairs: list[tuple[Answer, Answer]], columns: int = 4) -> Image.Image:
     """Pairs of answers, raw at the left of each, framed green where the verifier finds what was asked for."""
     from PIL import Image, ImageDraw
 
@@ -167,5 +186,5 @@ def _draw_pair(
         colour = _RIGHT if answer.judgement.correct else _WRONG
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill=colour)
         sheet.paste(picture, (x + 4, y + 4))
-        words = f"{('raw', 'TTS-VAR')[side]}: {'right' if answer.judgement.correct else 'wrong'}"
+        words = f"{('raw', 'searched')[side]}: {'right' if answer.judgement.correct else 'wrong'}"
         draw.text((x, y + SIDE + 6), words, colour if answer.judgement.correct else MUTED, font(15))
