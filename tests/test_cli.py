@@ -108,7 +108,7 @@ def test_verify_needs_a_folder_with_models(tmp_path, capsys):
         (["generate", "x", "--aspect-ratio", "0"], "argument --aspect-ratio: '0' is not"),
         (["generate", "x", "--guidance-until", "-1"], "argument --guidance-until: '-1' is not"),
         (["generate", "x", "--tiled-decode", "-8"], "argument --tiled-decode: '-8' is not"),
-        (["demo", "--n", "many"], "argument --n: 'many' is not a whole number"),
+        (["demo", "--budget", "many"], "argument --budget: 'many' is not a finite number"),
         ([experiment, "consistency", "--out", "x", "--prompts", "-1"], "argument --prompts: '-1' is not a whole number"),
         ([experiment, "consistency", "--out", "x", "--workers", "0"], "argument --workers: '0' is not"),
         ([experiment, "consistency", "--out", "x", "--device", "nonsense"], "argument --device: 'nonsense' does not compute"),

@@ -251,7 +251,7 @@ def test_a_budget_looks_ahead_where_that_was_measured(model):
     plain = Measured("tiny", "warmth", {3: 0.6}, scales=7)
     chosen, blind = (plan_for(4, spend, measured) for measured in (plain._replace(foreseen=True), plain))
     assert chosen.plan.foreseen and not blind.plan.foreseen and chosen.plan.samples <= blind.plan.samples
-    assert "of what they are foretold to become" in chosen.why and chosen.pictures <= 4
+    assert "by foreseen sketches" in chosen.why and chosen.pictures <= 4
     assert cost_in_pictures(spend, chosen.plan) == chosen.pictures
     assert from_json(json.loads(json.dumps(to_json(plain._replace(foreseen=True))))) == plain._replace(foreseen=True)
 

@@ -284,3 +284,15 @@ def test_the_bundled_model_draws_a_scene(tmp_path):
     assert len(report["scales"]) == 13 and report["token_forwards"] == sum(one["tokens"] for one in report["scales"])
     pixels = torch.frombuffer(bytearray(Image.open(tmp_path / "answer.png").tobytes()), dtype=torch.uint8)
     assert pixels.float().std() > 5
+
+
+def test_without_a_word_on_how_the_bundled_model_takes_what_was_measured_to_pay_and_the_paper_is_one_option_away(tmp_path, capsys):
+    def plan_of(*options):
+        assert main(["generate", "a photo of a red circle", "--out", str(tmp_path), *options]) == 0
+        return json.loads((tmp_path / "report.json").read_text())["plan"]
+
+    usual = plan_of()
+    assert usual == plan_of("--budget", "4") and usual["foreseen"] and usual["name"] == "budget"
+    paper = plan_of("--plan", "tts-var")
+    assert "foreseen" not in paper and [stage["scale"] for stage in paper["stages"]] == [2, 5, 6, 9]
+    assert plan_of("--n", "1") == plan_of("--lambda", "10") == paper

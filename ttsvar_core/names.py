@@ -6,6 +6,8 @@ Nothing is imported, so that the command line answers at once.
 BUNDLED = "scenes128"
 """The small model that comes with the pack."""
 PLANS = ("raw", "best-of-n", "importance-sampling", "tts-var", "funnel", "beam")
+PAPER = "tts-var"
+BUDGET = 4  # pictures that a search costs where nothing is said
 POTENTIALS = ("value", "diff", "max", "sum")
 SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k", "without-replacement")
 BLENDS = ("rank", "softmax", "z-score", "weighted")

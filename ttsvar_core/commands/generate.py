@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "search for the image that answers a prompt best"
 STATE_FILE = "state.safetensors"
+_SETTINGS = ("lam", "potential", "scheme", "target_ess", "ess_threshold")  # of a plan's resamplings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_search_arguments(group: Any) -> None:
     either = group.add_mutually_exclusive_group()
-    either.add_argument("--plan", default="tts-var", help=f"{', '.join(names.PLANS)}, or a JSON file (default: %(default)s)")
+    either.add_argument(
+        "--plan", help=f"{', '.join(names.PLANS)}, or a JSON file (default: a budget of {names.BUDGET} pictures where it was "
+        f"measured what that is best spent on, as for the bundled model; {names.PAPER} otherwise, or with settings of a plan)"
+    )
     either.add_argument(
         "--budget", type=numbers.PICTURES, metavar="PICTURES",
         help="find the plan that should give the best answer for the work of so many",
@@ -45,7 +49,7 @@ def _add_search_arguments(group: Any) -> None:
         "--measured", type=Path, metavar="FILE", help="how scores foretell the end for this model and reward, for --budget (JSON)"
     )
     group.add_argument(
-        "--n", type=numbers.COUNT, default=1, help="samples left at the end; tts-var, funnel start with 8 n (default: %(default)s)"
+        "--n", type=numbers.COUNT, help="samples left at the end of a plan by name; tts-var, funnel start with 8 n (default: 1)"
     )
     group.add_argument(
         "--lambda", dest="lam", type=numbers.NOT_NEGATIVE, help="how strongly scores decide (default: the plan's, 10)"
@@ -103,8 +107,9 @@ def main(args: argparse.Namespace) -> int:
     state = load_state(args.resume, model, conditioning) if args.resume else None
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
     sampling = _sampling(args, model, len(schedule))
-    if args.budget:
-        chosen = plan_within(args.budget, model, conditioning, schedule, sampling, reward, measured, args.whole_sketches)
+    budget = args.budget or _usual_budget(args, model, reward)
+    if budget:
+        chosen = plan_within(budget, model, conditioning, schedule, sampling, reward, measured, args.whole_sketches)
         plan, told = chosen.plan, {"budget": chosen.why}
         print(chosen.why)
     else:
@@ -205,11 +210,18 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     from ..search.plan import OFFICIAL_SCALES, with_potential
     from ..search.plan_file import named_plan
 
-    plan = named_plan("funnel" if args.budget else args.plan, args.n, scales or OFFICIAL_SCALES)
-    settings = ("lam", "potential", "scheme", "target_ess", "ess_threshold")
-    plan = with_potential(plan, **{name: getattr(args, name) for name in settings if getattr(args, name) is not None})
+    plan = named_plan("funnel" if args.budget else args.plan or names.PAPER, args.n or 1, scales or OFFICIAL_SCALES)
+    plan = with_potential(plan, **{name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None})
     plan.check(scales or max([OFFICIAL_SCALES, *(stage.scale + 1 for stage in plan.stages)]))
     return plan
+
+
+def _usual_budget(args: argparse.Namespace, model: Any, reward: Any) -> float | None:
+    """In pictures, where nothing says how to search and it was measured what pays."""
+    from ..search.budget import measured_for
+
+    asked = args.whole_sketches or any(getattr(args, name) is not None for name in ("plan", "n", *_SETTINGS))
+    return None if asked or reward is None or not measured_for(model, reward) else names.BUDGET
 
 
 def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:

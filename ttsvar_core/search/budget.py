@@ -115,11 +115,22 @@ def plan_within(
 
     whole: sketches are decoded at full size. Raises ValueError where the measurement is of another model or reward.
     """
-    measured = known(measured, model.name, reward.name)
+    measured = measured_for(model, reward, measured)
     look = reward_look(reward, grey(model.config, schedule), conditioning.prompt)
     branches = sampling.branches(len(schedule))
     text_tokens = max(1, len(conditioning.text))
     return plan_for(pictures, Search(model.config, raw(), schedule, branches, text_tokens, reward=look, whole=whole), measured)
+
+
+def measured_for(model: ImageModel, reward: Reward, measured: Measured | None = None) -> Measured | None:
+    """What is `known` of a loaded model and reward. Raises ValueError as that does, and for a measurement that was given and is of
+    foreseen sketches, where the model foretells none."""
+    found = known(measured, model.name, reward.name)
+    if found is None or not found.foreseen or model.foresight is not None:
+        return found
+    if measured is None:
+        return None
+    raise ValueError(f"this was measured on foreseen sketches, and {model.name} foretells none; measure it so, or leave it out")
 
 
 def known(measured: Measured | None, model: str, reward: str) -> Measured | None:
@@ -173,9 +184,8 @@ def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spen
     if not plan.stages:
         return f"{told}: Best-of-{plan.samples}; no early cut should gain more, by how scores foretell the end ({source})"
     cut = plan.stages[0]
-    judged = "of what they are foretold to become " * plan.foreseen
-    kept = f"the best {cut.keep} {judged}after scale {cut.scale} finish"
-    done = f"{plan.samples} samples start and {kept}, at the cost of {spent:.2f}"
+    kept = f"the best {cut.keep} after scale {cut.scale}" + ", by foreseen sketches," * plan.foreseen
+    done = f"{plan.samples} samples start and {kept} finish, at the cost of {spent:.2f}"
     gained = f"{gain:.2f} standard deviations above Best-of-{int(pictures)}'s"
     return f"{told}: {done}; the answer should be {gained}, as scores there correlate by {rho:.2f} with the end ({source})"
 
