@@ -1,12 +1,14 @@
 """Rewards and feature extractors: loading them, and blending several rewards into one."""
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..ttsvar_core import registry
-from ..ttsvar_core.names import BLENDS
+from ..ttsvar_core.names import BLENDS, MEANS
 from .host import folders, hosted
 from .score import numbers
-from .types import CATEGORY, Extractor, Reward, precision
+from .types import CATEGORY, Extractor, Reward, mean, precision
 
 FOLDER = "reward_models"
 AUTO = "auto"
@@ -74,6 +76,7 @@ class RewardLoader(io.ComfyNode):
                     tooltip="For yes or no, in place of the published words: questions of your own, one per line, to which yes is "
                     "the answer that you want; or one line with {} where the prompt goes. Other rewards ignore this.",
                 ),
+                mean(" Only yes or no asks.", optional=True),
             ],
             outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
         )
@@ -83,18 +86,22 @@ class RewardLoader(io.ComfyNode):
         return _missing(registry.REWARDS, reward, file, head_file)
 
     @classmethod
-    def execute(cls, reward, file, head_file, precision, questions="") -> io.NodeOutput:
-        return io.NodeOutput(load_reward(reward, file, head_file, precision, questions))
+    def execute(cls, reward, file, head_file, precision, questions="", mean=MEANS[0]) -> io.NodeOutput:
+        return io.NodeOutput(load_reward(reward, file, head_file, precision, questions, mean))
 
 
 def load_reward(
-    kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto", questions: str = ""
+    kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto", questions: str = "", mean: str = MEANS[0]
 ) -> hosted.Hosted:
-    """A reward by the name the loader offers; ``questions`` as `own_words` reads them, where it asks any."""
+    """A reward by the name the loader offers; ``questions`` as `own_words` reads them and the ``mean`` of their answers, where it
+    asks any."""
     from ..ttsvar_core.rewards.questions import own_words
 
     entry = registry.titled(registry.REWARDS, kind)
-    return _load(entry, (file, head_file), precision, **(own_words(questions) if entry.asks else {}))
+    if not entry.asks:
+        return _load(entry, (file, head_file), precision)
+    asking = _load(entry, (file,), precision, **own_words(questions))
+    return hosted.Hosted(replace(asking.inner, mean=mean), asking.patchers, asking.networks)
 
 
 class BlendRewards(io.ComfyNode):

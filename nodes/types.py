@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS, POTENTIALS, SCHEMES
+from ..ttsvar_core.names import DTYPES, MEANS, PIXEL_BUDGETS, POTENTIALS, SCHEMES
 
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
@@ -34,6 +34,14 @@ def seed(tooltip: str):
 def precision(tooltip: str, *more: str):
     """The precision widget of a loader; ``more`` are choices only this loader has."""
     return io.Combo.Input("precision", options=["auto", *DTYPES, *more], default="auto", advanced=True, tooltip=tooltip)
+
+
+def mean(more: str = "", **options):
+    """The widget that says how a reward's answers about a picture become one score; ``more`` ends its tooltip."""
+    return io.Combo.Input(
+        "mean", options=list(MEANS), default=MEANS[0], advanced=True, **options,
+        tooltip="Of several answers: geometric where all must hold, arithmetic for how much of the prompt is there." + more,
+    )
 
 
 def canvas():
