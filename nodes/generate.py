@@ -25,6 +25,7 @@ from .types import (
     canvas,
     diverse,
     guidance_until,
+    only,
     sampling,
     seed,
 )
@@ -110,7 +111,13 @@ class Generate(io.ComfyNode):
         )
 
 
+def _by_method(*methods: str) -> dict:
+    """Options of an input that only these methods have, or any, and no search within a budget."""
+    return only(budget=[0], **({"method": methods} if methods else {}))
+
+
 def _inputs() -> list:
+    resampled = _by_method("TTS-VAR", "Importance Sampling")
     return [
         io.String.Input(
             "prompt", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
@@ -121,32 +128,33 @@ def _inputs() -> list:
             tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
         ),
         io.Combo.Input(
-            "method", options=[*METHODS, OWN_PLAN], default="TTS-VAR",
+            "method", options=[*METHODS, OWN_PLAN], default="TTS-VAR", **_by_method(),
             tooltip="TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full pictures, the best one. Importance "
             "Sampling: N pictures resampled by score. raw: one picture, no search. Funnel: 8N sketches, the best N finish. Beam: "
             "N sketches that branch at scales 4 to 6. own plan: the JSON below.",
         ),
         io.Int.Input(
             "n", display_name="N", default=1, min=1, max=8, display_mode=io.NumberDisplay.slider,
+            **_by_method(*(method for method in METHODS if method != "raw")),
             tooltip="Size of the search. TTS-VAR starts 8N samples and finishes N, at about 1.4 times the work of N pictures.",
         ),
         seed("Every random draw of the search follows from this number."),
         *canvas(),
         *sampling(),
         io.Float.Input(
-            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5, advanced=True,
+            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5, advanced=True, **resampled,
             tooltip="How strongly scores decide when samples are resampled; 10 is the paper's.",
         ),
         io.Combo.Input(
-            "potential", options=list(POTENTIALS), default="value", advanced=True,
+            "potential", options=list(POTENTIALS), default="value", advanced=True, **resampled,
             tooltip="What of the scores counts when samples are resampled; value is the paper's.",
         ),
         io.Combo.Input(
-            "scheme", options=list(SCHEMES), default="multinomial", advanced=True,
+            "scheme", options=list(SCHEMES), default="multinomial", advanced=True, **resampled,
             tooltip="How survivors are drawn; multinomial is the paper's.",
         ),
         io.String.Input(
-            "plan", multiline=True, default=_PLAN_EXAMPLE, advanced=True,
+            "plan", multiline=True, default=_PLAN_EXAMPLE, **_by_method(OWN_PLAN),
             tooltip="For method 'own plan': how many samples start, and at which scales how many go on, by cluster or resample.",
         ),
         io.Combo.Input(

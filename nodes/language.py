@@ -4,9 +4,8 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import MEANS
 from .host import hosted
-from .types import CATEGORY, Reward
+from .types import CATEGORY, Reward, mean
 
 WHOLE = {"GenEval 2": "geneval2", "VQAScore": "vqascore"}
 
@@ -39,10 +38,7 @@ class VisionLanguageReward(io.ComfyNode):
                     tooltip="Questions of your own in place of the prompt, one per line, to which yes is the answer that you want; "
                     "or one line with {} where the prompt goes.",
                 ),
-                io.Combo.Input(
-                    "mean", options=list(MEANS), default=MEANS[0], advanced=True,
-                    tooltip="Of several answers: geometric where all must hold, arithmetic for how much of the prompt is there.",
-                ),
+                mean(),
             ],
             outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
         )

@@ -1,12 +1,14 @@
 """Rewards and feature extractors: loading them, and blending several rewards into one."""
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..ttsvar_core import registry
-from ..ttsvar_core.names import BLENDS
+from ..ttsvar_core.names import BLENDS, MEANS
 from .host import folders, hosted
 from .score import numbers
-from .types import CATEGORY, Extractor, Reward, precision
+from .types import CATEGORY, Extractor, Reward, mean, only, precision
 
 FOLDER = "reward_models"
 AUTO = "auto"
@@ -44,6 +46,11 @@ def _missing(entries: dict, title: str | None, *files: str | None) -> bool | str
     return True
 
 
+def _titles(entries: dict, has: str) -> list[str]:
+    """What the loaders call the entries that have something: files, a number, questions."""
+    return [entry.title for entry in entries.values() if getattr(entry, has)]
+
+
 def _file(name: str, tooltip: str, **options):
     return io.Combo.Input(name, options=[AUTO, *folders.choices(FOLDER)], default=AUTO, tooltip=tooltip, **options)
 
@@ -64,16 +71,24 @@ class RewardLoader(io.ComfyNode):
                 io.Combo.Input(
                     "reward", options=REWARDS, default=SCENES, tooltip="Which reward. The scene verifier needs no file."
                 ),
-                _file("file", "Weights from models/reward_models; auto takes the file under the name it is published with."),
                 _file(
-                    "head_file", "The head of Aesthetic v2.5, which needs two files; other rewards ignore this.", advanced=True
+                    "file", "Weights from models/reward_models; auto takes the file under the name it is published with.",
+                    **only(reward=_titles(registry.REWARDS, "files")),
                 ),
-                precision("Number type of the network: auto takes bfloat16 on a graphics card that computes in it."),
+                _file(
+                    "head_file", "The head of Aesthetic v2.5, which needs two files; other rewards ignore this.",
+                    **only(reward=[entry.title for entry in registry.REWARDS.values() if len(entry.files) > 1]),
+                ),
+                precision(
+                    "Number type of the network: auto takes bfloat16 on a graphics card that computes in it.",
+                    **only(reward=_titles(registry.REWARDS, "files")),
+                ),
                 io.String.Input(
-                    "questions", multiline=True, default="", optional=True, advanced=True,
+                    "questions", multiline=True, default="", optional=True, **only(reward=_titles(registry.REWARDS, "asks")),
                     tooltip="For yes or no, in place of the published words: questions of your own, one per line, to which yes is "
                     "the answer that you want; or one line with {} where the prompt goes. Other rewards ignore this.",
                 ),
+                mean(" Only yes or no asks.", optional=True, **only(reward=_titles(registry.REWARDS, "asks"))),
             ],
             outputs=[Reward.Output("reward", tooltip="For Reward Scorer, Score Images, Blend Rewards or TTS-VAR Generate.")],
         )
@@ -83,18 +98,22 @@ class RewardLoader(io.ComfyNode):
         return _missing(registry.REWARDS, reward, file, head_file)
 
     @classmethod
-    def execute(cls, reward, file, head_file, precision, questions="") -> io.NodeOutput:
-        return io.NodeOutput(load_reward(reward, file, head_file, precision, questions))
+    def execute(cls, reward, file, head_file, precision, questions="", mean=MEANS[0]) -> io.NodeOutput:
+        return io.NodeOutput(load_reward(reward, file, head_file, precision, questions, mean))
 
 
 def load_reward(
-    kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto", questions: str = ""
+    kind: str = SCENES, file: str = AUTO, head_file: str = AUTO, precision: str = "auto", questions: str = "", mean: str = MEANS[0]
 ) -> hosted.Hosted:
-    """A reward by the name the loader offers; ``questions`` as `own_words` reads them, where it asks any."""
+    """A reward by the name the loader offers; ``questions`` as `own_words` reads them and the ``mean`` of their answers, where it
+    asks any."""
     from ..ttsvar_core.rewards.questions import own_words
 
     entry = registry.titled(registry.REWARDS, kind)
-    return _load(entry, (file, head_file), precision, **(own_words(questions) if entry.asks else {}))
+    if not entry.asks:
+        return _load(entry, (file, head_file), precision)
+    asking = _load(entry, (file,), precision, **own_words(questions))
+    return hosted.Hosted(replace(asking.inner, mean=mean), asking.patchers, asking.networks)
 
 
 class BlendRewards(io.ComfyNode):
@@ -169,10 +188,16 @@ class ExtractorLoader(io.ComfyNode):
                     tooltip="Latent pool: the model's own features on a coarse grid. DINOv2 PCA: the layout of each picture "
                     "(the paper's); PCA-shared: layouts on one common axis; Pool: what is in it. Inception: needs torchvision.",
                 ),
-                _file("file", "Weights from models/reward_models; auto takes the file under the name it is published with."),
-                precision("Number type of the network: auto takes bfloat16 on a graphics card that computes in it."),
+                _file(
+                    "file", "Weights from models/reward_models; auto takes the file under the name it is published with.",
+                    **only(extractor=_titles(registry.EXTRACTORS, "files")),
+                ),
+                precision(
+                    "Number type of the network: auto takes bfloat16 on a graphics card that computes in it.",
+                    **only(extractor=_titles(registry.EXTRACTORS, "files")),
+                ),
                 io.Int.Input(
-                    "grid", default=4, min=1, max=16, advanced=True,
+                    "grid", default=4, min=1, max=16, advanced=True, **only(extractor=_titles(registry.EXTRACTORS, "number")),
                     tooltip="Side of the latent pool's coarse grid; the networks ignore it.",
                 ),
             ],

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import DTYPES, PIXEL_BUDGETS, POTENTIALS, SCHEMES
+from ..ttsvar_core.names import DTYPES, MEANS, PIXEL_BUDGETS, POTENTIALS, SCHEMES
 
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
@@ -26,14 +26,29 @@ MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts wit
 MAX_SEED = 2**64 - 1
 
 
+def only(**values) -> dict:
+    """Options of an input that applies only while the node's other inputs, by id, have one of these values. web/fold.js hides it
+    otherwise; the node itself must not mind what it then holds."""
+    return {"extra_dict": {"ttsvar_only": {name: list(some) for name, some in values.items()}}}
+
+
 def seed(tooltip: str):
     """The seed widget."""
     return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
 
 
-def precision(tooltip: str, *more: str):
+def precision(tooltip: str, *more: str, **options):
     """The precision widget of a loader; ``more`` are choices only this loader has."""
-    return io.Combo.Input("precision", options=["auto", *DTYPES, *more], default="auto", advanced=True, tooltip=tooltip)
+    choices = ["auto", *DTYPES, *more]
+    return io.Combo.Input("precision", options=choices, default="auto", advanced=True, tooltip=tooltip, **options)
+
+
+def mean(more: str = "", **options):
+    """The widget that says how a reward's answers about a picture become one score; ``more`` ends its tooltip."""
+    return io.Combo.Input(
+        "mean", options=list(MEANS), default=MEANS[0], advanced=True, **options,
+        tooltip="Of several answers: geometric where all must hold, arithmetic for how much of the prompt is there." + more,
+    )
 
 
 def canvas():
@@ -90,7 +105,7 @@ def resampling():
             "far; sum, all scores so far. The paper uses value.",
         ),
         io.Float.Input(
-            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5,
+            "lambda_", display_name="lambda", default=10.0, min=0.0, max=1000.0, step=0.5, **only(target_ess=[0]),
             tooltip="How strongly scores decide: 0 draws blindly, 10 is the paper's, large values keep the best only.",
         ),
         io.Combo.Input(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import vision_language
 from host_stand_in import load_pack
 
 WORDS = {"Yes": 3, "yes": 4, " Yes": 5, " yes": 6, "No": 7, "no": 8, " No": 9, " no": 10}
@@ -101,3 +102,14 @@ def test_what_cannot_judge_is_refused_before_anything_runs(pack):
     (reward,) = pack.run("TTSVAR_VisionLanguageReward", clip=silent)
     with pytest.raises(RuntimeError, match="picks words in another way"):
         reward.score(torch.rand(1, 4, 4, 3), PROMPT)
+
+
+def test_the_reward_loader_averages_answers_as_this_one_does(pack):
+    vision_language.save("llava", pack.host.folder / "models" / "reward_models" / "judge")
+    asked = {"reward": "yes or no (GenEval 2)", "file": "judge", "questions": "Red?\nIs it quite red?"}
+    images = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(1))
+    (all_hold,), (how_much,) = pack.run("TTSVAR_RewardLoader", **asked), pack.run("TTSVAR_RewardLoader", **asked, mean="arithmetic")
+    answers, partly = all_hold.explain(images, PROMPT), how_much.explain(images, PROMPT)
+    assert torch.equal(answers.values, partly.values) and answers.values.unique().numel() == 4
+    assert torch.allclose(answers.scores, answers.values.log().mean(1).exp())
+    assert torch.allclose(partly.scores, partly.values.mean(1)) and not torch.equal(answers.scores, partly.scores)

@@ -112,6 +112,40 @@ def test_widgets_have_defaults_within_their_bounds(schemas):
                 assert one.default in one.options["options"], f"{node_id}.{one.id}"
 
 
+def rules(schema) -> dict[str, dict[str, list]]:
+    """Of each input that applies only while others have certain values, those."""
+    found = {one.id: (one.extra_dict or {}).get("ttsvar_only") for one in schema.inputs}
+    return {name: rule for name, rule in found.items() if rule}
+
+
+def test_what_an_input_hangs_on_is_another_input_and_values_that_it_can_have(schemas):
+    for node_id, schema in schemas.items():
+        inputs = {one.id: one for one in schema.inputs}
+        for name, rule in rules(schema).items():
+            for other, values in rule.items():
+                assert other in inputs and other != name and other not in rules(schema).get(other, {}), f"{node_id}.{name}"
+                choices = inputs[other].options.get("options")
+                known = set(values) < set(choices) if choices else values == [inputs[other].default]
+                assert values and known, f"{node_id}.{name}"
+    assert {node_id for node_id in schemas if rules(schemas[node_id])} >= {
+        "TTSVAR_Generate", "TTSVAR_RewardLoader", "TTSVAR_ExtractorLoader", "TTSVAR_PotentialResampler", "TTSVAR_ResampleBatch",
+    }
+
+
+def test_an_input_of_the_whole_search_is_hidden_where_it_changes_no_plan(pack, schemas):
+    made, hangs = pack.imported("nodes.generate"), rules(schemas["TTSVAR_Generate"])
+    usual = {"n": 1, "plan": made._PLAN_EXAMPLE, "lambda_": 10.0, "potential": "value", "scheme": "multinomial"}
+    other = {"n": 2, "plan": made._PLAN_EXAMPLE.replace("6", "5"), "lambda_": 9.0, "potential": "max", "scheme": "top-k"}
+
+    def plan(method, n, plan, lambda_, potential, scheme):
+        return made._plan(method, n, 13, plan, {"potential": potential, "lam": lambda_, "scheme": scheme})
+
+    for method in (*made.METHODS, made.OWN_PLAN):
+        for name, value in other.items():
+            has_a_say = plan(method, **{**usual, name: value}) != plan(method, **usual)
+            assert has_a_say == (method in hangs[name]["method"]), f"{method}: {name}"
+
+
 def test_execute_takes_exactly_the_inputs_of_the_schema(pack, schemas):
     import inspect
 

@@ -1,4 +1,4 @@
-// Colours for the pack's wires, and advanced inputs folded away on the classic canvas as the newer renderer does it by itself.
+// Colours for the pack's wires.
 import { app } from "../../scripts/app.js";
 
 // Beside the host's own: a model, a text encoder, a conditioning and a latent look as people know them.
@@ -19,37 +19,4 @@ function paint() {
   }
 }
 
-const advanced = (node) => (node.widgets ?? []).filter((widget) => widget.options?.advanced);
-
-// Widgets keep their values and are saved as ever; only their rows go.
-function fold(node) {
-  if (window.LiteGraph?.vueNodesMode) return;
-  for (const widget of advanced(node)) widget.hidden = !node.showAdvanced;
-}
-
-function toggle(node) {
-  node.showAdvanced = !node.showAdvanced;
-  fold(node);
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.showAdvanced ? node.size[1] : 0)]);
-  node.setDirtyCanvas(true, true);
-}
-
-const ours = (node) => node.comfyClass?.startsWith("TTSVAR_");
-
-app.registerExtension({
-  name: "ttsvar.colours",
-  setup: paint,
-  nodeCreated(node) {
-    if (ours(node)) fold(node);
-  },
-  loadedGraphNode(node) {
-    if (ours(node)) fold(node);
-  },
-  afterConfigureGraph: paint,
-  getNodeMenuItems(node) {
-    if (!ours(node) || window.LiteGraph?.vueNodesMode || !advanced(node).length) return [];
-    const content = node.showAdvanced ? "Hide advanced inputs" : "Show advanced inputs";
-    return [{ content, callback: () => toggle(node) }];
-  },
-});
+app.registerExtension({ name: "ttsvar.colours", setup: paint, afterConfigureGraph: paint });

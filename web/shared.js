@@ -13,6 +13,7 @@ const WORDS = {
     "Run to see the search.": "运行后即可查看搜索过程。", "scale": "尺度", "start": "开始",
     "Nothing has been scored yet; put a Reward Scorer before.": "还没有打分；请在前面接上“奖励打分”。",
     "Click a sample: it goes on in": "点击样本：它将继续进入", "went on in": "已写入",
+    "Show advanced inputs": "显示高级输入", "Hide advanced inputs": "隐藏高级输入",
   },
 };
 
@@ -120,7 +121,7 @@ export function fit(count, width, height, shape, caption) {
 /** Hide a widget that only code writes, in both of the page's renderers. */
 export function hide(node, name) {
   const widget = node.widgets?.find((each) => each.name === name);
-  if (widget) Object.assign(widget, { hidden: true, options: Object.assign(widget.options ?? {}, { hidden: true }) });
+  if (widget) Object.assign(widget, { ttsvarHidden: true, hidden: true, options: Object.assign(widget.options ?? {}, { hidden: true }) });
 }
 
 /** All nodes of the graph and of the subgraphs in it. */

@@ -25,13 +25,22 @@ WINDOW, FILLED, MARGIN = (1920, 1080), 0.75, 10
 WIDTH = 225
 
 
-def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: dict) -> tuple[int, int]:
-    """Width and height of a node's body as the canvas draws it, with room for what the node says."""
-    shown = [options for _, kind, options in inputs if is_widget(kind, options) and not options.get("advanced")]
-    sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
+def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: dict, values: dict) -> tuple[int, int]:
+    """Width and height of a node's body as the canvas draws it, with room for what the node says. values: what its widgets hold,
+    where that is not their default."""
+    widgets = {name: options for name, kind, options in inputs if is_widget(kind, options)}
+    held = {name: values.get(name, options.get("default")) for name, options in widgets.items()}
+    apply = [one for name, one in widgets.items() if name in wires or _applies(one.get("ttsvar_only", {}), held, wires)]
+    shown = [one for one in apply if not one.get("advanced")]
+    sockets = max(1, len(inputs) - len(widgets), len(outputs))
     rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
-    folded = FOLDED * any(is_widget(kind, options) and options.get("advanced", False) for _, kind, options in inputs)
+    folded = FOLDED * (len(apply) > len(shown))
     return WIDTH, FRAME + sockets * SOCKET + rows + folded + SPOKEN * (type in SPEAKING)
+
+
+def _applies(rule: dict[str, list], held: dict[str, Any], wires: dict) -> bool:
+    """Whether a widget that belongs to certain values of others is shown (see web/fold.js)."""
+    return all(name in wires or name not in held or held[name] in values for name, values in rule.items())
 
 
 def box(node: dict) -> tuple[float, float, float, float]:

@@ -84,7 +84,7 @@ class Graph:
         values = {name: value for name, value in inputs.items() if name not in wires}
         wires = {name: (value, "") if isinstance(value, Node) else value for name, value in wires.items()}
         node = Node(len(self.nodes) + self.first, type, title, values, wires, inside=inside)
-        node.size = size or geometry.size(type, self.inputs(node), self.outputs(node), node.wires)
+        node.size = size or geometry.size(type, self.inputs(node), self.outputs(node), node.wires, values)
         self.nodes.append(node)
         return node
 

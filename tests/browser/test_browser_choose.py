@@ -177,11 +177,12 @@ def test_the_choice_is_still_there_after_a_reload(page, graph, prompt):
     assert saved(ended(page), number(prompt, "SaveImage")) == [2]
 
 
-def test_choosing_inside_a_subgraph(page, graph, prompt):
-    open_at_choice(page, graph, prompt)
+def test_choosing_inside_a_subgraph(shown, prompt):
+    page = shown
     page.evaluate(
-        """number => { const { graph, canvas } = window.app, inner = graph.getNodeById(number);
+        """async number => { const { graph, canvas } = window.app, inner = graph.getNodeById(number);
             const { node, subgraph } = graph.convertToSubgraph(new Set([inner]));
+            await new Promise(then => setTimeout(then, 500));  // a user sees the folded node first; the page draws it
             canvas.openSubgraph ? canvas.openSubgraph(subgraph, node) : canvas.setGraph(subgraph); }""",
         int(number(prompt, "ChooseSketches")),
     )

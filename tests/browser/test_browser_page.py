@@ -94,7 +94,7 @@ def test_a_run_shows_previews_and_the_picture(page):
     assert seen["failed"] is None and seen["previews"] >= 2  # as many as half of the time allows
     assert seen["grown"] == [16 + 12, 16 + 12 + 8, 16 + 12 + 8 + 4, 16 + 12 + 8 + 4 + 2]  # while it ran
     picture = "window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth"
-    page.wait_for_function(f"{picture} === 64")
+    page.wait_for_function(f"{picture} === 128")
     page.wait_for_function("document.querySelectorAll('.ttsvar-panel svg image').length === 16 + 12 + 8 + 4 + 2")  # all who lived
 
 

@@ -1,4 +1,8 @@
-"""A real ComfyUI for tests: found on this machine, started on a base directory of its own, driven over HTTP."""
+"""A real ComfyUI for tests: found on this machine, started on a base directory of its own, driven over HTTP.
+
+COMFYUI_DIR names the ComfyUI. COMFYUI_FRONTEND names the page it serves in place of its own: the folder `static` of an unpacked
+comfyui-frontend-package (`pip download --no-deps comfyui-frontend-package`, a wheel is a zip archive).
+"""
 
 from __future__ import annotations
 
@@ -50,6 +54,8 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
         command = [str(self.python), "main.py", "--cpu", "--disable-api-nodes", "--listen", "127.0.0.1", "--port", str(port)]
         command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", *flags]
+        if frontend := os.environ.get("COMFYUI_FRONTEND"):
+            command += ["--front-end-root", str(Path(frontend).resolve())]
         unset = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=home, stdout=log, stderr=subprocess.STDOUT, env=unset)  # as users do
