@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from .batch_rows import latent_rows, select_rows
 from .host import folders, page
 from .live import grow
-from .sample import decoded
+from .sample import glimpse
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
 from .types import CATEGORY, State
@@ -72,7 +72,7 @@ class ChooseSketches(io.ComfyNode):
 
         (state,) = state
         told = [{**mark, "label": label} for mark, label in zip(sheet.captions(state), _words(labels, state.samples), strict=True)]
-        small = thumbnails(state.features, "sketches", lambda: decoded(state))
+        small = thumbnails(state.features, "sketches", lambda: glimpse(state))
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, sheet.header(state), chosen, note)
         if not chosen:

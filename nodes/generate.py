@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..ttsvar_core.costs import Search
 from ..ttsvar_core.looks import told_look
-from ..ttsvar_core.names import BUNDLED, POTENTIALS, SCHEMES
+from ..ttsvar_core.names import BUDGET, BUNDLED, POTENTIALS, SCHEMES
 from .budget import of_search, prediction, worth
 from .host import device, page
 from .live import grow
@@ -30,7 +30,7 @@ from .types import (
     seed,
 )
 
-OWN_PLAN = "own plan"
+MEASURED, OWN_PLAN = "measured best", "own plan"
 METHODS = {
     "TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw", "Funnel": "funnel",
     "Beam": "beam",
@@ -80,7 +80,7 @@ class Generate(io.ComfyNode):
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
         guidance_until=LAST, budget=0.0, diverse=False, compare=False,
     ) -> io.NodeOutput:
-        from ..ttsvar_core.search.budget import plan_within
+        from ..ttsvar_core.search.budget import measured_for, plan_within
         from ..ttsvar_core.search.plan import raw
         from ..ttsvar_core.state import start
 
@@ -88,6 +88,8 @@ class Generate(io.ComfyNode):
             reward = load_reward()
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
+        if method == MEASURED:
+            method, budget = "TTS-VAR", budget or (BUDGET if reward is not None and measured_for(model, reward) else 0)
         method = "Funnel" if budget else method  # which needs what a budget's plan needs
         chosen, why = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme}), {}
         reward = _judge(reward, chosen, method, prompt)
@@ -128,8 +130,10 @@ def _inputs() -> list:
             tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
         ),
         io.Combo.Input(
-            "method", options=[*METHODS, OWN_PLAN], default="TTS-VAR", **_by_method(),
-            tooltip="TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full pictures, the best one. Importance "
+            "method", options=[MEASURED, *METHODS, OWN_PLAN], default=MEASURED, **_by_method(),
+            tooltip=f"measured best: the plan measured to draw the best picture for the work of {BUDGET}, as it was for the "
+            "bundled model; TTS-VAR where nobody measured. TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full "
+            "pictures, the best one. Importance "
             "Sampling: N pictures resampled by score. raw: one picture, no search. Funnel: 8N sketches, the best N finish. Beam: "
             "N sketches that branch at scales 4 to 6. own plan: the JSON below.",
         ),

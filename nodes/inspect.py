@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .host import device, folders
 from .live import pictures_before
-from .sample import decoded
+from .sample import decoded, glimpse
 from .score import told as answers_told
 from .thumbnails import thumbnails
 from .types import CATEGORY, Extractor, State
@@ -58,14 +58,14 @@ class InspectState(io.ComfyNode):
         from ..ttsvar_core.inspect.canvas import to_tensor
         from ..ttsvar_core.inspect.film import film_sheet
 
-        images = decoded(state, whole=whole_size)
+        images = decoded(state, whole=True) if whole_size else glimpse(state)
         told, frames = _told(state, images, whole_size, show)
         with device.running(extractor, images=images):
             sheets, told["maps"] = _drawings(state, images, extractor)
         told["answers"] = state.answers.table() if state.answers else []
-        shown = film_sheet(told["film"]["rows"], frames) if show == "film" else sheets[SHOWS.index(show)]
+        first = film_sheet(told["film"]["rows"], frames) if show == "film" else sheets[SHOWS.index(show)]
         tensors = [device.to_image(to_tensor(sheet)) for sheet in sheets]
-        seen = {"ttsvar_view": [told], "images": folders.temp_pictures([shown]), **(answers_told(state.answers) or {})}
+        seen = {"ttsvar_view": [told], "images": folders.temp_pictures([first]), **(answers_told(state.answers) or {})}
         return io.NodeOutput(*tensors, words.describe(state), ui=seen)
 
 

@@ -197,14 +197,20 @@ class DecodeState(io.ComfyNode):
         return io.NodeOutput(decoded(state, tile_size, whole=True))
 
 
-def decoded(state, tile: int = 0, whole: bool = False):
-    """The images (P, H, W, 3) of a state, in the host's place: at the size sampled so far or whole, in tiles of so many pixels."""
+def decoded(state, tile: int = 0, whole: bool = False, foreseen: bool = False):
+    """The images (P, H, W, 3) of a state, in the host's place: at the size sampled so far, as they are or foreseen, or whole; in
+    tiles of so many pixels."""
     from ..ttsvar_core.decoding import decode, sketch
     from ..ttsvar_core.footprint import showing_bytes
 
     page.check_interrupt()
     device.load_tokenizer(state.model, showing_bytes(state, tile, whole))
-    return device.to_image((decode if whole else sketch)(state, tile=tile))
+    return device.to_image(decode(state, tile) if whole else sketch(state, tile, foreseen))
+
+
+def glimpse(state):
+    """The images of a state for people: what they are foretold to become where that can be told at once."""
+    return decoded(state, foreseen=state.cache is not None)
 
 
 NODES = [StartState, ScaleStepSampler, DecodeState]

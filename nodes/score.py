@@ -27,6 +27,11 @@ class RewardScorer(io.ComfyNode):
             inputs=[
                 State.Input("state", tooltip="A state after at least one scale; scores mean something from about scale 6 on."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
+                io.Boolean.Input(
+                    "foreseen", default=False, optional=True,
+                    tooltip="Score what the samples are foretold to become, not how they look so far. Rewards judge that far "
+                    "better; the bundled model foretells after scales 6 and 7, others once they were taught to.",
+                ),
             ],
             outputs=[
                 State.Output("state", tooltip="The same samples, their scores at this scale noted."),
@@ -35,13 +40,16 @@ class RewardScorer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, state, reward) -> io.NodeOutput:
+    def execute(cls, state, reward, foreseen=False) -> io.NodeOutput:
+        from ..ttsvar_core.foresight import check_foresight
         from ..ttsvar_core.rewards.base import check_prompt, foretells
         from ..ttsvar_core.search.score import Score
         from ..ttsvar_core.search.view import act
 
         check_prompt(reward, state.conditioning.prompt)
-        images = None if foretells(reward) and not state.finished else decoded(state)
+        if foreseen:
+            check_foresight(state)
+        images = None if foretells(reward) and not state.finished else decoded(state, foreseen=foreseen)
         with device.running(reward, images=images):
             state, _ = act(state, Score(state.last_scale), reward, images=images)
         scores = list(state.scores_at(state.last_scale))

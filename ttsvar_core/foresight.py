@@ -115,6 +115,16 @@ class Foresight:
         return f"Foresight({self.fingerprint[:8]}, scales {', '.join(map(str, self.sizes.scales))})"
 
 
+def check_foresight(state: SearchState) -> None:
+    """Raise ValueError, with the remedy, unless it can be foretold what a state's samples become."""
+    ahead, scale = state.model.foresight, state.last_scale
+    if ahead is None:
+        raise ValueError(f"{state.model.name} foretells nothing: score samples as they look so far, or train it (lab/foresight)")
+    if not state.finished and not ahead.sees(state):
+        known = ", ".join(map(str, ahead.sizes.scales))
+        raise ValueError(f"{state.model.name} foretells after scales {known} of its own size of picture, not after {scale}")
+
+
 def features_so_far(state: SearchState) -> Tensor:
     """(P, C, h, w) float32 on the grid of the state's last scale, which holds all there is."""
     return average(state.features.float(), cell_grid(state.schedule.grids[state.last_scale], state.model.patchify))
