@@ -69,7 +69,7 @@ def test_where_nobody_looks_nothing_is_drawn_or_sent(pack, sent, monkeypatch, cl
 
 
 def test_the_whole_search_in_one_node_tells_every_selection(pack, sent):
-    finished = pack.run("TTSVAR_Generate", n=1, preview="off")[2]
+    finished = pack.run("TTSVAR_Generate", method="TTS-VAR", n=1, preview="off")[2]
     grown = [told["data"] for _, told, _ in sent]
     assert [len(data["generations"]) for data in grown] == [2, 3, 4, 5] and len(finished.lineage) == 4
     assert all(later["before"][: len(data["before"])] == data["before"] for data, later in pairwise(grown))

@@ -94,7 +94,7 @@ def test_graph_one_node_and_library_give_the_same_picture(pack, parts):
     prompt = prompt_of(pack, "03_full_search")
     (decoder,) = only(prompt, "DecodeState")
     wired = execute(pack, prompt)[decoder][0]
-    image, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, **{
+    image, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, seed=0, method="TTS-VAR", **{
         name: parts[name] for name in ("model", "text_encoder", "reward", "extractor")
     })
     result = searched(pack, parts, pack.core("search.plan").tts_var(1))
@@ -185,9 +185,30 @@ def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
     _, finalists, state, report, _ = pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", budget=2)
     told = json.loads(report)
     assert told["budget"].startswith("budget of 2 pictures: ") and told["plan"]["name"] == "budget"
-    assert len(finalists) == state.samples >= 1 and "budget" not in json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT)[3])
+    assert len(finalists) == state.samples >= 1
+    measured, paper = (json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, **how)[3]) for how in ({}, {"method": "TTS-VAR"}))
+    assert measured["budget"].startswith("budget of 4 pictures: ") and measured["plan"]["foreseen"]
+    assert "budget" not in paper and paper["plan"]["name"] == "tts-var"
     with pytest.raises(ValueError, match="needs a reward"):
         pack.run("TTSVAR_Generate", prompt="a castle", model=named(parts["model"], "infinity_2b_reg"), budget=2)
+    unmeasured = {"model": named(parts["model"], "infinity_2b_reg"), "reward": parts["reward"]}
+    assert json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, **unmeasured)[3])["plan"]["name"] == "tts-var"
+
+
+def test_scorer_and_views_show_what_samples_become(pack, parts):
+    (conditioning,) = pack.run("TTSVAR_PromptEncode", text_encoder=parts["text_encoder"], text=PROMPT)
+    (started,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=conditioning, samples=3)
+    early, late = (pack.run("TTSVAR_ScaleStepSampler", state=started, through_scale=scale, preview="off")[0] for scale in (5, 7))
+    (reward,) = pack.run("TTSVAR_RewardLoader")
+    sketch = pack.core("decoding").sketch
+    for foreseen in (False, True):
+        _, scores = pack.run("TTSVAR_RewardScorer", state=late, reward=reward, foreseen=foreseen)
+        assert scores == pytest.approx(reward.score(sketch(late, foreseen=foreseen), PROMPT).tolist())
+    sheet = pack.run("TTSVAR_InspectState", state=late)[0]
+    assert not torch.equal(sheet, pack.run("TTSVAR_InspectState", state=late.without_cache())[0])
+    with pytest.raises(ValueError, match="foretells after scales 6, 7 of its own size of picture, not after 5"):
+        pack.run("TTSVAR_RewardScorer", state=early, reward=reward, foreseen=True)
+
 
 
 def test_guidance_ends_where_the_widget_says(pack, parts):

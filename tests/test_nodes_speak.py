@@ -68,7 +68,7 @@ def test_saving_and_loading_say_what_and_where(pack, started):
 
 
 def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
-    lines, (image, *_, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", compare=True)
+    lines, (image, *_, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, method="TTS-VAR", preview="off", compare=True)
     price = r"8 → 6 → 4 → 2 → 1 samples: the work of \d\.\d pictures(, about .+)?, \d+ MiB beside the weights"
     assert re.fullmatch(price, lines[0])
     assert sum(line.startswith("scale ") for line in lines) == 26  # of the search, and of the picture without one
