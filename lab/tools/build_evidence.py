@@ -3,7 +3,8 @@
 docs/evidence/ holds the raw per-prompt results of every experiment, compressed. FOLDER is where new ones lie, one folder per
 experiment as `python -m lab.experiment NAME --out FOLDER/NAME` leaves them: they are stored first, and the page's plots
 drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
-`<!-- categories | NAME -->`, `<!-- foresight | NAME -->` or `<!-- consistency | NAME -->`; the prose is written by hand.
+`<!-- categories | NAME -->`, `<!-- foresight | NAME | how its arm ends -->`, `<!-- fixed | NAME -->` or
+`<!-- consistency | NAME -->`; the prose is written by hand.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from lab.experiment import plots  # noqa: E402
 from lab.experiment.foresight import foresight_tables  # noqa: E402
 from lab.experiment.report import experiment_of, markdown_table  # noqa: E402
 from lab.experiment.tables import arm_row, category_rows, consistency, costs_no_more, pair_row, watched_arms  # noqa: E402
+from lab.experiment.variance import fixed_shares  # noqa: E402
 from ttsvar_core.atomic import write  # noqa: E402
 
 PAGE = ROOT / "docs" / "evidence.md"
 STORE = ROOT / "docs" / "evidence"
 IMAGES = ROOT / "docs" / "images"
-NAMES = ("equal-cost", "pool")
+NAMES = ("equal-cost", "pool", "consistency")
 GRADE, VERDICT = "scenes", "correct"
 MARK = re.compile(r"(<!-- (\w+) \| ([\w-]+)(?: \| (.+?))? -->\n)\n(?:\|.*\n)*")
 
@@ -68,9 +70,15 @@ def categories_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
     return [("category", *arms), *((name, *(f"{row[arm].mean:.2f}" for arm in arms)) for name, row in body.items())]
 
 
-def foresight_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
-    """What each scale knows of the end."""
-    return list(next(foresight_tables(results, experiment_of(results)))[2])
+def foresight_table(results: dict[str, Any], arm: str) -> list[tuple[str, ...]]:
+    """What each scale knows of the end, by the first arm whose name ends so."""
+    return list(next(table for table in foresight_tables(results, experiment_of(results)) if table[0].endswith(arm))[2])
+
+
+def fixed_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+    """How much of the end each scale has fixed."""
+    shares = fixed_shares(results, experiment_of(results).arms)
+    return [("after scale", "fixed"), *((str(scale), share.told()) for scale, share in shares.items())]
 
 
 def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
@@ -85,7 +93,7 @@ def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
 
 TABLES: dict[str, Callable[[dict[str, Any], str], list[tuple[str, ...]]]] = {
     "arms": arms_table, "pairs": pairs_table, "categories": categories_table, "foresight": foresight_table,
-    "consistency": consistency_table,
+    "fixed": fixed_table, "consistency": consistency_table,
 }
 
 
