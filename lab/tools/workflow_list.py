@@ -27,7 +27,7 @@ STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it 
 
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
-    generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="TTS-VAR", n=2, compare=True, **STEERED)
+    generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="measured best", compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
     seen = graph.add(VIEW, "How it was found", (560, 690), show="family tree", state=generate.out("state"))
@@ -37,7 +37,8 @@ def quick_start(graph: Graph) -> None:
         "The node says what the search will cost, how far it is, and what it found. Below the best picture is what the same seed "
         "draws **without** a search.\n\n"
         "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow star above a purple circle*\n"
-        "- another seed\n- **N** 4: more samples start, more are finished\n\n"
+        "- another seed\n- **budget (pictures)** 8: more samples start, more are finished\n"
+        "- **method** TTS-VAR: the paper's search, by N\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
     ), None, (340, 430))
     graph.row([generate], (x, HEAD))
@@ -46,7 +47,7 @@ def quick_start(graph: Graph) -> None:
     graph.lead([(generate.right + 18, saved.bottom + 40)], (seen, "state"))
     graph.group("1  Search", "search", [generate])
     graph.group("2  Result", "answer", [saved, alone, seen])
-    asked = [(generate, name) for name in ("prompt", "method", "n", "seed")]
+    asked = [(generate, name) for name in ("prompt", "budget", "seed")]
     graph.on_phone([*asked, (seen, "ttsvar_view")], [saved])
 
 
