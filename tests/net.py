@@ -66,20 +66,19 @@ def world():
 
 def searched(plan, extractor=None, state=None, show=None, **memory) -> dict:
     """One run of the bundled model, from its beginning or from a state."""
-    from ttsvar_core.decoding import sketch
     from ttsvar_core.search.memory import Sampler
     from ttsvar_core.search.run import run
     from ttsvar_core.state import start
 
     model, conditioning, reward, pool = world()
     state = state or start(model, conditioning, plan.samples, SEED)
-    result = run(state, plan, reward, extractor or pool, Sampler(**memory), show or sketch)
+    result = run(state, plan, reward, extractor or pool, Sampler(**memory), show)
     return told(result.state, result.images, result.scores)
 
 
 def plans() -> Iterator[tuple[str, Callable[[], dict]]]:
-    """Every plan by name at N 1 and 2, and the settings of the potential selector."""
-    from ttsvar_core.search.plan import PLANS, scored_at, with_potential
+    """Every plan by name at N 1 and 2, the settings of the potential selector, and a cut by foreseen sketches."""
+    from ttsvar_core.search.plan import PLANS, cut_once, scored_at, with_potential
 
     scales = len(world()[0].schedule())
     for name, make in PLANS.items():
@@ -92,6 +91,7 @@ def plans() -> Iterator[tuple[str, Callable[[], dict]]]:
     ):
         key = " ".join(f"{name} {value}" for name, value in settings.items())
         yield f"tts-var 1, {key}", lambda settings=settings: searched(with_potential(everywhere, **settings))
+    yield "cut by foreseen sketches", lambda: searched(cut_once(6, 7, 2, foreseen=True))
 
 
 def memory() -> Iterator[tuple[str, Callable[[], dict]]]:
