@@ -19,7 +19,7 @@ from ttsvar_core.inspect.tree import family_tree
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.branch import Branch
 from ttsvar_core.search.memory import Sampler
-from ttsvar_core.search.plan import Plan, beam, best_of_n, funnel, scored_at, with_survivors
+from ttsvar_core.search.plan import Plan, beam, best_of_n, funnel, scored_at
 from ttsvar_core.search.plan_file import from_json, to_json
 from ttsvar_core.search.resample import Resample
 from ttsvar_core.search.run import run, search
@@ -216,7 +216,6 @@ def test_scoring_on_the_way_comes_after_the_branching():
     plan = scored_at(GROWING, range(5))
     plan.check(5)
     assert [stage.kind for stage in plan.at(1)] == ["branch", "score", "best"]
-    assert with_survivors(Plan("mine", 4, (Branch(2, 2), Best(2, 4))), (2, 2, 3, 3)).stages == (Branch(2, 2), Best(2, 3))
     with pytest.raises(ValueError, match="a branch stage needs candidates"):
         from_json({"samples": 1, "stages": [{"kind": "branch", "scale": 1}]})
 

@@ -18,7 +18,6 @@ from ttsvar_core.search.plan import (
     scored_at,
     tts_var,
     with_potential,
-    with_survivors,
 )
 from ttsvar_core.search.plan_file import from_json, load_plan, save_plan, to_json
 from ttsvar_core.search.resample import Resample
@@ -105,24 +104,6 @@ def test_looking_back_is_fine_once_something_was_scored(potential):
     mine(2, Score(1), Resample(3, 2, potential)).check(5)
     mine(2, Resample(1, 2), Resample(3, 2, potential)).check(5)
     mine(2, Score(3), Resample(3, 2), Resample(4, 2, potential)).check(5)
-
-
-@pytest.mark.parametrize(
-    ("survivors", "message"),
-    [
-        ((4, 4, 2, 2, 2), "change from 4 to 2 at scale 2, where nothing selects; add a stage at scale 2 or keep 4"),
-        ((8, 4, 4, 4, 4), None),
-        ((8, 4, 4, 4, 2), "change from 4 to 2 at scale 4, where nothing selects"),
-        ((4, 4, 4, 4, 5), "change from 4 to 5 at scale 4"),
-    ],
-)
-def test_survivors_of_every_scale_in_place_of_the_plans(survivors, message):
-    plan = mine(6, Cluster(1, 3), Score(1), Resample(3, 2))
-    if message:
-        with pytest.raises(ValueError, match=message):
-            with_survivors(plan, survivors)
-    else:
-        assert with_survivors(plan, survivors) == mine(8, Cluster(1, 4), Score(1), Resample(3, 4))
 
 
 def test_any_stage_at_any_scale_and_a_plan_file(tmp_path):

@@ -218,24 +218,6 @@ def scored_at(plan: Plan, scales) -> Plan:
     return replace(plan, stages=tuple(sorted(more + plan.stages, key=lambda stage: (stage.scale, _candidates(stage) == 1))))
 
 
-def with_survivors(plan: Plan, survivors: tuple[int, ...]) -> Plan:
-    """`plan` that keeps survivors[s] samples after scale s and starts with survivors[0].
-
-    Raises ValueError where the number changes and nothing selects there.
-    """
-    stages, left = [], survivors[0]
-    for scale, keep in enumerate(survivors):
-        here, left = plan.at(scale), left * plan.candidates(scale)
-        if keep != left and not any(stage.keep is not None for stage in here):
-            raise ValueError(
-                f"the survivors change from {left} to {keep} at scale {scale}, where nothing selects; add a stage at scale "
-                f"{scale} or keep {left}"
-            )
-        stages += [stage if stage.keep is None else replace(stage, keep=keep) for stage in here]
-        left = keep
-    return replace(plan, samples=survivors[0], stages=tuple(stages))
-
-
 def stretched(official: tuple[int, ...], scales: int) -> tuple[int, ...]:
     """Scales of the 13-scale schedule moved into `scales`: at the same share of the way, distinct, before the last.
 
