@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from host_stand_in import ROOT, load_pack
+from PIL import Image
 
 sys.path.insert(0, str(ROOT / "lab" / "tools"))
 import build_locales
@@ -166,8 +167,21 @@ def test_every_node_has_a_help_page_in_every_language(pack):
         for node_id in pack.nodes:
             text = build_locales.page(node_id, language).read_text(encoding="utf-8")
             middle = build_locales.middle_of(text)
-            assert text == build_locales.told(words[node_id], middle, language), f"{node_id}: run lab/tools/build_locales.py"
+            told = build_locales.told(node_id, words[node_id], middle, language)
+            assert text == told, f"{node_id}: run lab/tools/build_locales.py"
             assert len(middle) > 50 and (language == "en" or chinese(middle)), node_id
+
+
+def test_every_help_page_has_a_picture_that_is_small(pack):
+    """As the editor draws the node, not wider than its help panel may be, and quick to load."""
+    pictures = {path.stem: path for path in (ROOT / pack.module.WEB_DIRECTORY / "docs" / "pictures").iterdir()}
+    assert set(pictures) == set(pack.nodes) and {path.suffix for path in pictures.values()} == {".webp"}
+    for node_id, path in pictures.items():
+        with Image.open(path) as opened:
+            assert 300 <= opened.width <= 520 and 100 <= opened.height <= 1000 and opened.format == "WEBP", node_id
+            assert len(opened.convert("RGB").resize((64, 64)).getcolors(64 * 64)) > 50, f"{node_id}: nothing is drawn"
+        assert path.stat().st_size < 40_000, node_id
+    assert sum(path.stat().st_size for path in pictures.values()) < 600_000
 
 
 def test_the_loaders_help_pages_say_where_files_are_published():

@@ -25,21 +25,6 @@ def load(path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def wires(graph: dict):
-    """Each link with the way it takes: the nodes it joins and points all along it."""
-    nodes = {node["id"]: node for node in graph["nodes"]}
-    reroutes = {one["id"]: one for one in graph["extra"].get("reroutes", [])}
-    last = {one["id"]: one["parentId"] for one in graph["extra"].get("linkExtensions", [])}
-    for number, source, slot, target, place, _ in graph["links"]:
-        via, at = [], last.get(number)
-        while at is not None:
-            assert number in reroutes[at]["linkIds"]
-            via.insert(0, reroutes[at]["pos"])
-            at = reroutes[at].get("parentId")
-        ends = geometry.output_at(nodes[source], slot), geometry.input_at(nodes[target], place)
-        yield nodes[source], nodes[target], list(geometry.wire(ends[0], via, ends[1]))
-
-
 def within(point, box, margin: float = 0) -> bool:
     return box[0] - margin < point[0] < box[2] + margin and box[1] - margin < point[1] < box[3] + margin
 
@@ -92,7 +77,7 @@ def overlap(one, two) -> bool:
 
 @drawn
 def test_no_wire_runs_through_a_node_or_across_a_foreign_group(graph):
-    for source, target, points in wires(graph):
+    for source, target, points in geometry.wires(graph):
         what = f"{name(source)} → {name(target)}"
         for node in graph["nodes"]:
             ends = (node is source) + (node is target)
@@ -108,7 +93,7 @@ def test_no_wire_runs_through_a_node_or_across_a_foreign_group(graph):
 @drawn
 def test_wires_run_from_left_to_right(graph):
     """Or, where rows follow one another like lines of text, from the end of one to the beginning of the next."""
-    for source, target, _ in wires(graph):
+    for source, target, _ in geometry.wires(graph):
         (right, bottom), (x, y) = geometry.box(source)[2:], geometry.box(target)[:2]
         assert x >= right or y >= bottom, f"{name(source)} → {name(target)} runs back"
 

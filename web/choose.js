@@ -4,7 +4,7 @@ import { addPanel, fit, hide, make, picture, runUpTo, runWhatFollows, say, value
 
 const NODES = ["TTSVAR_ChooseSketches", "TTSVAR_ChooseBatch"];
 const CAPTION = 26; // pixels of a line of words under a picture
-const BAR = 74;
+const bars = (width) => (width < 550 ? 104 : 74); // pixels of the title and its buttons, below one another where it is narrow, and the note
 
 /** The numbers in a choice such as "2 5 5" or "0-3"; what the node would refuse is left out. */
 export function numbersIn(text, count) {
@@ -20,7 +20,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!NODES.includes(node.comfyClass)) return;
     const shapes = { value: 1 };
-    const smallest = (data) => (data ? BAR + 2 * (150 + CAPTION * lines(data)) : 130);
+    const smallest = (data, width) => (data ? bars(width) + 2 * (150 + CAPTION * lines(data)) : 130);
     const panel = addPanel(node, "choose", smallest, (data, width, height) => draw(node, data, width, height, shapes, panel));
     hide(node, "seen"); // written by clicks
     const choice = node.widgets?.find((widget) => widget.name === "choice");
@@ -57,11 +57,11 @@ function draw(node, data, width, height, shapes, panel) {
     : "Click what shall go on, then press Continue.";
   const note = make("div", { className: "ttsvar-note", textContent: say(words) });
   const caption = CAPTION * lines(data);
-  const { columns, side } = fit(data.rows.length, width - 34, height - BAR - 14, shapes.value, caption);
+  const { columns, side } = fit(data.rows.length, width - 34, height - bars(width) - 14, shapes.value, caption);
   const grid = make("div", { className: "ttsvar-grid" });
   grid.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
   grid.append(...data.rows.map((row) => card(node, row, stale ? [] : chosen, choose, shapes, panel)));
-  return [make("div", { className: "ttsvar-bar" }, make("span", { textContent: data.title }), show, release, go), note, grid];
+  return [make("div", { className: "ttsvar-bar" }, make("span", { textContent: data.title }), make("div", { className: "ttsvar-bar" }, show, release, go)), note, grid];
 }
 
 function card(node, row, chosen, choose, shapes, panel) {

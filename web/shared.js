@@ -110,7 +110,7 @@ export function fit(count, width, height, shape, caption) {
   const widthOf = (columns) => {
     const across = (width - 8 * (columns - 1)) / columns;
     const down = (height - 8 * (Math.ceil(count / columns) - 1)) / Math.ceil(count / columns) - caption;
-    return Math.min(across, Math.max(down * shape, Math.min(across, 96)));
+    return Math.min(across, Math.max(down * shape, 80)); // smaller ones nobody can tell apart: then the panel scrolls
   };
   // Of about equally large ones those with the fewest rows, and then with the fewest columns
   const worth = (columns) => Math.round(widthOf(columns) / 8) * 1e4 - Math.ceil(count / columns) * 100 - columns;
@@ -191,7 +191,7 @@ document.head.append(make("style", { textContent: `
   gap: 6px; padding: 6px; font: 13px/1.35 system-ui, sans-serif; color: var(--fg-color, #ddd); border-radius: 6px;
   background: var(--comfy-input-bg, #1c1e22); user-select: none; }
 .ttsvar-bar { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; flex: none; }
-.ttsvar-bar > span { flex: 1 1 120px; min-width: 0; }
+.ttsvar-bar > span { flex: 1 1 240px; min-width: 0; }
 .ttsvar-note { flex: none; opacity: .8; min-height: 1.35em; }
 .ttsvar-panel button { font: inherit; color: inherit; cursor: pointer; border: 1px solid var(--border-color, #4e525c); border-radius: 5px;
   background: var(--comfy-menu-bg, #2b2e35); padding: 3px 10px; }

@@ -167,7 +167,8 @@ function film(view, data, width, height) {
     label.textContent = `${say("scale")} ${view.scale}`;
     grid.querySelectorAll("img").forEach((image, place) => image.replaceWith(imageOf(view, frames[view.scale][place])));
   } });
-  slider.style.flex = "3 1 120px";
+  slider.style.flex = "1 1 120px";
+  label.style.flex = "0 0 64px";
   return [make("div", { className: "ttsvar-bar" }, label, slider), grid];
 }
 

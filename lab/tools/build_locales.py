@@ -1,5 +1,5 @@
 """Write what is said of the nodes more than once from where it is said first: locales/en/nodeDefs.json from the nodes' own words,
-and title, description, inputs and outputs of every help page in web/docs from its language's nodeDefs.json.
+and title, description, picture, inputs and outputs of every help page in web/docs from its language's nodeDefs.json.
 
     python lab/tools/build_locales.py
 
@@ -31,18 +31,18 @@ def page(node_id: str, language: str) -> Path:
     return folder / f"{node_id}.md" if language == "en" else folder / node_id / f"{language}.md"
 
 
-def told(words: dict, middle: str, language: str) -> str:
-    """A help page: what a locale file says of a node, around the middle."""
+def told(node_id: str, words: dict, middle: str, language: str) -> str:
+    """A help page: what a locale file says of a node and its picture (see `help_pictures`), around the middle."""
     inputs, outputs = HEADINGS[language]
-    parts = [f"# {words['display_name']}", words["description"], middle]
+    parts = [f"# {words['display_name']}", words["description"], f"![{words['display_name']}](pictures/{node_id}.webp)", middle]
     for heading, those in ((inputs, words["inputs"]), (outputs, words["outputs"])):
         parts += [f"## {heading}", "\n".join(f"- **{one['name']}**: {one['tooltip']}" for one in those.values())]
     return "\n\n".join(parts) + "\n"
 
 
 def middle_of(text: str) -> str:
-    """What a help page says between its description and its inputs."""
-    return text.split("\n\n", 2)[2].split("\n\n## ")[0].strip()
+    """What a help page says between its picture and its inputs."""
+    return text.split("\n\n", 3)[3].split("\n\n## ")[0].strip()
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         for node_id in english:
             path = page(node_id, language)
             middle = middle_of(path.read_text(encoding="utf-8"))
-            path.write_text(told(words[node_id], middle, language), encoding="utf-8")
+            path.write_text(told(node_id, words[node_id], middle, language), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Write workflows/*.json and subgraphs/*.json from a running ComfyUI's catalogue of nodes, and with --run the thumbnails by
-running the workflows.
+running the workflows; of those that need models from elsewhere the graph itself is drawn.
 
     python lab/tools/build_workflows.py --server http://127.0.0.1:8188 [--run] [name ...]
 """
@@ -10,21 +10,28 @@ import argparse
 import io
 import json
 import sys
+import textwrap
 import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+import geometry  # noqa: E402
 import parts  # noqa: E402
 import workflow_list  # noqa: E402
 from comfyui_http import ask, to_prompt  # noqa: E402
 from graph_builder import Graph  # noqa: E402
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 FOLDER = ROOT / "workflows"
 SIDE, SHEET = 512, 270  # of the thumbnail, and of the contact sheet in it
-GROUND = (24, 26, 31)
+LINE = 26  # of words under a picture
+GROUND, INK, WIRE, NODE, NOTE = (24, 26, 31), (235, 236, 240), (255, 156, 249), (72, 77, 88), (102, 85, 51)
 
 
 def main() -> None:
@@ -45,13 +52,14 @@ def main() -> None:
         graph = Graph(name, catalogue)
         build(graph)
         path = graph.save(FOLDER)
-        if chosen.run and name not in workflow_list.NEEDS_DOWNLOADS:
-            prompt = to_prompt(json.loads(path.read_text(encoding="utf-8")), catalogue)
-            pictures = photograph(chosen.server, prompt)
-            thumbnail(pictures, path.with_suffix(".jpg"))
-            for other, source in workflow_list.NEEDS_DOWNLOADS.items():
-                if source == name:
-                    thumbnail(pictures[1:], FOLDER / f"{other}.jpg")
+        if chosen.run:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if name in workflow_list.NEEDS_DOWNLOADS:
+                square = drawing(saved)
+            else:
+                prompt = to_prompt(saved, catalogue)
+                square = thumbnail(photograph(chosen.server, prompt), captions(prompt))
+            square.save(path.with_suffix(".jpg"), quality=88)
 
 
 def photograph(server: str, prompt: dict) -> list[bytes]:
@@ -82,21 +90,57 @@ def run(server: str, prompt: dict) -> list[bytes]:
     return [urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(image)}").read() for image in images]
 
 
-def thumbnail(pictures: list[bytes], path: Path) -> None:
-    """A square: one picture, the contact sheet above the family tree, or four answers in quarters."""
-    from PIL import Image, ImageOps
+def captions(prompt: dict) -> list[str]:
+    """What the answers in quarters are called: the methods that drew them."""
+    drawn = [node["inputs"] for node in prompt.values() if node["class_type"] == "TTSVAR_Generate"]
+    return [f"{one['method']}" if one["method"] == "raw" else f"{one['method']}, N = {one['n']}" for one in drawn]
+
+
+def thumbnail(pictures: list[bytes], words: list[str]) -> Image:
+    """A square: the contact sheet above the family tree, or four answers in quarters, each with its words."""
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     half = SIDE // 2
     places = {
-        1: [(0, 0, SIDE, SIDE)],
         2: [(0, 0, SIDE, SHEET), (0, SHEET, SIDE, SIDE - SHEET)],
-        4: [(x, y, half, half) for y in (0, half) for x in (0, half)],
+        4: [(x, y, half, half - LINE) for y in (0, half) for x in (0, half)],
     }[len(pictures)]
     square = Image.new("RGB", (SIDE, SIDE), GROUND)
     for picture, (x, y, width, height) in zip(pictures, places, strict=True):
         opened = Image.open(io.BytesIO(picture)).convert("RGB")
         square.paste(ImageOps.pad(opened, (width, height), Image.Resampling.LANCZOS, color=GROUND), (x, y))
-    square.save(path, quality=88)
+    if len(places) == 4:
+        write, font = ImageDraw.Draw(square), ImageFont.load_default(size=LINE - 8)
+        for text, (x, y, width, height) in zip(words, places, strict=True):
+            write.text((x + width / 2, y + height + LINE / 2), text, font=font, fill=INK, anchor="mm")
+    return square
+
+
+def drawing(graph: dict) -> Image:
+    """A square with the graph as the editor lays it out, under its note's heading."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    square = Image.new("RGB", (SIDE, SIDE), GROUND)
+    draw, font, y = ImageDraw.Draw(square), ImageFont.load_default(size=40), 20
+    note = next(node for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    for line in textwrap.wrap(note["widgets_values"][0].split("\n")[0].lstrip("# "), 22):
+        draw.text((20, y), line, font=font, fill=INK)
+        y += 48
+    boxes = [geometry.box(node) for node in graph["nodes"]]
+    left, top, right, bottom = (pick(edges) for pick, edges in zip((min, min, max, max), zip(*boxes, strict=True), strict=True))
+    scale = min((SIDE - 40) / (right - left), (SIDE - 40 - y) / (bottom - top))
+
+    def at(x: float, y_: float) -> tuple[float, float]:
+        return 20 + (x - left) * scale, y + 20 + (y_ - top) * scale
+
+    for group in graph["groups"]:
+        x, upper, width, height = group["bounding"]
+        draw.rounded_rectangle([*at(x, upper), *at(x + width, upper + height)], 4, outline=group["color"], width=2)
+    for _, _, points in geometry.wires(graph):
+        draw.line([at(*point) for point in points], fill=WIRE, width=2)
+    for node, box in zip(graph["nodes"], boxes, strict=True):
+        draw.rounded_rectangle([*at(*box[:2]), *at(*box[2:])], 4, fill=NODE if node is not note else NOTE)
+    return square
 
 
 if __name__ == "__main__":

@@ -85,3 +85,18 @@ def wire(start: tuple[float, float], via: list[tuple[float, float]], end: tuple[
         for t in (step / 40 for step in range(41)):
             weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
             yield tuple(sum(w * p[axis] for w, p in zip(weights, (one, out, into, two), strict=True)) for axis in (0, 1))
+
+
+def wires(graph: dict) -> Iterator[tuple[dict, dict, list]]:
+    """Each link with the way it takes: the nodes it joins and points all along it."""
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    reroutes = {one["id"]: one for one in graph["extra"].get("reroutes", [])}
+    last = {one["id"]: one["parentId"] for one in graph["extra"].get("linkExtensions", [])}
+    for number, source, slot, target, place, _ in graph["links"]:
+        via, at = [], last.get(number)
+        while at is not None:
+            assert number in reroutes[at]["linkIds"]
+            via.insert(0, reroutes[at]["pos"])
+            at = reroutes[at].get("parentId")
+        ends = output_at(nodes[source], slot), input_at(nodes[target], place)
+        yield nodes[source], nodes[target], list(wire(ends[0], via, ends[1]))

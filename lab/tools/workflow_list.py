@@ -367,5 +367,5 @@ LEARNED = (
     infinity_2b_simple, infinity_2b_small_cards, infinity_8b_simple, infinity_2b_full_search, any_model,
 )
 WORKFLOWS = {f"{place:02}_{build.__name__}": build for place, build in enumerate(LEARNED, 1)}
-# What the pack does not bring, and whose picture serves as its thumbnail.
-NEEDS_DOWNLOADS = {name: "03_full_search" for name in WORKFLOWS if "infinity" in name or "any_model" in name}
+# What the pack does not bring the models of.
+NEEDS_DOWNLOADS = {name for name in WORKFLOWS if "infinity" in name or "any_model" in name}

@@ -61,7 +61,7 @@ class Server:
             self.process = subprocess.Popen(command, cwd=home, stdout=log, stderr=subprocess.STDOUT, env=unset)  # as users do
         self.catalogue = self._wait()
 
-    def _wait(self, seconds: float = 240) -> dict:
+    def _wait(self, seconds: float = 600) -> dict:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
