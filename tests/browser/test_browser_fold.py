@@ -78,6 +78,8 @@ def shows(page, node: str, *names: str):
 
 def test_the_whole_search_shows_what_its_method_takes(empty):
     node = add(empty, "Generate")
+    shows(empty, node, "method")  # what was measured best takes no number
+    choose(empty, node, method="TTS-VAR")
     shows(empty, node, "method", "n")
     choose(empty, node, method="own plan")
     shows(empty, node, "method", "plan")
