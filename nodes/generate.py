@@ -80,7 +80,7 @@ class Generate(io.ComfyNode):
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
         guidance_until=LAST, budget=0.0, diverse=False, compare=False,
     ) -> io.NodeOutput:
-        from ..ttsvar_core.search.budget import measured_for, plan_within
+        from ..ttsvar_core.search.budget import plan_within, usual_budget
         from ..ttsvar_core.search.plan import raw
         from ..ttsvar_core.state import start
 
@@ -89,7 +89,7 @@ class Generate(io.ComfyNode):
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
         if method == MEASURED:
-            method, budget = "TTS-VAR", budget or (BUDGET if reward is not None and measured_for(model, reward) else 0)
+            method, budget = "TTS-VAR", budget or usual_budget(model, reward)
         method = "Funnel" if budget else method  # which needs what a budget's plan needs
         chosen, why = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme}), {}
         reward = _judge(reward, chosen, method, prompt)
@@ -129,14 +129,7 @@ def _inputs() -> list:
             "negative", multiline=True, default="", advanced=True,
             tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
         ),
-        io.Combo.Input(
-            "method", options=[MEASURED, *METHODS, OWN_PLAN], default=MEASURED, **_by_method(),
-            tooltip=f"measured best: the plan measured to draw the best picture for the work of {BUDGET}, as it was for the "
-            "bundled model; TTS-VAR where nobody measured. TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full "
-            "pictures, the best one. Importance "
-            "Sampling: N pictures resampled by score. raw: one picture, no search. Funnel: 8N sketches, the best N finish. Beam: "
-            "N sketches that branch at scales 4 to 6. own plan: the JSON below.",
-        ),
+        _method(),
         io.Int.Input(
             "n", display_name="N", default=1, min=1, max=8, display_mode=io.NumberDisplay.slider,
             **_by_method(*(method for method in METHODS if method != "raw")),
@@ -174,6 +167,16 @@ def _inputs() -> list:
         diverse(),
         _compare(),
     ]
+
+
+def _method():
+    return io.Combo.Input(
+        "method", options=[MEASURED, *METHODS, OWN_PLAN], default=MEASURED, **_by_method(),
+        tooltip=f"measured best: the plan measured to draw the best picture for the work of {BUDGET}, as it was for the bundled "
+        "model; TTS-VAR where nobody measured. TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full pictures, the "
+        "best one. Importance Sampling: N pictures resampled by score. raw: one picture, no search. Funnel: 8N sketches, the best "
+        "N finish. Beam: N sketches that branch at scales 4 to 6. own plan: the JSON below.",
+    )
 
 
 def _compare():

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 
 from .bsq.bits import average, cell_grid
 from .config import FORESIGHT_GROUPS, ForesightConfig
-from .reading import UnusableFile, parse_json, refusing, whole
+from .reading import UnusableFile, refusing, whole
 from .scales import Grid
 from .threads import threads_for
-from .weights.files import read_checkpoint
-from .weights.finite import finite_floats
+from .weights.described import filled, read_described
 from .weights.write import write_safetensors
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 METADATA = "ttsvar-foresight"
 FORMAT = 1
+_NOTHING = "foretells no features: it says nothing of what it was trained on"
 _MOST_WIDTH, _MOST_DEPTH, _MOST_CELLS = 2**10, 2**6, 2**12
 _ADVICE = "Train it again: python -m lab.foresight."
 
@@ -161,12 +161,7 @@ def read_foresight(path: str | Path, model: ImageModel) -> Foresight:
     """The network alone; raises as `with_foresight`."""
     path, transformer = Path(path), model.config.transformer
     with refusing(str(path), _ADVICE):
-        checkpoint = read_checkpoint(path)
-        if METADATA not in checkpoint.metadata:
-            raise UnusableFile(f"{path.name} foretells no features: it says nothing of what it was trained on")
-        about = parse_json(checkpoint.metadata[METADATA])
-        if about["format"] != FORMAT:
-            raise UnusableFile(f"{path.name} has the format {about['format']!r}; this version reads {FORMAT}")
+        checkpoint, about = read_described(path, METADATA, FORMAT, _NOTHING)
         if about["fingerprint"] != model.fingerprint:
             other = about["fingerprint"][:8]
             raise UnusableFile(f"{path.name} was trained on another model ({other}, not {model.fingerprint[:8]})")
@@ -174,9 +169,7 @@ def read_foresight(path: str | Path, model: ImageModel) -> Foresight:
         sizes = _sizes(about["sizes"], transformer.depth, len(grids))
         with torch.device("meta"):
             network = network_for(model, sizes, len(grids))
-        weights = finite_floats(checkpoint.content, str(path), torch.float32)
-        network.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)  # none stays in the file
-    return Foresight(sizes, network.requires_grad_(False).eval(), model.fingerprint, grids)
+        return Foresight(sizes, filled(network, checkpoint, path), model.fingerprint, grids)
 
 
 def network_for(model: ImageModel, sizes: ForesightConfig, scales: int) -> ForesightNetwork:

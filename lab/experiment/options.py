@@ -44,6 +44,31 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one of --workers)")
 
 
+def add_collecting(parser: argparse.ArgumentParser, prompts: int, samples: int, scales: tuple[int, ...], what: str) -> None:
+    """What is drawn to learn from: of ``prompts`` prompts so many samples each; what is kept after which scales."""
+    parser.add_argument("--out", type=Path, required=True, help="folder for the samples; an unfinished one is continued")
+    add_prompts(parser, f"{prompts} of the scene world, or the whole file", split="train")
+    parser.add_argument("--samples", type=numbers.COUNT, default=samples, help="of each prompt and seed (default %(default)s)")
+    usual = " ".join(map(str, scales))
+    parser.add_argument("--scales", type=numbers.FROM_ZERO, nargs="+", default=scales, help=f"{what} (default {usual})")
+    add_world(parser)
+    add_workers(parser)
+
+
+def add_fitting(parser: argparse.ArgumentParser, name: str, batch: int, what: str, rate: float, width: int, depth: int) -> None:
+    """How a small network is fitted to what was collected. name: of the file that comes of it. batch: so many of ``what``."""
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders that collect wrote, with the same settings")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for {name}, the checkpoint and the log")
+    parser.add_argument("--steps", type=numbers.COUNT, default=6000, help="optimiser steps (default %(default)s)")
+    parser.add_argument("--minutes", type=numbers.NOT_NEGATIVE, default=0.0, help="end after this time instead")
+    parser.add_argument("--batch", type=numbers.COUNT, default=batch, help=f"{what} in a step (default %(default)s)")
+    parser.add_argument("--rate", type=numbers.POSITIVE, default=rate, help="highest learning rate (default %(default)s)")
+    parser.add_argument("--width", type=numbers.COUNT, default=width, help="of the network (default %(default)s)")
+    parser.add_argument("--depth", type=numbers.COUNT, default=depth, help="of the network (default %(default)s)")
+    parser.add_argument("--seed", type=numbers.FROM_ZERO, default=0, help="of weights and batches (default 0)")
+    parser.add_argument("--save-every", type=numbers.POSITIVE, default=120.0, help="seconds between checkpoints (default 120)")
+
+
 def world_files(args: argparse.Namespace):
     """The world the options name. Raises ValueError for a model of two files or more than three."""
     from .world import BUNDLED_EXTRACTORS, BUNDLED_REWARDS, WorldFiles, spelled

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from lab.experiment import options
 from ttsvar_core.cli import Parser, answered, program
-from ttsvar_core.commands import numbers
 from ttsvar_core.commands.choices import device
 
 PROMPTS = 1000
@@ -34,27 +33,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_collect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="folder for the samples; an unfinished one is continued")
-    options.add_prompts(parser, f"{PROMPTS} of the scene world, or the whole file", split="train")
-    parser.add_argument("--samples", type=numbers.COUNT, default=16, help="of each prompt and seed (default %(default)s)")
-    parser.add_argument(
-        "--scales", type=numbers.FROM_ZERO, nargs="+", default=(4, 5, 6), help="to keep features of (default 4 5 6)"
-    )
-    options.add_world(parser)
-    options.add_workers(parser)
+    options.add_collecting(parser, PROMPTS, samples=16, scales=(4, 5, 6), what="to keep features of")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders that collect wrote, of one model and reward")
-    parser.add_argument("--out", type=Path, required=True, help="folder for value.safetensors, the checkpoint and the log")
-    parser.add_argument("--steps", type=numbers.COUNT, default=6000, help="optimiser steps (default %(default)s)")
-    parser.add_argument("--minutes", type=numbers.NOT_NEGATIVE, default=0.0, help="end after this time instead")
-    parser.add_argument("--batch", type=numbers.COUNT, default=16, help="prompts in a step (default %(default)s)")
-    parser.add_argument("--rate", type=numbers.POSITIVE, default=1e-3, help="highest learning rate (default %(default)s)")
-    parser.add_argument("--width", type=numbers.COUNT, default=64, help="of the network (default %(default)s)")
-    parser.add_argument("--depth", type=numbers.COUNT, default=3, help="of the network (default %(default)s)")
-    parser.add_argument("--seed", type=numbers.FROM_ZERO, default=0, help="of weights and batches (default 0)")
-    parser.add_argument("--save-every", type=numbers.POSITIVE, default=120.0, help="seconds between checkpoints (default 120)")
+    options.add_fitting(parser, "value.safetensors", 16, "prompts", rate=1e-3, width=64, depth=3)
     parser.add_argument("--device", type=device, default="cpu", help="where to train (default cpu)")
 
 

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
 sys.path.insert(0, str(Path(__file__).parent))
-from choose_graph import choose_graph, number
-from comfyui_server import HOW_TO_GET_ONE, Server, downstream, find_comfyui, to_prompt
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, open_graph, write_settings
+from served import NEEDS, served  # first, as it knows where the others lie
 
-pytestmark = [
-    pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
-    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
-]
+from choose_graph import choose_graph, number  # isort: skip
+from comfyui_server import downstream, to_prompt  # isort: skip
+from editor import MINUTE, browsing, open_editor, open_graph  # isort: skip
+
+pytestmark = NEEDS
 LISTEN = """() => { if (window.heard) { window.heard.length = 0; return; }
     window.heard = [];
     for (const name of ['execution_start', 'execution_cached', 'executing', 'executed', 'execution_success', 'execution_error'])
@@ -29,12 +27,8 @@ CENTRE = """number => { const view = window.app.canvas.ds, node = window.app.can
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    pytest.importorskip("playwright", reason="no playwright: pip install playwright (it drives the browser, none is downloaded)")
-    base = tmp_path_factory.mktemp("comfyui")
-    write_settings(base)
-    running = Server(base)
-    yield running
-    running.stop()
+    with served(tmp_path_factory) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +205,8 @@ def test_choosing_in_app_mode(page, server):
     press(page, "Continue")
     heard = ended(page)
     assert saved(heard, number(prompt, "SaveImage")) == [1] and ran(heard) <= follows
-    picture = "img[src*='choose_by_hand']:visible"
-    page.locator(picture).first.wait_for()
-    assert max(page.locator(picture).evaluate_all("all => all.map(one => one.naturalWidth && one.clientWidth)")) > 400
+    page.wait_for_function("""[...document.querySelectorAll("img[src*='choose_by_hand']")]
+        .some(one => one.checkVisibility() && one.naturalWidth && one.clientWidth > 400)""")  # once it has come from the server
     page.evaluate("window.app.extensionManager.command.execute('Comfy.ToggleLinear')")
     page.locator("canvas:visible").first.wait_for()
 

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
-from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui
-from editor import CHROMIUM, NO_CHROMIUM, browsing, open_editor, write_settings
+sys.path.insert(0, str(Path(__file__).parent))
+from served import NEEDS, served  # first, as it knows where the others lie
 
-pytestmark = [
-    pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
-    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
-]
+from editor import browsing, open_editor  # isort: skip
+
+pytestmark = NEEDS
 CLEAR = """async () => { const none = { nodes: [], links: [], groups: [], config: {}, extra: {}, last_node_id: 0, last_link_id: 0 };
     await window.app.loadGraphData({ ...none, id: crypto.randomUUID(), version: 0.4 });
     const view = window.app.canvas.ds; view.scale = 1; view.offset[0] = 150; view.offset[1] = 50; }"""
@@ -31,15 +29,10 @@ VUE = "Comfy.VueNodes.Enabled"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    pytest.importorskip("playwright", reason="no playwright: pip install playwright (it drives the browser, none is downloaded)")
-    base = tmp_path_factory.mktemp("comfyui")
-    write_settings(base)
-    server = Server(base)
-    with browsing() as browser:
+    with served(tmp_path_factory) as server, browsing() as browser:
         opened = open_editor(browser, server.address, 1600, 1000)
         opened.wait_for_timeout(3000)  # the page may still open its first graph
         yield opened
-    server.stop()
 
 
 @pytest.fixture(params=[False, True], ids=["classic", "nodes 2.0"])

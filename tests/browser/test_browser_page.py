@@ -7,26 +7,21 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "host"))
-from comfyui_server import HOW_TO_GET_ONE, ROOT, Server, find_comfyui
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, open_graph, write_settings
+sys.path.insert(0, str(Path(__file__).parent))
+from served import NEEDS, served  # first, as it knows where the others lie
+
+from comfyui_server import ROOT  # isort: skip
+from editor import MINUTE, browsing, open_editor, open_graph  # isort: skip
 
 GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
-pytestmark = [
-    pytest.mark.skipif(find_comfyui() is None, reason=HOW_TO_GET_ONE),
-    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
-]
+pytestmark = NEEDS
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    pytest.importorskip("playwright", reason="no playwright: pip install playwright (it drives the browser, none is downloaded)")
-    base = tmp_path_factory.mktemp("comfyui")
-    write_settings(base)
-    running = Server(base, "--preview-method", "auto")
-    yield running
-    running.stop()
+    with served(tmp_path_factory, "--preview-method", "auto") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import names
 from . import numbers
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", default=PROMPT, help="a scene the bundled model knows (default: %(default)s)")
     parser.add_argument("--seed", type=numbers.SEED, default=1)
     parser.add_argument(
-        "--budget", type=numbers.PICTURES, default=4, metavar="PICTURES", help="what the search may cost (default: %(default)s)"
+        "--budget", type=numbers.PICTURES, default=names.BUDGET, metavar="PICTURES",
+        help="what the search may cost (default: %(default)s)",
     )
 
 

@@ -218,10 +218,10 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
 
 def _usual_budget(args: argparse.Namespace, model: Any, reward: Any) -> float | None:
     """In pictures, where nothing says how to search and it was measured what pays."""
-    from ..search.budget import measured_for
+    from ..search.budget import usual_budget
 
     asked = args.whole_sketches or any(getattr(args, name) is not None for name in ("plan", "n", *_SETTINGS))
-    return None if asked or reward is None or not measured_for(model, reward) else names.BUDGET
+    return None if asked else usual_budget(model, reward)
 
 
 def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from .. import registry
 from ..looks import counted
-from ..reading import UnusableFile, parse_json, refusing, whole
+from ..reading import UnusableFile, refusing, whole
 from ..scales import Grid, ScaleSchedule
 from ..search.value import ValueNetwork, ValueSizes, cells_of, value_grid
 from ..state import SearchState
 from ..vision.network import NetworkBacked, placement
-from ..weights.files import RawCheckpoint, read_checkpoint
+from ..weights.described import filled, read_described
 from ..weights.fingerprint import fingerprints_of
-from ..weights.finite import finite_floats
 from ..weights.write import write_safetensors
 from .base import Reward, check_prompt
 
 METADATA = "ttsvar-value"
 FORMAT = 1
+_NOTHING = "is no value model: it says nothing of what it was trained for"
 _TEXT_TOKENS = 32  # of the prompt that its operations are counted for
 _MOST_CELLS = 2**12  # along a side of a scale
 _MOST = {"channels": 2**10, "pooled": 2**14, "words": 2**14, "scales": 2**6, "width": 2**10, "depth": 2**6, "heads": 2**6}
@@ -142,31 +142,18 @@ def read_value(path: str | Path) -> tuple[ValueNetwork, None, MadeFor]:
     """Network, no reward, and what it was trained for: a `Value` that only foretells. Raises as `load_value`."""
     path = Path(path)
     with refusing(str(path), VALUE.advice):
-        checkpoint, about = _read(path)
+        checkpoint, about = read_described(path, METADATA, FORMAT, _NOTHING)
         sizes = ValueSizes(**{name: whole(value, 1, _MOST[name]) for name, value in about["sizes"].items()})
         made_for = _made_for(about["made_for"], sizes)
         with torch.device("meta"):
             network = ValueNetwork(sizes)
-        weights = finite_floats(checkpoint.content, str(path), torch.float32)
-        network.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)  # none stays in the file
-        return network.requires_grad_(False).eval(), None, made_for
+        return filled(network, checkpoint, path), None, made_for
 
 
 def trained_for(path: str | Path) -> str:
     """The reward that the value model in a file was trained for, as the registry calls it. Raises as `load_value`."""
     with refusing(str(path), VALUE.advice):
-        return str(_read(Path(path))[1]["made_for"]["reward"])
-
-
-def _read(path: Path) -> tuple[RawCheckpoint, dict[str, Any]]:
-    """The file and what it says of itself."""
-    checkpoint = read_checkpoint(path)
-    if METADATA not in checkpoint.metadata:
-        raise UnusableFile(f"{path.name} is no value model: it says nothing of what it was trained for")
-    about = parse_json(checkpoint.metadata[METADATA])
-    if about["format"] != FORMAT:
-        raise UnusableFile(f"{path.name} has the format {about['format']!r}; this version reads {FORMAT}")
-    return checkpoint, about
+        return str(read_described(Path(path), METADATA, FORMAT, _NOTHING)[1]["made_for"]["reward"])
 
 
 def save_value(path: str | Path, value: Value) -> None:

@@ -133,6 +133,11 @@ def measured_for(model: ImageModel, reward: Reward, measured: Measured | None = 
     raise ValueError(f"this was measured on foreseen sketches, and {model.name} foretells none; measure it so, or leave it out")
 
 
+def usual_budget(model: ImageModel, reward: Reward | None) -> int | None:
+    """In pictures, what a search costs where nothing is said; None where nobody measured what that is best spent on."""
+    return names.BUDGET if reward is not None and measured_for(model, reward) else None
+
+
 def known(measured: Measured | None, model: str, reward: str) -> Measured | None:
     """The measurement, checked to be of this model and reward; without one `BUNDLED` where that is, None where nobody measured."""
     if measured and (measured.model, measured.reward) != (model, reward):
@@ -161,10 +166,10 @@ def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) ->
     """
     scales = len(spend.schedule)
     told = [0.0, *(table.rho(scale, scales) for scale in range(scales - 1))]
+    cut = partial(cut_once, foreseen=table.foreseen)
     for scale, rho in enumerate(told[1:]):
         if rho <= max(told[: scale + 1]):
             continue  # dearer and no better than an earlier cut
-        cut = partial(cut_once, foreseen=table.foreseen)
         least, wider, longer = (flops(spend, cut(*sizes)) for sizes in ((2, scale, 1), (3, scale, 1), (3, scale, 2)))
         start, finish = wider - least, longer - wider
         for keep in FINISHERS:
