@@ -246,8 +246,9 @@ def _search(state, plan, reward, extractor, sampling, preview, node):
     load_transformer()
     sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
-    best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
-    return result, f"{best}of {len(result.images)} finished, {budget.ended()}, the work of {worth(cost):.1f} pictures"
+    ended = len(result.images)
+    best = f"{ended} finished" if result.scores is None else f"best {float(result.scores[result.best]):.3f} of {ended}"
+    return result, f"{best}, worth {worth(cost):.1f} pictures, {budget.ended()}"
 
 
 def _cost(state, plan, sampling, reward, extractor) -> Search:

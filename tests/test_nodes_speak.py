@@ -72,7 +72,7 @@ def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
     price = r"8 → 6 → 4 → 2 → 1 samples: the work of \d\.\d pictures(, about .+)?, \d+ MiB beside the weights"
     assert re.fullmatch(price, lines[0])
     assert sum(line.startswith("scale ") for line in lines) == 26  # of the search, and of the picture without one
-    assert re.fullmatch(r"best 0\.\d+ of 1 finished, .+, the work of \d\.\d pictures", lines[-1])
+    assert re.fullmatch(r"best 0\.\d+ of 1, worth \d\.\d pictures, .+", lines[-1])
     _, (alone, *_, nothing) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", method="raw")
     assert torch.equal(raw, alone) and image.shape == alone.shape
     assert nothing.message is None  # what takes it does not run, and that is no error
