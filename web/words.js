@@ -1,4 +1,5 @@
 // What a node said in a run stays on it: newer releases of the page take the words away when the run ends.
+import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make, nodeAt } from "./shared.js";
 
@@ -23,8 +24,10 @@ api.addEventListener("progress_text", ({ detail }) => {
   show(node, ""); // the page shows them while it runs
 });
 
+const shown = (node, text) => node.widgets?.some((widget) => widget.value === text);
+
 const stay = () => {
-  for (const [node, text] of said) if (!node.widgets?.some((widget) => widget.value === text)) show(node, text);
+  for (const [node, text] of said) if (node.graph === app.canvas.graph && !shown(node, text)) show(node, text); // not in closed subgraphs
   said.clear();
 };
 for (const end of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(end, () => setTimeout(stay, 500));
