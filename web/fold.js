@@ -17,26 +17,25 @@ function applies(node, { name, ttsvarHidden }) {
 
 const advanced = (node) => (node.widgets ?? []).filter((widget) => widget.options?.advanced && applies(node, widget));
 
-function fold(node, folds = classic()) {
+function fold(node) {
   for (const widget of node.widgets ?? []) {
-    const ruled = widget.name in (rules[node.comfyClass] ?? {}), out = !applies(node, widget);
-    if (ruled) widget.options.hidden = out; // what the newer renderer looks at
-    if (ruled || widget.options?.advanced) widget.hidden = out || (folds && !!widget.options?.advanced && !node.showAdvanced);
+    const folded = !!widget.options?.advanced, out = !applies(node, widget);
+    if (folded) widget.advanced = !classic(); // so that a node of the newer renderer is measured without its folded rows
+    if (widget.name in (rules[node.comfyClass] ?? {})) widget.options.hidden = out; // what the newer renderer looks at
+    else if (!folded) continue;
+    widget.hidden = out || (folded && classic() && !node.showAdvanced);
   }
 }
 
 /** Fold, and let the node be as much higher or lower as its rows become. */
 function refold(node, change) {
   const before = node.computeSize()[1];
-  change();
+  change?.();
+  fold(node);
   const [width, height] = node.computeSize();
   node.setSize([Math.max(width, node.size[0]), node.size[1] + height - before]);
-  fold(node);
   node.setDirtyCanvas?.(true, true);
 }
-
-/** The newer renderer makes a node higher where it must. */
-const changed = (node) => (classic() ? refold(node, () => fold(node)) : fold(node));
 
 /** Call ours after what a node or widget does by itself. */
 function after(owner, name, then) {
@@ -62,14 +61,14 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("TTSVAR_")) return;
     const others = new Set(Object.values(rules[node.comfyClass] ?? {}).flatMap(Object.keys));
-    node.widgets?.filter((widget) => others.has(widget.name)).forEach((widget) => after(widget, "callback", () => changed(node)));
+    node.widgets?.filter((widget) => others.has(widget.name)).forEach((widget) => after(widget, "callback", () => refold(node)));
     after(node, "onConfigure", () => fold(node));
-    if (others.size) after(node, "onConnectionsChange", () => changed(node));
-    refold(node, () => fold(node, true)); // a new node is made with room for all its rows
+    if (others.size) after(node, "onConnectionsChange", () => refold(node));
+    refold(node);
   },
   getNodeMenuItems(node) {
     if (!node.comfyClass?.startsWith("TTSVAR_") || !classic() || !advanced(node).length) return [];
     const content = say(node.showAdvanced ? "Hide advanced inputs" : "Show advanced inputs");
-    return [{ content, callback: () => refold(node, () => { node.showAdvanced = !node.showAdvanced; fold(node); }) }];
+    return [{ content, callback: () => refold(node, () => { node.showAdvanced = !node.showAdvanced; }) }];
   },
 });

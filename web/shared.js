@@ -62,7 +62,7 @@ export function addPanel(node, key, smallest, draw) {
     body.scrollTop = at;
   };
   const widget = node.addDOMWidget(`ttsvar_${key}`, "ttsvar", body, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => smallest(node.ttsvar ?? null, node.size[0]),
+    serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => smallest(node.ttsvar ?? null, node.size[0]),
   });
   widget.serialize = false;
   widget.label = say("Look");
@@ -192,6 +192,8 @@ document.head.append(make("style", { textContent: `
   background: var(--comfy-input-bg, #1c1e22); user-select: none; }
 .ttsvar-bar { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; flex: none; }
 .ttsvar-bar > span { flex: 1 1 240px; min-width: 0; }
+.ttsvar-said { box-sizing: border-box; width: 100%; overflow: auto; padding: 4px 10px; font: 12px/1.35 system-ui, sans-serif; white-space: pre-line;
+  color: var(--fg-color, #ddd); user-select: text; }
 .ttsvar-note { flex: none; opacity: .8; min-height: 1.35em; }
 .ttsvar-panel button { font: inherit; color: inherit; cursor: pointer; border: 1px solid var(--border-color, #4e525c); border-radius: 5px;
   background: var(--comfy-menu-bg, #2b2e35); padding: 3px 10px; }

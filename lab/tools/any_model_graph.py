@@ -85,7 +85,7 @@ def any_model(graph: Graph) -> None:
 
 def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:
     """Two rows beside what is loaded; what skips a node runs in the lanes below its row."""
-    x = left_column(graph, NOTE, load, (360, 420)) + 20
+    x = left_column(graph, NOTE, load, 360) + 20
     low = _row(graph, "2  Sample, look, resample", "search", look, (x, HEAD))
     top = low + 80 + HEAD
     last = _row(graph, "3  The rest of the steps", "answer", end, (x, top))

@@ -1,20 +1,21 @@
 """How large the editor draws a node, where its sockets lie, the way a wire takes, and what of a graph is in view when it opens.
 
-Read from the editor (frontend 1.49): a title of 30, rows of 20 for sockets, of 24 for widgets on the classic canvas and 28 in the
-newer renderer, which also adds a line where inputs are folded away; a node is as high as either needs. At 1920 x 1080 a template
-opens with its nodes' bounds at three quarters of the window.
+Read from the editor (frontends 1.49 and 1.58): a title of 30, rows of 20 for sockets, of 24 for widgets on the classic canvas and
+28 in the newer renderer, which also adds a line where inputs are folded away; a node is as high as either needs. At 1920 x 1080 a
+template opens with its nodes' bounds at three quarters of the window.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from comfyui_http import is_widget
 
 TITLE, SOCKET, WIDGET, TEXT_BOX, FRAME = 30, 20, 28, 96, 42
-FOLDED = 24  # the line that unfolds advanced inputs
+FOLDED = 28  # the line that unfolds advanced inputs, below what a file calls the height of a node
 SPOKEN = 60  # the lines under the widgets in which a node says what it did
 SPEAKING = {
     "TTSVAR_ScaleStepSampler", "TTSVAR_ClusterSelector", "TTSVAR_PotentialResampler", "TTSVAR_SelectBest", "TTSVAR_SelectByHand",
@@ -26,16 +27,31 @@ WIDTH = 225
 
 
 def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: dict, values: dict) -> tuple[int, int]:
-    """Width and height of a node's body as the canvas draws it, with room for what the node says. values: what its widgets hold,
-    where that is not their default."""
+    """Width and height of a node's body, with room for what the node says. values: what its widgets hold, where that is not their
+    default."""
+    shown, folded = _widgets(inputs, wires, values)
+    sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
+    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
+    return WIDTH, FRAME + sockets * SOCKET + rows + FOLDED * bool(folded) + SPOKEN * (type in SPEAKING)
+
+
+def note_height(paragraphs: list[str], width: int) -> int:
+    """How high the newer renderer draws a note in the letters of headings, rounded up; the classic canvas needs less."""
+    lines = sum(len(textwrap.wrap(paragraph, (width - 30) // 7)) for paragraph in paragraphs)
+    return 30 + 31 * len(paragraphs) + 16 * lines
+
+
+def folds(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> bool:
+    """Whether a node has inputs to unfold."""
+    return bool(_widgets(inputs, wires, values)[1])
+
+
+def _widgets(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> tuple[list[dict], list[dict]]:
+    """The options of the widgets that are shown, and of those that are folded away."""
     widgets = {name: options for name, kind, options in inputs if is_widget(kind, options)}
     held = {name: values.get(name, options.get("default")) for name, options in widgets.items()}
     apply = [one for name, one in widgets.items() if name in wires or _applies(one.get("ttsvar_only", {}), held, wires)]
-    shown = [one for one in apply if not one.get("advanced")]
-    sockets = max(1, len(inputs) - len(widgets), len(outputs))
-    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
-    folded = FOLDED * (len(apply) > len(shown))
-    return WIDTH, FRAME + sockets * SOCKET + rows + folded + SPOKEN * (type in SPEAKING)
+    return [one for one in apply if not one.get("advanced")], [one for one in apply if one.get("advanced")]
 
 
 def _applies(rule: dict[str, list], held: dict[str, Any], wires: dict) -> bool:

@@ -88,11 +88,11 @@ class Graph:
         self.nodes.append(node)
         return node
 
-    def note(self, text: str, size: tuple[int, int]) -> Node:
+    def note(self, text: str, width: int) -> Node:
         """A note in Markdown that says what to try, in letters that can be read at the opening zoom: those of headings."""
         lines = [line.replace("- ", "• ", 1) if line.startswith("- ") else line for line in text.split("\n") if line]
         large = "\n\n".join(line if line.startswith("#") else f"### {line}" for line in lines)
-        return self.add("MarkdownNote", "Read me", size, text=large.replace("**", ""))
+        return self.add("MarkdownNote", "Read me", (width, geometry.note_height(lines, width)), text=large.replace("**", ""))
 
     def takes(self, name: str, label: str = "", default: Any = None) -> dict:
         """An input of a subgraph, to wire to its nodes; wired to a widget, it is that widget on the folded node."""
@@ -263,7 +263,7 @@ class Graph:
 
     def _entry(self, node: Node) -> dict:
         entry = {
-            "id": node.number, "type": node.type, "pos": list(node.position), "size": list(node.size), "flags": {},
+            "id": node.number, "type": node.type, "pos": list(node.position), "size": self._size(node), "flags": {},
             "order": node.number - self.first, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [],
         }
         if node.title:
@@ -281,6 +281,11 @@ class Graph:
         entry["outputs"] = [{"name": name, "type": kind, "links": []} for name, kind in self.outputs(node)]
         entry["widgets_values"] = self._values(node)
         return entry
+
+    def _size(self, node: Node) -> list[int]:
+        """What a file calls a node's size: without the line that unfolds inputs."""
+        line = geometry.FOLDED * (not node.inside and geometry.folds(self.inputs(node), node.wires, node.values))
+        return [node.size[0], node.size[1] - line]
 
     def _values(self, node: Node) -> list:
         left, values = dict(node.values), []

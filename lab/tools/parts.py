@@ -32,12 +32,12 @@ def image_model(graph: Graph, size: str, **inputs) -> tuple[Node, Node]:
     """The loaders of a published Infinity, "2b" or "8b", and of its text encoder."""
     files = MODEL_FILES[:2] if size == "2b" else MODEL_FILES[2:4]
     model = graph.add(
-        "TTSVAR_InfinityLoader", f"Infinity-{size.upper()}", (300, 92), transformer=files[0].names[0],
+        "TTSVAR_InfinityLoader", f"Infinity-{size.upper()}", (300, 142), transformer=files[0].names[0],
         tokenizer=files[1].names[0], **inputs,
     )
     model.models = [published(file) for file in files if "." in file.names[0]]
     name = f"{TEXT_ENCODER.names[0]}/{T5_FILE}"
-    encoder = graph.add("TTSVAR_TextEncoderLoader", "", (300, 68), encoder=name)
+    encoder = graph.add("TTSVAR_TextEncoderLoader", "", (300, 114), encoder=name)
     encoder.models = [{"name": name, "url": f"{TEXT_ENCODER.page}/resolve/main/{T5_FILE}", "directory": TEXT_ENCODER.folder}]
     return model, encoder
 
@@ -67,9 +67,9 @@ def loaders(catalogue: dict, published_ones: bool = False, text: str = PROMPT) -
 # The left column and the result ---------------------------------------------------------------------------------------
 
 
-def left_column(graph: Graph, words: str, load: Node | None, size: tuple[int, int] = (340, 330)) -> int:
+def left_column(graph: Graph, words: str, load: Node | None, width: int = 340) -> int:
     """The note at the top left and the loaders below it; where the first node of the next group stands."""
-    note = graph.note(words, size)
+    note = graph.note(words, width)
     note.position = (0, 30)
     if load:
         load.position = (20, note.bottom + 40 + HEAD)

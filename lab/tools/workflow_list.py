@@ -27,10 +27,10 @@ STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it 
 
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
-    generate = graph.add("TTSVAR_Generate", "", (360, 610), prompt=PROMPT, method="measured best", compare=True, **STEERED)
+    generate = graph.add("TTSVAR_Generate", "", (360, 745), prompt=PROMPT, method="measured best", compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
-    seen = graph.add(VIEW, "How it was found", (560, 690), show="family tree", state=generate.out("state"))
+    seen = graph.add(VIEW, "How it was found", (560, 735), show="family tree", state=generate.out("state"))
     x = left_column(graph, (
         "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
@@ -40,7 +40,7 @@ def quick_start(graph: Graph) -> None:
         "- another seed\n- **budget (pictures)** 8: more samples start, more are finished\n"
         "- **method** TTS-VAR: the paper's search, by N\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
-    ), None, (340, 430))
+    ), None)
     graph.row([generate], (x, HEAD))
     graph.row([saved, seen], (generate.right + GULF, HEAD), GAP)
     graph.row([alone], (saved.position[0], saved.bottom + 110), GAP)
@@ -117,7 +117,7 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
 
 
 def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], views: list[Node], words: str) -> None:
-    note = graph.note(words, (540, 205))
+    note = graph.note(words, 540)
     note.position = (-20, 30)
     graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
     graph.group("1  Load and start", "load", [load, start])
@@ -157,14 +157,15 @@ def compare_methods(graph: Graph) -> None:
         "ones, then the promising ones, N pictures\n\n"
         "One prompt feeds all four, the seed is the same. Each node says what it cost.\n\n"
         "**Try** other seeds and see who answers the prompt."
-    ), None, (340, 330))
-    prompt.position = (20, 30 + 330 + 40 + HEAD)
+    ), None)
+    note = next(node for node in graph.nodes if node.type == "MarkdownNote")
+    prompt.position = (20, note.bottom + 40 + HEAD)
     graph.group("Shared by all", "load", [prompt])
     cells, low = [], 0
     for at, (method, n) in enumerate((("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2))):
         settings = {"method": method, "n": n, "seed": 3, "preview": "off", **STEERED}
-        generate = graph.add("TTSVAR_Generate", "", (290, 440), prompt=prompt, **settings)
-        answer = graph.add("PreviewImage", f"{method}: the answer", (330, 440), images=generate.out("image"))
+        generate = graph.add("TTSVAR_Generate", "", (290, 560), prompt=prompt, **settings)
+        answer = graph.add("PreviewImage", f"{method}: the answer", (330, 400), images=generate.out("image"))
         row, column = divmod(at, 2)
         _, bottom = graph.row([generate, answer], (x + column * (290 + GAP + 330 + GULF), HEAD + row * low), GAP)
         low = low or bottom + 20 + 60
@@ -185,7 +186,7 @@ def branch_lambda(graph: Graph) -> None:
         "## Branch from one state\n\nThe state after scale 6 is a value: two resamplers take it, neither changes it. "
         "Scales 0-6 run once.\n\n**Try**\n- change a lambda and press Run: only its branch runs again\n"
         "- lambda 0 draws blindly, 1000 keeps the best only\n- in the family trees, see how many first samples survive"
-    ), (561, 240))
+    ), 561)
     note.position = (0, 30)
     _, low = graph.row([load, start], (0, note.bottom + 40 + HEAD), GAP)
     graph.group("1  Load and start", "load", [load, start])
@@ -222,7 +223,7 @@ def swap_reward(graph: Graph) -> None:
         "the *worst* picture: a search gives what its reward asks for, nothing else.\n\n**Try**\n- put ImageReward or HPS v2.1 "
         "in a Reward Loader of your own and wire it in place of the upside-down one\n- blend them with *softmax* (the paper's "
         "HPS+IR)\n\nThe six samples are not drawn again when you change a reward."
-    ), load, (340, 400))
+    ), load)
     graph.row([start, sampled], (x, HEAD), GAP)
     graph.group("2  Sample once", "search", [start, sampled])
     top, picks = HEAD, []
@@ -247,7 +248,7 @@ def from_image(graph: Graph) -> None:
     """Keep a picture's first scales, draw the rest for another prompt."""
     load = load_node(graph, "a photo of a red square left of a blue circle")
     source = graph.add(
-        "TTSVAR_Generate", "A picture to start from", (290, 440), prompt=PROMPT, method="Best-of-N", n=4, seed=11, preview="off",
+        "TTSVAR_Generate", "A picture to start from", (290, 560), prompt=PROMPT, method="Best-of-N", n=4, seed=11, preview="off",
         **STEERED,
     )
     picture = graph.add("PreviewImage", "The picture", (290, 300), images=source.out("image"))
@@ -280,7 +281,8 @@ def resume_from_disk(graph: Graph) -> None:
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=4, seed=5)
     to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6", state=start, through_scale=6, preview="off", **STEERED)
     kept = graph.add("TTSVAR_SaveState", "", state=to_6, filename_prefix="ttsvar/resume")
-    loaded = graph.add("TTSVAR_LoadState", "", model=load.out("model"), text_encoder=load.out("text_encoder"), path=kept)
+    given = {"model": load.out("model"), "text_encoder": load.out("text_encoder")}
+    loaded = graph.add("TTSVAR_LoadState", "", (225, 210), **given, path=kept)
     ended = graph.fold(finish(graph.catalogue), state=loaded.out("state"), reward=load.out("reward"))
     x = left_column(graph, (
         "## Save and resume\n\nA saved state is a few kilobytes: the bits of every finished scale. Keys and values are "
@@ -335,12 +337,12 @@ def infinity_8b_simple(graph: Graph) -> None:
 
 def _simple(graph: Graph, size: str, name: str, drawn: dict, loading: dict, starting: dict, words: str) -> None:
     model, encoder = image_model(graph, size, **loading)
-    prompt = graph.add("TTSVAR_PromptEncode", "", (270, 150), text_encoder=encoder, text=PANDA)
+    prompt = graph.add("TTSVAR_PromptEncode", "", (270, 200), text_encoder=encoder, text=PANDA)
     start = graph.add("TTSVAR_StartState", "How many, how large", (230, 195), model=model, conditioning=prompt, **starting)
     sampled = graph.add("TTSVAR_ScaleStepSampler", "", (230, 410), state=start, **drawn)
     decoded = graph.add("TTSVAR_DecodeState", "", state=sampled)
     saved = graph.add("SaveImage", "Pictures", (420, 480), images=decoded, filename_prefix=f"ttsvar/{name}")
-    x = left_column(graph, words, model, (340, 400))
+    x = left_column(graph, words, model)
     encoder.position = (model.position[0], model.bottom + 60)
     graph.groups.clear()
     graph.group("1  Load", "load", [model, encoder])

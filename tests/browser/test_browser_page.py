@@ -93,6 +93,29 @@ def test_a_run_shows_previews_and_the_picture(page):
     page.wait_for_function("document.querySelectorAll('.ttsvar-panel svg image').length === 14 + 2")  # all who lived
 
 
+def test_what_a_node_said_is_still_there_when_the_run_has_ended(page):
+    open_graph(page, "03_full_search")
+    page.evaluate("""() => { window.over = false;
+        window.app.api.addEventListener('execution_success', () => { window.over = true; }); }""")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.wait_for_function("window.over", timeout=3 * MINUTE)
+    page.wait_for_timeout(2000)  # newer releases of the page take their own words away by now
+    said = """window.app.graph._nodes.filter(n => n.type === 'TTSVAR_PotentialResampler').map(n => n.widgets
+        .filter(w => !w.hidden).some(w => `${w.value} ${w.element?.textContent}`.includes('ess ')))"""
+    assert page.evaluate(said) == [True, True]
+
+
+def test_words_of_nodes_in_a_closed_subgraph_do_not_stray(page):
+    open_graph(page, "08_resume_from_disk")
+    page.evaluate("""() => { window.over = false;
+        window.app.api.addEventListener('execution_success', () => { window.over = true; }); }""")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.wait_for_function("window.over", timeout=3 * MINUTE)
+    page.wait_for_timeout(2000)
+    inside = "window.app.graph._nodes.flatMap(n => n.subgraph?.nodes ?? []).filter(n => n.ttsvarWords).map(n => n.type)"
+    assert page.evaluate(inside) == [] and page.get_by_text("best 1 of 4").count() == 0
+
+
 def test_a_wrong_value_is_shown_at_its_node(page):
     open_graph(page, "02_choose_by_hand")
     page.evaluate("""() => { window.failed = null;
