@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -9,6 +10,9 @@ import torch
 # passes the threads mostly wait for each other between the layers, and on a busy machine each wait lasts as long as another program
 # keeps one of them off its core: the bundled model's search took 25 times the processor time with two threads as with one.
 WORTH_THREADS = 40e9
+
+# Parameters of networks seen before: walking through one takes as long as a short pass.
+_counted: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -20,8 +24,7 @@ def threads_for(network: torch.nn.Module, rows: int) -> Iterator[None]:
     """
     allowed, first = torch.get_num_threads(), next(network.parameters(), None)
     here = first is not None and first.device.type == "cpu"
-    small = here and 2 * rows * sum(parameter.numel() for parameter in network.parameters()) < WORTH_THREADS
-    if not small or allowed == 1:
+    if allowed == 1 or not here or 2 * rows * _parameters(network) >= WORTH_THREADS:
         yield
         return
     torch.set_num_threads(1)
@@ -29,3 +32,9 @@ def threads_for(network: torch.nn.Module, rows: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(allowed)
+
+
+def _parameters(network: torch.nn.Module) -> int:
+    if network not in _counted:
+        _counted[network] = sum(parameter.numel() for parameter in network.parameters())
+    return _counted[network]
