@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ttsvar_core.costs import Search
 from ..ttsvar_core.looks import told_look
 from ..ttsvar_core.names import BUDGET, BUNDLED, POTENTIALS, SCHEMES
-from .budget import of_search, prediction, worth
+from .budget import duration, of_search, prediction, worth
 from .host import device, page
 from .live import grow
 from .load import encode, load, load_encoder
@@ -35,6 +35,7 @@ METHODS = {
     "TTS-VAR": "tts-var", "Best-of-N": "best-of-n", "Importance Sampling": "importance-sampling", "raw": "raw", "Funnel": "funnel",
     "Beam": "beam",
 }
+_MOST_ATTEMPTS = 16
 _PLAN_EXAMPLE = """{
   "name": "mine", "samples": 8,
   "stages": [
@@ -78,8 +79,9 @@ class Generate(io.ComfyNode):
     def execute(
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
-        guidance_until=LAST, budget=0.0, diverse=False, compare=False,
+        guidance_until=LAST, budget=0.0, diverse=False, compare=False, attempts=1, enough=0.95,
     ) -> io.NodeOutput:
+        from ..ttsvar_core.search.attempts import best_of, repeated
         from ..ttsvar_core.search.budget import plan_within, usual_budget
         from ..ttsvar_core.search.plan import raw
         from ..ttsvar_core.state import start
@@ -100,17 +102,16 @@ class Generate(io.ComfyNode):
             chosen, why = found.plan, {"budget": found.why}
         device.load_transformer(model)
 
-        def searched(plan, *lookers):
+        def searched(seed, plan=chosen, lookers=(reward, extractor)):
             return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview, cls)
 
-        result, words = searched(chosen, reward, extractor)
-        images = device.to_image(result.images)
+        found = list(repeated(searched, seed, attempts, enough))
+        result = best_of(found)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
-        alone = device.to_image(searched(raw(), None, None)[0].images) if compare else page.nothing()
-        page.say(words)
-        return io.NodeOutput(
-            images[[result.best]], images[_best_first(result)], result.state.without_cache(), report, alone
-        )
+        alone = device.to_image(searched(seed, raw(), (None, None)).images) if compare else page.nothing()
+        page.say(_told(found, result, _cost(result.state, chosen, drawn, reward, extractor)))
+        images = device.to_image(result.images)[[result.best]]
+        return io.NodeOutput(images, _best_first(found), result.state.without_cache(), report, alone)
 
 
 def _by_method(*methods: str) -> dict:
@@ -166,6 +167,7 @@ def _inputs() -> list:
         _budget(),
         diverse(),
         _compare(),
+        *_attempts(),
     ]
 
 
@@ -184,6 +186,22 @@ def _compare():
         "compare", default=False, optional=True, advanced=True,
         tooltip="Draw what the seed gives without a search, too, for the output raw: the work of one more picture.",
     )
+
+
+def _attempts() -> list:
+    return [
+        io.Int.Input(
+            "attempts", default=1, min=1, max=_MOST_ATTEMPTS, optional=True,
+            tooltip="Search again, with other draws, at most so often, until an answer is good enough: an easy prompt costs one "
+            "search, a hard one several.",
+        ),
+        io.Float.Input(
+            "enough", display_name="good enough", default=0.95, min=-100.0, max=100.0, step=0.01, optional=True,
+            **only(attempts=range(2, _MOST_ATTEMPTS + 1)),
+            tooltip="The score of an answer that needs no further attempt, on the reward's own scale: of those that the bundled "
+            "verifier gives 0.95, nearly all are right.",
+        ),
+    ]
 
 
 def _budget():
@@ -218,8 +236,7 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
 
 
 def _search(state, plan, reward, extractor, sampling, preview, node):
-    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all; and
-    what came of it in a line."""
+    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
     from ..ttsvar_core.decoding import sketch
     from ..ttsvar_core.footprint import showing_bytes
     from ..ttsvar_core.search.memory import Sampler
@@ -249,8 +266,8 @@ def _search(state, plan, reward, extractor, sampling, preview, node):
     load_transformer()
     sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
-    best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
-    return result, f"{best}of {len(result.images)} finished, {budget.ended()}, the work of {worth(cost):.1f} pictures"
+    budget.ended()
+    return result
 
 
 def _cost(state, plan, sampling, reward, extractor) -> Search:
@@ -260,12 +277,21 @@ def _cost(state, plan, sampling, reward, extractor) -> Search:
     return Search(config, plan, schedule, branches, tokens, told_look(extractor), told_look(reward), itemsize=itemsize)
 
 
-def _best_first(result) -> list[int]:
-    if result.scores is None:
-        return list(range(len(result.images)))
+def _told(found, result, cost: Search) -> str:
+    """What came of all attempts, each of this cost, in a line."""
+    best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
+    finished = f"of {sum(len(one.images) for one in found)} finished" + f" in {len(found)} attempts" * (len(found) > 1)
+    return f"{best}{finished}, {duration(result.report['seconds'])}, the work of {len(found) * worth(cost):.1f} pictures"
+
+
+def _best_first(found):
+    """(P, H, W, 3) all finished pictures, in their order where nothing scored them."""
+    import torch
+
     from ..ttsvar_core.search.resample import top_k
 
-    return top_k(result.scores, len(result.scores)).tolist()
+    images = torch.cat([device.to_image(one.images) for one in found])
+    return images if found[0].scores is None else images[top_k(torch.cat([one.scores for one in found]), len(images))]
 
 
 NODES = [Generate]

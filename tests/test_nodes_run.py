@@ -195,6 +195,20 @@ def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
     assert json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, **unmeasured)[3])["plan"]["name"] == "tts-var"
 
 
+def test_attempts_end_with_the_first_that_is_good_enough(pack):
+    usual = {"prompt": PROMPT, "method": "Best-of-N", "n": 2, "seed": 5}
+    image, finalists, _, report, _ = pack.run("TTSVAR_Generate", **usual)
+    score = json.loads(report)["answer"]["score"]
+    same, _, _, told, _ = pack.run("TTSVAR_Generate", **usual, attempts=3, enough=score)
+    assert torch.equal(same, image) and len(json.loads(told)["attempts"]) == 1
+    best, all_of_them, state, told, _ = pack.run("TTSVAR_Generate", **usual, attempts=3, enough=100.0)
+    made = json.loads(told)["attempts"]
+    scores = [one["score"] for one in made]
+    assert len(made) == 3 and scores[0] == score and state.seed == made[scores.index(max(scores))]["seed"]
+    assert len(all_of_them) == 6 and torch.equal(all_of_them[:1], best)
+    assert any(torch.equal(one, finalists[0]) for one in all_of_them)
+
+
 def test_scorer_and_views_show_what_samples_become(pack, parts):
     (conditioning,) = pack.run("TTSVAR_PromptEncode", text_encoder=parts["text_encoder"], text=PROMPT)
     (started,) = pack.run("TTSVAR_StartState", model=parts["model"], conditioning=conditioning, samples=3)

@@ -296,3 +296,19 @@ def test_without_a_word_on_how_the_bundled_model_takes_what_was_measured_to_pay_
     paper = plan_of("--plan", "tts-var")
     assert "foreseen" not in paper and [stage["scale"] for stage in paper["stages"]] == [2, 5, 6, 9]
     assert plan_of("--n", "1") == plan_of("--lambda", "10") == paper
+
+
+def test_attempts_are_made_until_one_is_good_enough(tiny, brightness, tmp_path, capsys):
+    search = ["--plan", "best-of-n", "--n", "2", "--seed", "3"]
+    assert go(tmp_path / "one", *search) == 0
+    assert go(tmp_path / "all", *search, "--attempts", "3") == 0
+    assert "3 attempts" in capsys.readouterr().out
+    report = json.loads((tmp_path / "all" / "report.json").read_text())
+    scores = [one["score"] for one in report["attempts"]]
+    assert len(scores) == 3 and report["answer"]["score"] == max(scores)
+    first = json.loads((tmp_path / "one" / "report.json").read_text())
+    assert scores[0] == first["answer"]["score"] and len(first["attempts"]) == 1
+    assert report["token_forwards"] == 3 * first["token_forwards"]
+    assert go(tmp_path / "enough", *search, "--attempts", "3", "--enough", str(scores[0])) == 0
+    assert (tmp_path / "enough" / "answer.png").read_bytes() == (tmp_path / "one" / "answer.png").read_bytes()
+    assert go(tmp_path / "unsaid", *search, "--enough", "1") != 0 and "--attempts" in capsys.readouterr().err

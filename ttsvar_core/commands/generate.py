@@ -52,6 +52,10 @@ def _add_search_arguments(group: Any) -> None:
         "--n", type=numbers.COUNT, help="samples left at the end of a plan by name; tts-var, funnel start with 8 n (default: 1)"
     )
     group.add_argument(
+        "--attempts", type=numbers.COUNT, default=1, help="search at most so often, with other draws, while --enough is not reached"
+    )
+    group.add_argument("--enough", type=numbers.FINITE, metavar="SCORE", help="of an answer that needs no further attempt")
+    group.add_argument(
         "--lambda", dest="lam", type=numbers.NOT_NEGATIVE, help="how strongly scores decide (default: the plan's, 10)"
     )
     group.add_argument("--potential", choices=names.POTENTIALS, help="what of the scores counts (default: the plan's)")
@@ -89,6 +93,7 @@ def _add_sampling_arguments(group: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the search. Ctrl-C leaves a state to go on from."""
     from ..infinity.text import encode_prompt
+    from ..search.attempts import best_of, repeated
     from ..search.budget import load_measured, plan_within
     from ..search.memory import Sampler
     from ..search.run import judge, run
@@ -97,6 +102,8 @@ def main(args: argparse.Namespace) -> int:
 
     if args.measured and not args.budget:
         raise ValueError("--measured tells a budget how scores foretell the end; name one with --budget.")
+    if args.enough is not None and args.attempts == 1:
+        raise ValueError("--enough says when no further attempt is made; allow several with --attempts.")
     measured = load_measured(args.measured) if args.measured else None
     plan = _plan(args)
     reward = judge(load_reward(_reward_names(args, plan), args.blend, args.device, args.reward_dtype), plan, args.prompt)
@@ -116,17 +123,21 @@ def main(args: argparse.Namespace) -> int:
         plan, told = _plan(args, len(schedule)), {}
     if state and args.seed not in (None, state.seed):
         raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
-    state = state or start(model, conditioning, plan.samples, args.seed or 0, schedule)
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
     args.out.mkdir(parents=True, exist_ok=True)
-    progress = Progress(plan, schedule, args.out / STATE_FILE)
-    try:
-        sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
-        result = run(state, plan, reward, extractor, sampler, _decode(args, model, plan), progress.on_step)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(progress.saved()) from None
-    finally:
-        progress.close()
+
+    def search(seed: int) -> Result:
+        first = state if state and state.seed == seed else start(model, conditioning, plan.samples, seed, schedule)
+        progress = Progress(plan, schedule, args.out / STATE_FILE)
+        try:
+            sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
+            return run(first, plan, reward, extractor, sampler, _decode(args, model, plan), progress.on_step)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(progress.saved()) from None
+        finally:
+            progress.close()
+
+    result = best_of(list(repeated(search, state.seed if state else args.seed or 0, args.attempts, args.enough)))
     print(write_result(result._replace(report=result.report | told), args.out))
     return 0
 
@@ -186,9 +197,10 @@ def write_result(result: Result, out: Path) -> str:
         write_picture(out / "contact-sheet.png", contact_sheet(result.state, result.images))
     write(out / "report.json", json.dumps(result.report, indent=1, allow_nan=False) + "\n")
     save_state(result.state, out / STATE_FILE)
-    score = result.report["answer"]["score"]
+    score, made = result.report["answer"]["score"], len(result.report["attempts"])
     judged = "not scored" if score is None else f"{result.report['reward']} {score:.4f}"
-    return f"{out / 'answer.png'}  {judged}, {result.report['token_forwards']} token forwards, {result.report['seconds']:.1f} s"
+    took = f"{result.report['token_forwards']} token forwards, {result.report['seconds']:.1f} s"
+    return f"{out / 'answer.png'}  {judged}, {took}" + f", {made} attempts" * (made > 1)
 
 
 def _reward_names(args: argparse.Namespace, plan: Plan) -> list[str]:
