@@ -23,7 +23,7 @@ from lab.experiment.definitions import EXPERIMENTS, build
 from lab.experiment.engines import WorkerDied, one_thread, opened
 from lab.experiment.prices import Prices
 from lab.experiment.report import write_report
-from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
+from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
 from lab.experiment.walk import walk
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look
@@ -34,6 +34,7 @@ from ttsvar_core.search.run import run
 from ttsvar_core.state import start
 
 OFFICIAL_TOKENS = (1, 4, 16, 36, 64, 144, 256, 400, 576, 1024, 1600, 2304, 4096)
+TWO = Asked("consistency", [2])
 EXTRACTORS, REWARDS = ("latent-pool", "tokenizer-Pool", "chance"), ("warmth", "brightness")
 
 
@@ -46,7 +47,7 @@ def world():
 def straight(tmp_path_factory) -> Path:
     """The results of a run of three prompts and two seeds without any interruption, in this process."""
     out = tmp_path_factory.mktemp("straight")
-    return run_experiment("consistency", TinyFiles(), prompts(3), 2, out, n=[2])
+    return run_experiment(TWO, TinyFiles(), prompts(3), 2, out)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -135,17 +136,17 @@ def test_results_do_not_depend_on_workers_even_when_one_is_killed(straight, tmp_
     killer = tmp_path / "killer"
     killer.touch()
     out = tmp_path / "out"
-    parallel = run_experiment("consistency", TinyFiles(killer=str(killer)), prompts(3), 2, out, Where(workers=2), n=[2])
+    parallel = run_experiment(TWO, TinyFiles(killer=str(killer)), prompts(3), 2, out, Where(workers=2))
     assert not killer.exists(), "no worker was killed"
     assert parallel.read_bytes() == straight.read_bytes()
 
 
 def test_seeds_from_any_number_on_are_those_of_a_longer_run(straight, tmp_path):
-    late = json.loads(run_experiment("consistency", TinyFiles(), prompts(3), range(1, 2), tmp_path / "late", n=[2]).read_text())
+    late = json.loads(run_experiment(TWO, TinyFiles(), prompts(3), range(1, 2), tmp_path / "late").read_text())
     whole = json.loads(straight.read_text())
     assert late["units"] == [unit for unit in whole["units"] if unit["number"] == 1] and len(late["units"]) == 3
     with pytest.raises(ValueError, match="0 seeds leave nothing to run"):
-        run_experiment("consistency", TinyFiles(), prompts(3), range(2, 2), tmp_path / "none", n=[2])
+        run_experiment(TWO, TinyFiles(), prompts(3), range(2, 2), tmp_path / "none")
 
 
 def test_an_interrupted_run_is_continued_to_the_same_results(straight, tmp_path):
@@ -154,11 +155,11 @@ def test_an_interrupted_run_is_continued_to_the_same_results(straight, tmp_path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path, n=[2], progress=stop_at_two)
+        run_experiment(TWO, TinyFiles(), prompts(3), 2, tmp_path, progress=stop_at_two)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "units").glob("*.json")}
     assert len(before) == 2
     told = []
-    again = run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path, n=[2], progress=lambda *at: told.append(at))
+    again = run_experiment(TWO, TinyFiles(), prompts(3), 2, tmp_path, progress=lambda *at: told.append(at))
     assert told == [(2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]
     assert again.read_bytes() == straight.read_bytes()
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
@@ -171,9 +172,9 @@ def test_a_killed_run_leaves_whole_files_and_no_orphans(straight, tmp_path):
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs start without it
         "from experiment_world import TinyFiles, prompts\n"
-        "from lab.experiment.runner import Where, run_experiment\n"
+        "from lab.experiment.runner import Asked, Where, run_experiment\n"
         "if __name__ == '__main__':\n"
-        f"    run_experiment('consistency', TinyFiles(slow=1.0), prompts(3), 2, {str(tmp_path)!r}, Where(workers=2), n=[2])\n"
+        f"    run_experiment(Asked('consistency', [2]), TinyFiles(slow=1.0), prompts(3), 2, {str(tmp_path)!r}, Where(workers=2))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
@@ -188,23 +189,23 @@ def test_a_killed_run_leaves_whole_files_and_no_orphans(straight, tmp_path):
     assert process.returncode == -signal.SIGKILL and len(workers) >= 2
     assert 2 <= len(list(units.glob("*.json"))) < 6
     _wait(lambda: not any(_alive(worker) for worker in workers))
-    again = run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path, n=[2])
+    again = run_experiment(TWO, TinyFiles(), prompts(3), 2, tmp_path)
     assert again.read_bytes() == straight.read_bytes()
 
 
 def test_more_prompts_reuse_what_is_there(tmp_path):
     ran = []
-    run_experiment("consistency", TinyFiles(), prompts(1), 1, tmp_path, n=[1])
-    path = run_experiment("consistency", TinyFiles(), prompts(2), 1, tmp_path, n=[1], progress=lambda *at: ran.append(at))
+    run_experiment(Asked("consistency", [1]), TinyFiles(), prompts(1), 1, tmp_path)
+    path = run_experiment(Asked("consistency", [1]), TinyFiles(), prompts(2), 1, tmp_path, progress=lambda *at: ran.append(at))
     assert ran == [(1, 2), (2, 2)]
     assert [one["prompt"] for one in json.loads(path.read_text())["units"]] == ["prompt 0", "prompt 1"]
 
 
 def test_a_folder_of_another_model_or_plan_is_refused(straight):
     with pytest.raises(OtherExperiment, match=r"world\.fingerprint"):
-        run_experiment("consistency", TinyFiles(seed=1), prompts(3), 2, straight.parent, n=[2])
+        run_experiment(TWO, TinyFiles(seed=1), prompts(3), 2, straight.parent)
     with pytest.raises(OtherExperiment, match="arms"):
-        run_experiment("consistency", TinyFiles(), prompts(3), 2, straight.parent, n=[3])
+        run_experiment(Asked("consistency", [3]), TinyFiles(), prompts(3), 2, straight.parent)
 
 
 def other_precision(world):
@@ -230,7 +231,7 @@ def other_network(world):
 def test_a_folder_of_another_precision_text_encoder_or_reward_is_refused(straight, world, changed, key):
     other = changed(world)
     with pytest.raises(OtherExperiment, match=rf"experiment: world, world\.{key} differ"):
-        run_experiment("consistency", lambda: other, prompts(3), 2, straight.parent, n=[2])
+        run_experiment(TWO, lambda: other, prompts(3), 2, straight.parent)
 
 
 def test_text_features_may_differ_by_rounding(straight, tmp_path):
@@ -239,7 +240,7 @@ def test_text_features_may_differ_by_rounding(straight, tmp_path):
     identity = json.loads(path.read_text())
     identity["world"]["text"][0] += 1e-6
     path.write_text(json.dumps(identity))
-    run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path / "copy", n=[2])
+    run_experiment(TWO, TinyFiles(), prompts(3), 2, tmp_path / "copy")
 
 
 def test_results_written_before_worlds_said_more_are_still_read(straight):
@@ -266,11 +267,11 @@ def test_results_of_early_versions_have_a_report(straight, tmp_path):
 
 def test_impossible_requests_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match="0 prompts"):
-        run_experiment("consistency", TinyFiles(), (), 1, tmp_path)
+        run_experiment(Asked("consistency"), TinyFiles(), (), 1, tmp_path)
     with pytest.raises(ValueError, match="no experiment 'taste'"):
-        run_experiment("taste", TinyFiles(), prompts(1), 1, tmp_path)
+        run_experiment(Asked("taste"), TinyFiles(), prompts(1), 1, tmp_path)
     with pytest.raises(ValueError, match="twice"):
-        run_experiment("consistency", TinyFiles(), prompts(1) * 2, 1, tmp_path)
+        run_experiment(Asked("consistency"), TinyFiles(), prompts(1) * 2, 1, tmp_path)
     with pytest.raises(ValueError, match="unknown engine 'steam'"), opened(engine="steam"):
         pass
     with pytest.raises(ValueError, match="0 workers"), opened(0):
@@ -313,7 +314,7 @@ def test_ray_runs_every_prompt_once_though_a_worker_is_killed(straight, tmp_path
         cluster.add_node(num_cpus=1)
         where = Where(2, "ray", cluster.address)
         path = run_experiment(
-            "consistency", TinyFiles(killer=str(killer)), prompts(3), 2, tmp_path / "out", where, [2],
+            TWO, TinyFiles(killer=str(killer)), prompts(3), 2, tmp_path / "out", where,
             lambda *at: done.append(at),
         )
     finally:
@@ -411,7 +412,7 @@ def test_a_damaged_folder_is_refused_before_anything_runs(damage, straight, tmp_
     path, ran = DAMAGES[damage](tmp_path / "out"), []
 
     def again(progress):
-        return run_experiment("consistency", TinyFiles(), prompts(3), 2, tmp_path / "out", n=[2], progress=progress)
+        return run_experiment(TWO, TinyFiles(), prompts(3), 2, tmp_path / "out", progress=progress)
 
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         again(lambda *at: ran.append(at))

@@ -15,7 +15,7 @@ from lab.experiment.definitions import build
 from lab.experiment.engines import one_thread
 from lab.experiment.prices import Prices, chosen, fitted_beam, fitted_funnel, largest
 from lab.experiment.report import write_report
-from lab.experiment.runner import OtherExperiment, Where, run_experiment, setting_of
+from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
 from lab.experiment.unit import prices_of
 from lab.experiment.walk import SharedReward, walk
 from ttsvar_core.config import PRESETS
@@ -200,7 +200,7 @@ def ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("equal")
     write_advice(out / "advice.json", advised())
     asked = ["budget", "funnel", "beam", "tts-var", "at-tts-var"]
-    return run_experiment("equal-cost", TinyFiles(), prompts(10), 1, out, Where(workers=2), [2, 3], arms=asked)
+    return run_experiment(Asked("equal-cost", [2, 3], asked), TinyFiles(), prompts(10), 1, out, Where(workers=2))
 
 
 def test_two_workers_share_the_units_and_do_none_twice(ran):
@@ -243,15 +243,15 @@ def test_the_report_says_what_each_costs_beside_what_it_gains(ran):
 
 def test_the_same_folder_takes_no_other_arms_or_advice(ran):
     with pytest.raises(OtherExperiment, match="arms"):
-        run_experiment("equal-cost", TinyFiles(), prompts(10), 1, ran.parent, n=[2, 3], arms=["budget"])
+        run_experiment(Asked("equal-cost", [2, 3], ["budget"]), TinyFiles(), prompts(10), 1, ran.parent)
     with pytest.raises(ValueError, match="no arm of equal-cost is called 'taste'; it has best-of, budget, funnel"):
-        run_experiment("equal-cost", TinyFiles(), prompts(10), 1, ran.parent, n=[2, 3], arms=["taste"])
+        run_experiment(Asked("equal-cost", [2, 3], ["taste"]), TinyFiles(), prompts(10), 1, ran.parent)
 
 
 def test_advice_of_other_weights_is_refused(tmp_path):
     write_advice(tmp_path / "advice.json", advised(fingerprint="another"))
     with pytest.raises(ValueError, match=r"the advice is of tiny \(another\), this is tiny \(tiny-0\); draw a pool"):
-        run_experiment("equal-cost", TinyFiles(), prompts(1), 1, tmp_path, n=[2])
+        run_experiment(Asked("equal-cost", [2]), TinyFiles(), prompts(1), 1, tmp_path)
 
 
 def test_arms_are_asked_for_by_name_family_or_pattern():

@@ -13,7 +13,7 @@ from lab.experiment import __main__ as command
 from lab.experiment import options
 from lab.experiment.prompts import Prompt, read_prompts, scene_prompts
 from lab.experiment.report import write_report
-from lab.experiment.runner import run_experiment
+from lab.experiment.runner import Asked, run_experiment
 from lab.experiment.stats import compare, mean_interval, sign_flip_p
 from lab.experiment.tables import agreement, consistency, metric_values
 from ttsvar_core.scenes import grammar
@@ -130,7 +130,7 @@ def test_consistency_counts_how_often_the_intermediate_best_is_the_final_best():
     ],
 )
 def test_the_report_says_what_was_measured(tmp_path, name, words):
-    results = run_experiment(name, TinyFiles(), prompts(2), 1, tmp_path, n=[1])
+    results = run_experiment(Asked(name, [1]), TinyFiles(), prompts(2), 1, tmp_path)
     text = write_report(results).read_text()
     assert "2 prompts, 1 seeds each, on tiny" in text
     for word in words:
@@ -144,13 +144,13 @@ def test_the_report_is_written_without_matplotlib_too(tmp_path, monkeypatch):
     from lab.experiment import plots
 
     monkeypatch.setattr(plots, "available", lambda: False)
-    results = run_experiment("single-scale", TinyFiles(), prompts(1), 1, tmp_path, n=[1])
+    results = run_experiment(Asked("single-scale", [1]), TinyFiles(), prompts(1), 1, tmp_path)
     text = write_report(results).read_text()
     assert "Install matplotlib" in text and "![" not in text and "resample-0-of-1" in text
 
 
 def test_metrics_of_the_answer_are_those_of_its_image(tmp_path):
-    results = json.loads(run_experiment("n-curve", TinyFiles(), prompts(2), 1, tmp_path, n=[2]).read_text())
+    results = json.loads(run_experiment(Asked("n-curve", [2]), TinyFiles(), prompts(2), 1, tmp_path).read_text())
     for unit in results["units"]:
         for arm in unit["arms"].values():
             assert arm["answer"]["warmth"] == pytest.approx(max(arm["scores"]), abs=1e-6)

@@ -13,16 +13,16 @@ from scipy.stats import spearmanr
 from lab.experiment import advise as advising
 from lab.experiment.advice import read_advice, write_advice
 from lab.experiment.offline import Pools, expected, gain_of, rank_correlation, spent
-from lab.experiment.prices import Prices, funnel, widest
+from lab.experiment.prices import Prices, widest
 from lab.experiment.report import write_report
-from lab.experiment.runner import run_experiment
+from lab.experiment.runner import Asked, run_experiment
 from lab.experiment.scorers import Scorer
 from lab.experiment.variance import components
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.reading import UnusableFile
 from ttsvar_core.scales import official
-from ttsvar_core.search.plan import best_of_n
+from ttsvar_core.search.plan import best_of_n, cut_once
 
 INFINITY = Prices(PRESETS["2b"], official(), (2,) * 13, (1, 512), {"image-reward": Look(10**12)})
 
@@ -105,7 +105,7 @@ def test_a_funnel_is_the_widest_that_its_budget_pays_for_whatever_the_prompt(bud
 
     lengths = (1, 7, 77, 300, 512)
     assert all(cost(plan, tokens) <= cost(best_of_n(budget), tokens) for tokens in lengths)
-    wider = funnel(plan.samples + 1, scale, finishers)
+    wider = cut_once(plan.samples + 1, scale, finishers)
     assert any(cost(wider, tokens) > cost(best_of_n(budget), tokens) for tokens in lengths)
     assert widest(INFINITY, best_of_n(budget), scale, budget) is None
 
@@ -114,7 +114,7 @@ def test_a_reward_that_decodes_nothing_pays_for_more_starts():
     foretelling = INFINITY._replace(looks={**INFINITY.looks, "value": Look(10**12, ahead=((6, 10**8),))})
     looking, ahead = (widest(foretelling, best_of_n(4), 6, 3, scorer=Scorer(name)).samples for name in ("image-reward", "value"))
     assert ahead > looking > 3
-    search = foretelling.search(funnel(20, 6, 3), "value")
+    search = foretelling.search(cut_once(20, 6, 3), "value")
     assert search.scales[6].pictures == 0 and search.scales[6].scored == 20 and search.scales[12].pictures == 3
     assert search.scales[6].reward == 20 * 10**8 and search.scales[12].reward == 3 * 10**12
 
@@ -124,7 +124,7 @@ def test_prices_survive_json():
     two = INFINITY._replace(looks={"world": Look(1), "clarity": Look(2)}, names={"world": "world", "clarity": "clarity"})
     sorted_keys = Prices.from_json(json.loads(json.dumps(two.to_json(), sort_keys=True)))
     assert list(sorted_keys.looks) == list(sorted_keys.names) == ["world", "clarity"]  # the first one searches
-    plan = funnel(20, 6, 3)
+    plan = cut_once(20, 6, 3)
     assert again.flops(plan) == INFINITY.flops(plan) and again.pictures(plan) == INFINITY.pictures(plan)
 
 
@@ -156,7 +156,7 @@ def test_advice_finds_the_scale_that_foretells_and_says_what_it_gains():
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    return run_experiment("pool", TinyFiles(), prompts(3), 1, tmp_path_factory.mktemp("pool"), n=[6])
+    return run_experiment(Asked("pool", [6]), TinyFiles(), prompts(3), 1, tmp_path_factory.mktemp("pool"))
 
 
 def test_a_pool_holds_every_score_and_verdict_and_advice_is_written_beside_it(pool):

@@ -18,7 +18,7 @@ import ttsvar_core
 from lab.experiment import options
 from lab.experiment.arms import Setting
 from lab.experiment.definitions import build
-from lab.experiment.prices import Prices, funnel, widest
+from lab.experiment.prices import Prices, widest
 from lab.experiment.scorers import Scorer, scorer_named
 from lab.foresight.collect import drawn
 from lab.foresight.train import NAME, train
@@ -267,7 +267,7 @@ def test_pools_are_scored_both_ways_and_priced_so(model):
     assert scorer_named("warmth-foreseen") == Scorer("warmth", True) and scorer_named("warmth") == Scorer("warmth")
     blind, ahead = (widest(again, best_of_n(40), 3, 2, scorer=Scorer("warmth", foreseen)) for foreseen in (False, True))
     assert ahead.foreseen and ahead.samples < blind.samples
-    assert again.flops(funnel(8, 3, 2, foreseen=True))[0] > again.flops(funnel(8, 3, 2))[0]
+    assert again.flops(cut_once(8, 3, 2, foreseen=True))[0] > again.flops(cut_once(8, 3, 2))[0]
 
 
 # Learning -------------------------------------------------------------------------------------------------------------

@@ -51,16 +51,16 @@ def run(args: argparse.Namespace) -> int:
     """Run what is missing, write the report, say where it is. Ctrl-C keeps what is finished."""
     from .advise import write_advised
     from .report import write_report
-    from .runner import Where, run_experiment
+    from .runner import Asked, Where, run_experiment
 
-    name = "pool" if args.name == _ADVISE else args.name
+    asked = Asked("pool" if args.name == _ADVISE else args.name, args.n, args.arms)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     where = Where(args.workers, args.engine, args.ray_address, args.images or "")
     files, prompts = options.world_files(args), options.prompts(args, SCENE_PROMPTS)
     _keep_advice(args)
     try:
-        with options.bar(name) as progress:
-            path = run_experiment(name, files, prompts, seeds, args.out, where, args.n, progress, args.arms)
+        with options.bar(asked.name) as progress:
+            path = run_experiment(asked, files, prompts, seeds, args.out, where, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted; {args.out} keeps what is finished, the same command goes on from there.") from None
     print(f"{path}\n{write_report(path)}")

@@ -5,6 +5,8 @@ Where the paper does not say how many samples run when a part is left out, our r
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ttsvar_core.search.cluster import Cluster
 from ttsvar_core.search.plan import CLUSTER_SCALES, POTENTIAL_SCALES, Plan, scored_at, stretched, tts_var, with_potential
 from ttsvar_core.search.potential import NEEDS_EARLIER_SCORES
@@ -12,14 +14,14 @@ from ttsvar_core.search.resample import Resample
 
 from .arms import Arm, Experiment, Pair, Published, Setting, Table, best, unique
 
-# GenEval / ImageReward at N = 2 and 4.
+ByN = Mapping[int, Published]  # GenEval / ImageReward, at N = 2 and 4
 _RESAMPLE_SCALES = {
     (6, 9): {2: (0.7133, 1.2572), 4: (0.7276, 1.3534)},
     (6, 8, 10): {2: (0.7130, 1.2591), 4: (0.7247, 1.3592)},
     (6, 7, 8, 9, 10, 11): {2: (0.7114, 1.2497), 4: (0.7210, 1.3558)},
 }
 _POTENTIALS = {
-    "value": {2: (0.7133, 1.2572), 4: (0.7276, 1.3534)},
+    "value": _RESAMPLE_SCALES[6, 9],
     "max": {2: (0.7150, 1.2510), 4: (0.7285, 1.3495)},
     "sum": {2: (0.7130, 1.2364), 4: (0.7244, 1.3326)},
     "diff": {2: (0.7006, 1.1725), 4: (0.7030, 1.2412)},
@@ -30,16 +32,15 @@ _CLUSTER_SCALES = {
     (2, 5): {2: (0.7184, 1.2682), 4: (0.7337, 1.3610)},
 }
 _EXTRACTORS = {
-    "PCA": {2: (0.7184, 1.2682), 4: (0.7337, 1.3610)},
+    "PCA": _CLUSTER_SCALES[2, 5],
     "Pool": {2: (0.7127, 1.2720), 4: (0.7296, 1.3629)},
     "inception": {2: (0.7073, 1.2727), 4: (0.7207, 1.3664)},
 }
-_LAMBDAS = {
+_LAMBDAS = {  # the paper's own is 10
     0.1: {2: (0.7065, 1.2458), 4: (0.7308, 1.3576)},
     0.5: {2: (0.7210, 1.3167), 4: (0.7347, 1.3918)},
     1.0: {2: (0.7222, 1.3459), 4: (0.7418, 1.4097)},
     5.0: {2: (0.7361, 1.4010), 4: (0.7465, 1.4500)},
-    10.0: {2: (0.7403, 1.4136), 4: (0.7437, 1.4605)},
 }
 _REWARDS = {
     "aesthetic": {2: (0.6966, 1.123), 4: (0.6842, 1.1172)},
@@ -77,94 +78,80 @@ def clustered(n: int, where: tuple[int, ...]) -> Plan:
 
 def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
     scales, full = setting.scales, tts_var(n, setting.scales)
-    base = best(n)
     potentials = tuple(stage for stage in full.stages if stage.kind == Resample.kind)
-    clustering = Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales)))
-    resampling = Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales)))
     adaptive = Arm(f"adaptive-resampling-{n}", Plan("adaptive-resampling", full.samples, potentials))
     both = Arm(f"tts-var-{n}", full)
     blind = [Arm(f"tts-var-chance-{n}", full, "chance")] if "chance" in setting.extractors else []
-    published = {
-        clustering.name: _CLUSTER_SCALES[(2, 5)].get(n), resampling.name: _RESAMPLE_SCALES[(6, 9)].get(n), both.name: _FULL.get(n)
-    }
-    arms = [clustering, resampling, adaptive, both, *blind]
-    pairs = [_pair(arm, base, published.get(arm.name), _BEST.get(n)) for arm in arms]
-    pairs += [Pair(both.name, adaptive.name), *(Pair(both.name, arm.name) for arm in blind)]
+    rows = [
+        (Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales))), _CLUSTER_SCALES[2, 5]),
+        (Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales))), _RESAMPLE_SCALES[6, 9]),
+        (adaptive, {}), (both, _FULL), *((arm, {}) for arm in blind),
+    ]
     note = (
         "Adaptive resampling starts with 8N samples and cuts by potential only; with the extractor `chance` the clustering "
         "keeps samples at random, so the last rows show what clustering adds."
     )
-    return [base, *arms], Table(f"Parts of the search, N = {n}", tuple(pairs), note)
+    arms, table = _against(best(n), _BEST, n, f"Parts of the search, N = {n}", rows, note)
+    return arms, table._replace(pairs=(*table.pairs, *(Pair(both.name, arm.name) for arm in (adaptive, *blind))))
 
 
 def _cluster_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, arms, pairs = best(n), [], []
+    rows = []
     for where, published in _CLUSTER_SCALES.items():
         here = stretched(where, setting.scales)
-        arm = Arm(f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}", clustered(n, here))
-        arms.append(arm)
-        pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
-    return [base, *arms], Table(f"Clustering scales without resampling, N = {n}", tuple(pairs))
+        name = f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}"
+        rows.append((Arm(name, clustered(n, here)), published))
+    return _against(best(n), _BEST, n, f"Clustering scales without resampling, N = {n}", rows)
 
 
 def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, arms, pairs = best(n), [], []
+    first, *others = setting.extractors
     plan = clustered(n, stretched(CLUSTER_SCALES, setting.scales))
-    for position, name in enumerate(setting.extractors):
-        arm = Arm(f"clustering-{n}" + (f"-{name}" if position else ""), plan, name if position else "")
-        arms.append(arm)
-        reducer = name.partition("-")[2] or name
-        pairs.append(_pair(arm, base, _EXTRACTORS.get(reducer, {}).get(n), _BEST.get(n)))
-    note = f"The row without an extractor's name clusters by `{setting.extractors[0]}`. Published: DINOv2 PCA and Pool, Inception."
-    return [base, *arms], Table(f"Extractors, clustering without resampling, N = {n}", tuple(pairs), note)
+    arms = [Arm(f"clustering-{n}", plan), *(Arm(f"clustering-{n}-{name}", plan, name) for name in others)]
+    reducers = [name.partition("-")[2] or name for name in setting.extractors]
+    rows = [(arm, _EXTRACTORS.get(reducer, {})) for arm, reducer in zip(arms, reducers, strict=True)]
+    note = f"The row without an extractor's name clusters by `{first}`. Published: DINOv2 PCA and Pool, Inception."
+    return _against(best(n), _BEST, n, f"Extractors, clustering without resampling, N = {n}", rows, note)
 
 
 def _resample_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, arms, pairs = best(n), [], []
+    rows = []
     for where, published in _RESAMPLE_SCALES.items():
         if len(where) >= setting.scales:
             continue  # a short schedule has no scale for each of them
         here = stretched(where, setting.scales)
         name = f"resampling-{n}" if len(where) == 2 else f"resampling-{n}-at-" + "-".join(map(str, here))
-        arm = Arm(name, resampled(n, here))
-        arms.append(arm)
-        pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
-    return [base, *arms], Table(f"Resampling scales without clustering, N = {n}", tuple(pairs))
+        rows.append((Arm(name, resampled(n, here)), published))
+    return _against(best(n), _BEST, n, f"Resampling scales without clustering, N = {n}", rows)
 
 
 def _potentials(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    where = stretched(POTENTIAL_SCALES, setting.scales)
-    base, arms, pairs = best(n), [], []
+    where, rows = stretched(POTENTIAL_SCALES, setting.scales), []
     for kind, published in _POTENTIALS.items():
-        plan = resampled(n, where, potential=kind)
-        arm = Arm(f"resampling-{n}" + ("" if kind == "value" else f"-{kind}"), plan)
-        arms.append(arm)
-        pairs.append(_pair(arm, base, published.get(n), _BEST.get(n)))
+        name = f"resampling-{n}" + ("" if kind == "value" else f"-{kind}")
+        rows.append((Arm(name, resampled(n, where, potential=kind)), published))
     note = "Only the last row of the paper's table loses clearly: a gain since the last scale is mostly noise."
-    return [base, *arms], Table(f"Potentials without clustering, N = {n}", tuple(pairs), note)
+    return _against(best(n), _BEST, n, f"Potentials without clustering, N = {n}", rows, note)
 
 
 def _lambdas(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    full, arms, pairs = tts_var(n, setting.scales), [], []
-    base = Arm(f"tts-var-{n}", full)
-    for lam, published in _LAMBDAS.items():
-        arm = base if lam == 10.0 else Arm(f"tts-var-{n}-lambda-{lam:g}", with_potential(full, lam=lam))
-        arms.append(arm)
-        if arm != base:
-            pairs.append(_pair(arm, base, published.get(n), _FULL.get(n)))
-    return arms, Table(f"Lambda, against 10, N = {n}", tuple(pairs))
+    base = Arm(f"tts-var-{n}", tts_var(n, setting.scales))
+    rows = [(Arm(f"{base.name}-lambda-{lam:g}", with_potential(base.plan, lam=lam)), known) for lam, known in _LAMBDAS.items()]
+    return _against(base, _FULL, n, f"Lambda, against 10, N = {n}", rows)
 
 
 def _rewards(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base = Arm(f"tts-var-{n}", tts_var(n, setting.scales))
-    others = [Arm(f"tts-var-{n}-by-{name}", base.plan, "", name) for name in setting.rewards[1:]]
-    pairs = []
-    for arm in others:
-        known = _REWARDS.get(_PROMPT_BLIND.get(arm.reward, arm.reward), {})
-        pairs.append(_pair(arm, base, known.get(n), _FULL.get(n)))
+    base, (first, *others) = Arm(f"tts-var-{n}", tts_var(n, setting.scales)), setting.rewards
+    rows = [
+        (Arm(f"{base.name}-by-{name}", base.plan, "", name), _REWARDS.get(_PROMPT_BLIND.get(name, name), {})) for name in others
+    ]
     note = "Each row searches by another reward and is measured by the first; published: the aesthetic score, HPS."
-    return [base, *others], Table(f"Rewards, against {setting.rewards[0]}, N = {n}", tuple(pairs), note)
+    return _against(base, _FULL, n, f"Rewards, against {first}, N = {n}", rows, note)
 
 
-def _pair(arm: Arm, base: Arm, published: Published | None, published_base: Published | None) -> Pair:
-    return Pair(arm.name, base.name, *((published, published_base) if published and published_base else ()))
+def _against(
+    base: Arm, published: ByN, n: int, title: str, rows: Sequence[tuple[Arm, ByN]], note: str = ""
+) -> tuple[list[Arm], Table]:
+    """``base`` and the arms of all rows, and how each of these compares with it, beside what was published of both for this N."""
+    pairs = tuple(Pair(arm.name, base.name, known.get(n), published.get(n)) for arm, known in rows)
+    return [base, *(arm for arm, _ in rows)], Table(title, pairs, note)

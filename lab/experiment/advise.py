@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ttsvar_core.search.plan import best_of_n
+from ttsvar_core.search.plan import best_of_n, cut_once
 
 from .advice import ADVICE, FORMAT, write_advice
 from .definitions import pool_name
 from .offline import Pools, pools_of, rank_correlations, spent
-from .prices import Prices, funnel, widest
+from .prices import Prices, widest
 from .scorers import Scorer, scorer_named
 from .stats import Comparison, compare
 
@@ -130,7 +130,7 @@ def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
     more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if advice.capped else ""
     spoken = f"{plan.starts} start, {plan.finishers} finish after scale {plan.scale}, scored by {plan.scorer}{more}"
     scorer = scorer_named(plan.scorer)
-    cost = prices.pictures(funnel(plan.starts, plan.scale, plan.finishers, foreseen=scorer.foreseen), scorer.reward)
+    cost = prices.pictures(cut_once(plan.starts, plan.scale, plan.finishers, foreseen=scorer.foreseen), scorer.reward)
     return [
         str(advice.pictures), spoken, f"{cost:.2f}", *(advice.gains[metric].difference.told("+.4f") for metric in metrics), unseen
     ]

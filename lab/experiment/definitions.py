@@ -38,28 +38,24 @@ def n_curve(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """Score over N for raw, Importance Sampling, Best-of-N and TTS-VAR, against samples and against operations (Figures 3, 8)."""
     scales = setting.scales
     largest = images_paid_for(setting, tts_var(max(n), scales))
-    curves: dict[str, tuple[str, ...]] = {}
-    arms = [best(count) for count in range(1, max(largest, *n) + 1)]
-    curves["Best-of-N"] = tuple(arm.name for arm in arms)
-    for label, make, least in (("Importance Sampling", importance_sampling, 2), ("TTS-VAR", tts_var, 1)):
-        family = "tts-var" if make is tts_var else "importance"
-        found = [Arm(f"{family}-{count}", make(count, scales)) for count in n if count >= least]
-        arms += found
-        curves[label] = tuple(arm.name for arm in found)
-    return Experiment("n-curve", tuple(arms), _curve_tables(setting, n), curves)
+    families = {
+        "Best-of-N": [best(count) for count in range(1, max(largest, *n) + 1)],
+        "Importance Sampling": [Arm(f"importance-{count}", importance_sampling(count, scales)) for count in n if count > 1],
+        "TTS-VAR": [Arm(f"tts-var-{count}", tts_var(count, scales)) for count in n],
+    }
+    arms = tuple(arm for family in families.values() for arm in family)
+    curves = {label: tuple(arm.name for arm in family) for label, family in families.items()}
+    return Experiment("n-curve", arms, _curve_tables(setting, n), curves)
 
 
 def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
-    same_n = [
-        _published_pair("importance", count, "best-of", 1) for count in n if count > 1
-    ] + [_published_pair("best-of", count, "best-of", 1) for count in n if count > 1]
+    several = [count for count in n if count > 1]
+    against_raw = [_published_pair(family, count, "best-of", 1) for family in ("importance", "best-of") for count in several]
     against_best = [_published_pair("tts-var", count, "best-of", count) for count in n]
-    against_importance = [_published_pair("tts-var", count, "importance", count) for count in n if count > 1]
-    equal_cost = [
-        Pair(f"tts-var-{count}", best_name(images_paid_for(setting, tts_var(count, setting.scales)))) for count in n
-    ]
+    against_importance = [_published_pair("tts-var", count, "importance", count) for count in several]
+    equal_cost = [Pair(f"tts-var-{count}", best_name(images_paid_for(setting, tts_var(count, setting.scales)))) for count in n]
     return (
-        Table("Against raw generation (Table 6, Figure 3)", tuple(same_n)),
+        Table("Against raw generation (Table 6, Figure 3)", tuple(against_raw)),
         Table("TTS-VAR against Best-of-N at the same N (Table 6)", tuple(against_best)),
         Table("TTS-VAR against Importance Sampling at the same N (Table 6)", tuple(against_importance)),
         Table(
@@ -71,8 +67,7 @@ def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
 
 
 def _published_pair(family: str, n: int, base: str, base_n: int) -> Pair:
-    ours, theirs = _PUBLISHED[family].get(n), _PUBLISHED[base].get(base_n)
-    return Pair(f"{family}-{n}", f"{base}-{base_n}", *((ours, theirs) if ours and theirs else ()))
+    return Pair(f"{family}-{n}", f"{base}-{base_n}", _PUBLISHED[family].get(n), _PUBLISHED[base].get(base_n))
 
 
 def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:

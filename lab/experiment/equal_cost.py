@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ttsvar_core.search.plan import Plan, best_of_n, tts_var
+from ttsvar_core.search.resample import Resample
 
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, unique
 from .prices import chosen, fitted_beam, fitted_funnel, widest
@@ -56,19 +57,19 @@ def _chosen(setting: Setting, given: Plan, name: str) -> tuple[Arm, str]:
 
 def _variants(setting: Setting, ours: Arm, pictures: int) -> list[Arm]:
     """What changes one thing about the cut of a budget: scheme, what is looked at, scale, finishers, who scores. Nothing where it
-    does not cut."""
+    does not cut. All of them resample, and those that do not change the scheme take the highest scores."""
     if not ours.plan.stages:
         return []
-    cut, found = ours.plan.stages[0], []
+    cut, scored, found = ours.plan.stages[0], Scorer(foreseen=ours.plan.foreseen), []
 
-    def changed(how: str, scale: int = cut.scale, keep: int = cut.keep, scheme: str = "top-k", reward: str = "",
-                foreseen: bool = ours.plan.foreseen) -> None:
-        plan = widest(setting.prices, best_of_n(pictures), scale, keep, scheme, Scorer(reward, foreseen))
-        found.extend(_named(f"{ours.name}-{how}", plan, reward))
+    def changed(how: str, scale: int = cut.scale, keep: int = cut.keep, scheme: str = "top-k", scorer: Scorer = scored) -> None:
+        plan = widest(setting.prices, best_of_n(pictures), scale, keep, scorer)
+        plan = plan and replace(plan, stages=(Resample(scale, keep, scheme=scheme),))
+        found.extend(_named(f"{ours.name}-{how}", plan, scorer.reward))
 
     changed("multinomial", scheme="multinomial")
     if ours.plan.foreseen:
-        changed("sketches", foreseen=False)
+        changed("sketches", scorer=Scorer())
     for place in (cut.scale + step for step in EARLIER_AND_LATER):
         if 0 <= place < setting.scales - 1 and (not ours.plan.foreseen or setting.prices.config.foresees(place)):
             changed(f"cut-at-{place}", scale=place)
@@ -76,7 +77,7 @@ def _variants(setting: Setting, ours: Arm, pictures: int) -> list[Arm]:
         if count > 0:
             changed(f"finishing-{count}", keep=count)
     for reward in (name for name, look in setting.prices.looks.items() if cut.scale in dict(look.ahead)):
-        changed(f"by-{reward}", reward=reward)
+        changed(f"by-{reward}", scorer=scored._replace(reward=reward))
     return found
 
 

@@ -17,7 +17,6 @@ from ttsvar_core.inspect.canvas import to_pictures
 
 from .prompts import Prompt
 
-LAYOUTS = ("geneval", "t2i-compbench")
 SEEDS_PER_PROMPT = 1000  # room in T2I-CompBench's running number
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from ttsvar_core.config import ForesightConfig, ModelConfig, TokenizerConfig, TransformerConfig
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.budget import Measured, cost_in_pictures, known, plan_for
-from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, raw
-from ttsvar_core.search.plan import funnel as usual_funnel
-from ttsvar_core.search.resample import Resample
+from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, funnel, raw
 
 from .scorers import FIRST, Scorer
 
@@ -70,17 +69,10 @@ class Prices(NamedTuple):
         return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks, names)
 
 
-def funnel(starts: int, scale: int, finishers: int, scheme: str = "top-k", foreseen: bool = False) -> Plan:
-    """``starts`` samples, cut once after ``scale`` to the ``finishers`` that score highest there."""
-    return Plan("funnel", starts, (Resample(scale, finishers, scheme=scheme),), foreseen)
-
-
-def widest(
-    prices: Prices, given: Plan, scale: int, finishers: int, scheme: str = "top-k", scorer: Scorer = FIRST
-) -> Plan | None:
-    """The funnel with the most starts that costs no more than ``given``; None where nothing is left to cut."""
-    plan = largest(prices, given, lambda starts: funnel(starts, scale, finishers, scheme, scorer.foreseen), finishers,
-                   reward=scorer.reward)
+def widest(prices: Prices, given: Plan, scale: int, finishers: int, scorer: Scorer = FIRST) -> Plan | None:
+    """The single cut with the most starts that costs no more than ``given``; None where nothing is left to cut."""
+    cut = partial(cut_once, scale=scale, finish=finishers, foreseen=scorer.foreseen)
+    plan = largest(prices, given, cut, finishers, reward=scorer.reward)
     return plan if plan and plan.samples > finishers else None
 
 
@@ -118,9 +110,8 @@ def chosen(prices: Prices, given: Plan, measured: Measured | None, model: str) -
 def fitted_funnel(prices: Prices, given: Plan) -> Plan | None:
     """The pack's funnel at a cost: the most finishers that 8 starts each leave, at least one, then the most starts."""
     scales = len(prices.schedule)
-    cut = (largest(prices, given, lambda n: usual_funnel(n, scales)) or usual_funnel(1, scales)).stages[0]
-    plan = largest(prices, given, lambda starts: cut_once(starts, cut.scale, cut.keep), cut.keep)
-    return plan if plan and plan.samples > cut.keep else None
+    cut = (largest(prices, given, lambda n: funnel(n, scales)) or funnel(1, scales)).stages[0]
+    return widest(prices, given, cut.scale, cut.keep)
 
 
 def fitted_beam(prices: Prices, given: Plan) -> Plan | None:

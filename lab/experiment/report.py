@@ -14,8 +14,8 @@ from .arms import Experiment, Table
 from .definitions import build
 from .foresight import foresight_tables
 from .runner import setting_of
-from .stats import CONFIDENCE, Comparison
-from .tables import agreement, arm_row, category_rows, consistency, costs_no_more, pair_row, shown_metrics, watched_arms
+from .stats import CONFIDENCE
+from .tables import agreement, arm_row, category_rows, consistency, cost_cells, pair_row, shown_metrics, watched_arms
 from .world import VERDICT
 
 
@@ -32,11 +32,8 @@ def write_report(results_path: str | Path) -> Path:
     """Write ``report.md`` (with ``plots/*.png``) beside a ``results.json``; returns its path."""
     results_path = Path(results_path)
     results = json.loads(results_path.read_text(encoding="utf-8"))
-    experiment = experiment_of(results)
-    sections = report_sections(results, experiment)
-    folder = results_path.parent
-    path = folder / "report.md"
-    write(path, _markdown(f"Experiment {experiment.name}", sections, folder / "plots"))
+    experiment, path = experiment_of(results), results_path.with_name("report.md")
+    write(path, _markdown(f"Experiment {experiment.name}", report_sections(results, experiment), path.with_name("plots")))
     return path
 
 
@@ -52,9 +49,7 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
     sections = [_preamble(results), _arms(results, experiment)]
     if experiment.curves:
         sections += _curves(results, experiment)
-    for table in experiment.tables:
-        if table.pairs:
-            sections.append(_table(results, table, experiment.timed > 0))
+    sections += [_table(results, table, experiment.timed > 0) for table in experiment.tables if table.pairs]
     if not experiment.tables:
         sections += [_consistency(results, arm) for arm in watched_arms(experiment)]
         sections += [Section(*found) for found in foresight_tables(results, experiment)]
@@ -93,13 +88,11 @@ def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
 def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
     metrics = shown_metrics(results)[:2]
     rows = {label: [arm_row(results, name) for name in names] for label, names in experiment.curves.items() if names}
-    sections = []
     titles = {"samples": "Over N (Figure 3)", "images": "Over token-forwards", "flops": "Over operations (Figure 8)"}
     if experiment.timed:
         titles = {"flops": "Over total cost", "seconds": "Over seconds"}
-    for axis, title in titles.items():
-        figure = plots.curves(rows, metrics, axis) if plots.available() else b""
-        sections.append(Section(title, "", (), figure))
+    figures = {axis: plots.curves(rows, metrics, axis) if plots.available() else b"" for axis in titles}
+    sections = [Section(title, figure=figures[axis]) for axis, title in titles.items()]
     compared = {name for table in experiment.tables for pair in table.pairs for name in (pair.arm, pair.baseline)}
     named = [arm.name for arm in experiment.arms if arm.name in compared]
     shown = VERDICT if VERDICT in metrics else metrics[0]
@@ -123,12 +116,12 @@ def _table(results: dict[str, Any], table: Table, costs: bool = False) -> Sectio
     for row in rows:
         cells = [row.pair.arm, row.pair.baseline]
         if costs:
-            ours, theirs = (arm_row(results, name).pictures for name in (row.pair.arm, row.pair.baseline))
-            cells += [f"{ours:.2f} of {theirs:.2f}", "yes" if costs_no_more(results, row.pair) else "no"]
+            cells += cost_cells(results, row.pair)
         for metric in metrics:
-            cells += _comparison(row.metrics[metric])
+            found = row.metrics[metric]
+            cells += [found.difference.told("+.3f"), f"{found.wins}/{found.ties}/{found.losses}", f"{found.p:.3f}"]
         if published:
-            cells += [_signed(row.published[0]), _signed(row.published[1])] if row.published else ["", ""]
+            cells += [f"{difference:+.4f}" for difference in row.published] if row.published else ["", ""]
         cells.append(agreement(row.metrics[metrics[0]], row.published[1] if row.published else None))
         body.append(tuple(cells))
     figure = plots.differences(rows, metrics[0]) if plots.available() else b""
@@ -148,16 +141,6 @@ def _consistency(results: dict[str, Any], arm: str) -> Section:
     )
     figure = plots.consistency(found, len(results["world"]["schedule"])) if plots.available() else b""
     return Section(f"Consistency of intermediate and final best, {arm} (Figures 5b, 6)", text, (header, *body), figure)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
-
-
-def _comparison(comparison: Comparison) -> list[str]:
-    found = comparison.difference
-    counts = f"{comparison.wins}/{comparison.ties}/{comparison.losses}"
-    return [found.told("+.3f"), counts, f"{comparison.p:.3f}"]
 
 
 def markdown_table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -35,6 +35,14 @@ class OtherExperiment(ValueError):
     """The folder holds results that these would not be comparable with."""
 
 
+class Asked(NamedTuple):
+    """An experiment by its name, values of N in place of its own, and which of its arms, as `Experiment.only` says."""
+
+    name: str
+    n: Sequence[int] | None = None
+    arms: Sequence[str] = ()
+
+
 class Where(NamedTuple):
     """How many workers, where they run, and where images go ("geneval", "t2i-compbench", empty: nowhere)."""
 
@@ -45,66 +53,66 @@ class Where(NamedTuple):
 
 
 def run_experiment(
-    name: str,
+    asked: Asked,
     factory: Callable[[], World],
     prompts: Sequence[Prompt],
     seeds: int | range,
     out: str | Path,
     where: Where | None = None,
-    n: Sequence[int] | None = None,
     progress: Progress | None = None,
-    arms: Sequence[str] = (),
 ) -> Path:
     """Run what is not yet in ``out`` and write ``results.json``; returns its path.
 
-    seeds: how many numbers of seeds per prompt, from 0, or the range of them. arms: which of the arms, as `Experiment.only` says.
-
-    ``factory`` must be hashable and travel between processes (`world.WorldFiles`). ``progress(done, total)`` is called after
-    every unit. Raises OtherExperiment if ``out`` holds the results of other models, plans or settings, UnusableFile if what it
-    holds is damaged; both before anything runs.
+    seeds: how many numbers of seeds per prompt, from 0, or the range of them. ``factory`` must be hashable and travel between
+    processes (`world.WorldFiles`). ``progress(done, total)`` is called after every unit. Raises OtherExperiment if ``out`` holds
+    the results of other models, plans or settings, UnusableFile if what it holds is damaged; both before anything runs.
     """
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    if not seeds or not prompts:
-        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds leave nothing to run; give at least one of each")
     out, where = Path(out), where or Where()
-    units = [Unit(prompt, number, place) for place, prompt in enumerate(prompts) for number in seeds]
-    if len({unit.key for unit in units}) < len(units):
-        raise ValueError("the list of prompts names a prompt twice; each counts once")
+    units = _units(prompts, range(seeds) if isinstance(seeds, int) else seeds)
     layout = Layout(str((out / "images").resolve()), where.images) if where.images else None
     with opened(where.workers, where.engine, where.address) as engine:
         (world,) = engine(describe, [factory])
-        known = told(name, out)
-        if name in PRICED:
-            (known["prices"],) = engine(prices_of, [(factory, prompts[0].text)])
-        experiment = build(name, setting_of(world, known), n).only(arms)
-        identity = _identity(world, experiment, n, where.images)
+        known = _known(asked.name, out, engine, (factory, prompts[0].text))
+        experiment = build(asked.name, setting_of(world, known), asked.n).only(asked.arms)
+        identity = _identity(world, experiment, asked.n, where.images)
         claim(out, identity)
-        arms = experiment.arms
-        lacked = [unit for unit in units if not _unit_path(out, unit).is_file()]
-        missing = [Task(factory, arms, unit, layout, _sharing(experiment, unit)) for unit in lacked]
-        lacking = {unit.key for unit in lacked}
-        found = {unit.key: read_unit(out, unit, arms, world) for unit in units if unit.key not in lacking}
-        _run_missing(out, missing, engine, len(units), progress)
-    found |= {task.unit.key: read_unit(out, task.unit, arms, world) for task in missing}
-    results = {**identity, **known, "units": [found[unit.key] for unit in units]}
+        there = [unit for unit in units if _unit_path(out, unit).is_file()]
+        found = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in there}
+        missing = [unit for unit in units if unit.key not in found]
+        tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
+        _run_missing(out, tasks, engine, len(units), progress)
+    found |= {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
     path = out / "results.json"
-    write(path, _dumps(results))
+    write(path, _dumps({**identity, **known, "units": [found[unit.key] for unit in units]}))
     return path
+
+
+def _units(prompts: Sequence[Prompt], numbers: range) -> list[Unit]:
+    """Every prompt with every number of a seed."""
+    if not numbers or not prompts:
+        raise ValueError(f"{len(prompts)} prompts and {len(numbers)} seeds leave nothing to run; give at least one of each")
+    units = [Unit(prompt, number, place) for place, prompt in enumerate(prompts) for number in numbers]
+    if len({unit.key for unit in units}) < len(units):
+        raise ValueError("the list of prompts names a prompt twice; each counts once")
+    return units
+
+
+def _known(name: str, out: Path, engine: Engine, of: tuple[Callable[[], World], str]) -> dict[str, Any]:
+    """What plans cost and the advice in the folder, where arms or reports depend on it. of: as `prices_of` takes it."""
+    if name not in PRICED:
+        return {}
+    path = out / ADVICE
+    advice = {"advice": read_advice(path)} if path.is_file() else {}
+    (prices,) = engine(prices_of, [of])
+    return {**advice, "prices": prices}
 
 
 def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) -> Setting:
     """The part of a described world that experiments are built from, with prices and advice where results hold them."""
-    tokens = tuple(height * width for height, width in world["schedule"])
-    known = known or {}
-    prices = Prices.from_json(known["prices"]) if known.get("prices") else None
+    known, tokens = known or {}, tuple(height * width for height, width in world["schedule"])
+    prices = Prices.from_json(known["prices"]) if "prices" in known else None
     measured = measured_by(known.get("advice"), world)
     return Setting(tokens, tuple(world["extractors"]), tuple(world["rewards"]), prices, measured, world["model"])
-
-
-def told(name: str, out: Path) -> dict[str, Any]:
-    """The advice that the folder of an experiment holds, for those whose arms follow it."""
-    path = out / ADVICE
-    return {"advice": read_advice(path)} if name in PRICED and path.is_file() else {}
 
 
 def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +132,8 @@ def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progr
     for key, seconds, record in engine(_timed_unit, tasks):
         write(_unit_path(out, units[key]), _dumps(record))
         with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
-            log.write(_line({"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}))
+            line = {"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}
+            log.write(json.dumps(line, sort_keys=True) + "\n")
         done += 1
         tell(done, total)
 
@@ -184,7 +193,3 @@ def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, sort_keys=True) + "\n"

@@ -53,8 +53,7 @@ Values = Mapping[tuple[Hashable, int], float]  # (prompt, seed) -> value
 
 def mean_interval(values: Values) -> Interval:
     """Mean over prompts and its percentile bootstrap interval. Raises ValueError without values."""
-    means = _per_prompt(values)
-    return _interval(means)
+    return _interval(_per_prompt(values))
 
 
 def compare(values: Values, baseline: Values) -> Comparison:

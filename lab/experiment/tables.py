@@ -44,9 +44,8 @@ def metric_values(results: dict[str, Any], arm: str, metric: str) -> Values:
 
 def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
     """The metrics tables show: the reward that searches, the verdict if there is one, other rewards."""
-    metrics = list(results["world"]["metrics"])
-    verdict = [VERDICT] if VERDICT in metrics else []
-    return (metrics[0], *verdict, *(name for name in metrics[1:] if name != VERDICT))
+    first, *others = results["world"]["metrics"]
+    return (first, *sorted(others, key=lambda name: name != VERDICT))
 
 
 def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
@@ -61,13 +60,21 @@ def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
         costs[0]["token_forwards"] / whole,
         _mean(cost["flops"] for cost in costs),
         costs[0]["decodes"],
-        *(_known_mean(costs, what) for what in ("seconds", "pictures")),
+        *(mean_cost(results, arm, what) for what in ("seconds", "pictures")),
     )
 
 
-def _known_mean(costs: list[dict[str, Any]], what: str) -> float:
+def mean_cost(results: dict[str, Any], arm: str, what: str) -> float:
+    """The mean of a cost over the units where it was measured; NaN where it never was."""
+    costs = [unit["arms"][arm]["cost"] for unit in results["units"]]
     known = [cost[what] for cost in costs if what in cost]
     return _mean(known) if known else math.nan
+
+
+def cost_cells(results: dict[str, Any], pair: Pair) -> tuple[str, str]:
+    """Of a comparison at equal cost: what the two cost in pictures, and whether the arm costs at most what its baseline does."""
+    ours, theirs = (mean_cost(results, name, "pictures") for name in (pair.arm, pair.baseline))
+    return f"{ours:.2f} of {theirs:.2f}", "yes" if costs_no_more(results, pair) else "no"
 
 
 def costs_no_more(results: dict[str, Any], pair: Pair) -> bool:

@@ -48,9 +48,6 @@ class Finished(NamedTuple):
         return Finished(self.state.select(range(samples)), self.images[:samples], self.scores[:samples])
 
 
-SHARED = ("pasts", "rows", "seconds")
-
-
 def first_rows(whole: SearchState | Tensor, samples: int) -> Any:
     """The first ``samples`` of a state or of pictures."""
     return whole[:samples] if isinstance(whole, Tensor) else whole.select(range(samples))
@@ -132,9 +129,7 @@ class SharedReward(NamedTuple):
         return getattr(self.reward, name)
 
 
-def walk(
-    world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm], share: str = SHARED[0]
-) -> dict[str, Finished]:
+def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm], share: str = "pasts") -> dict[str, Finished]:
     """Every arm's finished samples, by its name.
 
     share: what arms have in common besides states of the same past; "pasts": all but the largest Best-of-N are its first rows;
