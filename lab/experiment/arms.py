@@ -17,12 +17,16 @@ Published = tuple[float, float]  # GenEval, ImageReward
 
 
 class Arm(NamedTuple):
-    """One way of searching: a plan, and the extractor and reward it searches with (empty: the experiment's first)."""
+    """One way of searching: a plan, and the extractor and reward it searches with (empty: the experiment's first).
+
+    attempts: it is carried out at most so often, until an answer scores ``enough`` (None: so often)."""
 
     name: str
     plan: Plan
     extractor: str = ""
     reward: str = ""
+    attempts: int = 1
+    enough: float | None = None
 
     @property
     def watched(self) -> bool:

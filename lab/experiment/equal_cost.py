@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ttsvar_core.search.budget import known
 from ttsvar_core.search.plan import Plan, best_of_n, tts_var
 from ttsvar_core.search.resample import Resample
 
@@ -17,6 +18,7 @@ from .prices import chosen, fitted_beam, fitted_funnel, widest
 from .scorers import Scorer
 
 EARLIER_AND_LATER = (-2, -1, 1, 2)
+SMALLEST = 2  # pictures: the budget of one of several attempts
 TIMED = 8  # prompts whose searches run one by one, so that their seconds are their own
 
 
@@ -40,6 +42,11 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
         tables.append(Table(f"At the cost of {_pictures(count)}", tuple(against), _NOTE.format(n=count, why=why)))
         changed = tuple(Pair(arm.name, ours.name) for arm in variants)
         tables.append(Table(f"One thing changed, at the cost of {_pictures(count)}", changed))
+        if again := _again(setting, count):
+            arms += again
+            for arm in again:
+                curves.setdefault(arm.name.removesuffix(f"-{count}"), []).append(arm.name)
+            tables.append(_until_enough(again, count, n))
     return Experiment("equal-cost", unique(arms), tuple(tables), {label: tuple(names) for label, names in curves.items()}, TIMED)
 
 
@@ -53,6 +60,27 @@ def _chosen(setting: Setting, given: Plan, name: str) -> tuple[Arm, str]:
     """The plan that the budget chooses at the cost of ``given``, Best-of-N itself where no cut should gain more, and why."""
     plan, why = chosen(setting.prices, given, setting.measured, setting.model)
     return Arm(name, replace(plan, name=name)), why
+
+
+def _again(setting: Setting, pictures: int) -> list[Arm]:
+    """What is carried out again until an answer is good enough, at the cost of so many pictures at most: the smallest budget that
+    cuts, and single pictures. Nothing where nobody measured what is good enough, and where two attempts cost more."""
+    table, attempts = known(setting.measured, setting.model, next(iter(setting.prices.names.values()), "")), pictures // SMALLEST
+    if table is None or table.enough is None or attempts < 2:
+        return []
+    small = _chosen(setting, best_of_n(SMALLEST), f"attempts-{pictures}")[0]._replace(attempts=attempts, enough=table.enough)
+    return [small, best(1)._replace(name=f"stopped-best-of-{pictures}", attempts=pictures, enough=table.enough)]
+
+
+def _until_enough(again: list[Arm], count: int, n: tuple[int, ...]) -> Table:
+    """Attempts against what costs as much at most, and against what half of that pays for."""
+    ours, stopped = again
+    sizes = [count] + [size for size in (count // 2,) if size in n and size > SMALLEST]
+    pairs = [Pair(ours.name, name) for size in sizes for name in (best_name(size), f"budget-{size}")]
+    pairs += [Pair(ours.name, stopped.name), Pair(stopped.name, best_name(count))]
+    ways = f"At most {ours.attempts} attempts of `budget-{SMALLEST}`, or {stopped.attempts} single pictures"
+    note = f"{ways}, until one scores {ours.enough:g}; their cost is the mean over prompts."
+    return Table(f"Until it is good enough, at most at the cost of {_pictures(count)}", tuple(pairs), note)
 
 
 def _variants(setting: Setting, ours: Arm, pictures: int) -> list[Arm]:

@@ -156,7 +156,9 @@ def _unit_path(out: Path, unit: Unit) -> Path:
 
 def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:
     arms = {
-        arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward} for arm in experiment.arms
+        arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward}
+        | ({"attempts": arm.attempts, "enough": arm.enough} if arm.attempts > 1 else {})
+        for arm in experiment.arms
     }
     return {
         "format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None, "world": world, "arms": arms,

@@ -82,7 +82,8 @@ def run_unit(task: Task) -> dict[str, Any]:
             world.model.config, arm.plan, world.schedule, world.sampling.branches(len(world.schedule)),
             max(1, len(conditioning.text)), extractors(arm.extractor), rewards(arm.reward),
         )
-        spent = {**cost.total._asdict(), "pictures": cost_in_pictures(cost, arm.plan)}
+        once = {**cost.total._asdict(), "pictures": cost_in_pictures(cost, arm.plan)}
+        spent = {name: value * finished[arm.name].attempts for name, value in once.items()}
         taken = {"seconds": finished[arm.name].seconds} if task.share == "seconds" else {}
         arms[arm.name] = {**record, "cost": {**spent, **taken}}
         if task.layout:

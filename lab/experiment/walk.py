@@ -24,8 +24,9 @@ from torch import Tensor
 from lab.benchmark.clock import settled
 from ttsvar_core.decoding import sketch
 from ttsvar_core.rewards.base import FORETELLING
+from ttsvar_core.search.attempts import best_of, repeated
 from ttsvar_core.search.memory import Sampler
-from ttsvar_core.search.run import run
+from ttsvar_core.search.run import Result, run
 from ttsvar_core.state import SearchState, start
 
 from .arms import Arm
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
 
 
 class Finished(NamedTuple):
-    """The samples one arm ended with. scores: (P,) by the reward it searched with. seconds: it takes by itself."""
+    """The samples one arm ended with. scores: (P,) by the reward it searched with. seconds: it takes by itself. attempts: it made,
+    the best of which these are."""
 
     state: SearchState
     images: Tensor
     scores: Tensor
     seconds: float = 0.0
+    attempts: int = 1
 
     def first(self, samples: int) -> Finished:
         """The first ``samples`` rows, as a Best-of-N of that many."""
@@ -78,12 +81,13 @@ class Memory:
 
 
 def past(state: SearchState, rows: bool = False) -> tuple:
-    """What the bits of a state follow from, for one prompt and seed: how many samples ran, and who descends from whom.
+    """What the bits of a state follow from, for one prompt: seed, how many samples ran, and who descends from whom.
 
     rows: each sample's by itself, where nothing is selected yet; then it does not matter how many there are."""
     if rows and not state.lineage:
-        return (state.next_scale,)
-    return state.samples, state.next_scale, tuple((step.scale, len(step.scores), step.ancestors) for step in state.lineage)
+        return state.seed, state.next_scale
+    lineage = tuple((step.scale, len(step.scores), step.ancestors) for step in state.lineage)
+    return state.seed, state.samples, state.next_scale, lineage
 
 
 @dataclass(frozen=True)
@@ -162,12 +166,17 @@ def _runner(world: World, conditioning: Conditioning, seed: int, share: str) -> 
     def run_arm(arm: Arm) -> Finished:
         reward = SharedReward(named(world.rewards, arm.reward), scores)
         began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
-        state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
-        looking = partial(decode, foreseen=arm.plan.foreseen)
-        result = run(state, arm.plan, reward, named(world.extractors, arm.extractor), sampler, looking)
+        looking, extractor = partial(decode, foreseen=arm.plan.foreseen), named(world.extractors, arm.extractor)
+
+        def search(seed: int) -> Result:
+            state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
+            return run(state, arm.plan, reward, extractor, sampler, looking)
+
+        results = list(repeated(search, seed, arm.attempts, arm.enough))
+        best = best_of(results)
         settled()
         seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
-        return Finished(result.state, result.images, result.scores, seconds)
+        return Finished(best.state, best.images, best.scores, seconds, len(results))
 
     return run_arm
 
@@ -176,7 +185,7 @@ def _pooled(arms: list[Arm]) -> dict[str, str]:
     """For every Best-of-N arm that is not the largest of its kind, the arm whose first rows it is."""
     found: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        if not arm.plan.selects(math.inf):
+        if arm.attempts == 1 and not arm.plan.selects(math.inf):
             found.setdefault((arm.reward, arm.plan.stages, arm.plan.foreseen), []).append(arm)
     largest = {kind: max(group, key=lambda arm: arm.plan.samples) for kind, group in found.items()}
     return {arm.name: largest[kind].name for kind, group in found.items() for arm in group if arm != largest[kind]}

@@ -43,7 +43,8 @@ class Measured(NamedTuple):
     after it with the final one. fixed: by scale, the share of the final rank variance that what is drawn through it fixes; no score
     there can know more. scales: of the schedule it was measured on. rated: by whole budget, the scale of the cut and the finishers
     that answered best on drawn samples, which tells more than correlations do: failures may be what scores tell best. foreseen:
-    whether the scores are those of foreseen sketches, which the cuts then look at."""
+    whether the scores are those of foreseen sketches, which the cuts then look at. enough: a final score from which on nearly all
+    answers were right, where there was somebody to say which are."""
 
     model: str
     reward: str
@@ -52,6 +53,7 @@ class Measured(NamedTuple):
     scales: int = OFFICIAL_SCALES
     rated: Mapping[int, tuple[int, int]] = {}
     foreseen: bool = False
+    enough: float | None = None
 
     def rho(self, scale: int, scales: int) -> float:
         """The normal model's correlation after `scale` of `scales`: that of the latest scale measured until there, 0 before.
@@ -66,7 +68,7 @@ class Measured(NamedTuple):
 
 BUNDLED = Measured(
     names.BUNDLED, "scenes", {6: 0.48, 7: 0.57}, foreseen=True,
-    rated={2: (7, 1), 3: (7, 2), 4: (7, 2), 5: (7, 3), 6: (7, 4), 7: (7, 5), 8: (7, 6)},
+    rated={2: (7, 1), 3: (7, 2), 4: (7, 2), 5: (7, 3), 6: (7, 4), 7: (7, 5), 8: (7, 6)}, enough=0.95,
 )
 """The bundled model's under its verifier: 160 validation prompts, 16 samples each (`python -m lab.experiment advise`)."""
 GUESS = Measured("scenes64", "scenes", {4: 0.07, 5: 0.17, 9: 0.20, 11: 0.65}, {2: 0.20, 4: 0.35, 5: 0.44, 10: 0.56})
@@ -197,7 +199,8 @@ def _why(pictures: float, plan: Plan, rho: float, source: str, gain: float, spen
 
 def load_measured(path: str | Path) -> Measured:
     """Read a measurement from JSON: {"model": name, "reward": name, "correlation": {scale: x}, "fixed": {scale: x}, "scales": n,
-    "plans": {budget: {"scale": s, "keep": k}}, "foreseen": false}; the last four may be missing, other entries are for people.
+    "plans": {budget: {"scale": s, "keep": k}}, "foreseen": false, "enough": x}; the last five may be missing, other entries are for
+    people.
 
     Raises ValueError, naming the file, for anything else.
     """
@@ -209,6 +212,8 @@ def load_measured(path: str | Path) -> Measured:
 
 def from_json(data: Any) -> Measured:
     """The measurement in these JSON values. Raises ValueError for a missing or misshaped entry."""
+    from ..reading import finite
+
     missing = [name for name in ("model", "reward", "correlation") if not isinstance(data, dict) or name not in data]
     if missing:
         raise ValueError(f"a measurement needs {' and '.join(missing)}")
@@ -218,8 +223,9 @@ def from_json(data: Any) -> Measured:
         raise ValueError(f"scales is {scales!r}; expected how many the schedule has, more than any scale that is named")
     if not correlation:
         raise ValueError("correlation names no scale")
-    foreseen = data.get("foreseen", False) is True
-    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales, _plans(data, scales), foreseen)
+    foreseen, enough = data.get("foreseen", False) is True, data.get("enough")
+    enough = None if enough is None else finite(enough)
+    return Measured(str(data["model"]), str(data["reward"]), correlation, fixed, scales, _plans(data, scales), foreseen, enough)
 
 
 def to_json(measured: Measured) -> dict[str, Any]:
