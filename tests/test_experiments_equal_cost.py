@@ -10,17 +10,18 @@ from experiment_world import Brightness, TinyFiles, Warmth, prompts
 
 from lab.experiment import __main__ as command
 from lab.experiment.advice import write_advice
-from lab.experiment.arms import Arm, Setting
+from lab.experiment.arms import Arm, Setting, best
 from lab.experiment.definitions import build
 from lab.experiment.engines import one_thread
 from lab.experiment.prices import Prices, chosen, fitted_beam, fitted_funnel, largest
 from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
-from lab.experiment.unit import prices_of
+from lab.experiment.unit import Task, Unit, prices_of, run_unit
 from lab.experiment.walk import SharedReward, walk
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look, Search
 from ttsvar_core.scales import official
+from ttsvar_core.search.attempts import answered, repeated
 from ttsvar_core.search.budget import Measured, plan_for
 from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.plan import beam, best_of_n, cut_once, raw, tts_var
@@ -96,6 +97,38 @@ def test_funnel_and_beam_are_the_largest_that_the_cost_pays_for(budget):
     width = wide.stages[0].keep
     assert INFINITY.pays(given, wide) and not INFINITY.pays(given, beam(width + 1))
     assert not INFINITY.pays(given, beam(width, candidates=wide.samples // width + 1))
+
+
+def test_attempts_end_where_somebody_measured_what_is_good_enough_and_cost_no_more():
+    named = {arm.name: arm for arm in build("equal-cost", infinity(MEASURED._replace(enough=0.9))).arms}
+    assert not {"attempts-2", "stopped-best-of-2"} & set(named)
+    for budget in (4, 8):
+        ours, single = named[f"attempts-{budget}"], named[f"stopped-best-of-{budget}"]
+        assert (ours.attempts, single.attempts, ours.enough, single.enough) == (budget // 2, budget, 0.9, 0.9)
+        assert ours.plan.stages == named["budget-2"].plan.stages and single.plan.samples == 1
+        assert ours.attempts * INFINITY.search(ours.plan).total.flops <= INFINITY.search(best_of_n(budget)).total.flops
+    assert not any(arm.attempts > 1 for arm in build("equal-cost", infinity()).arms)
+
+
+def test_an_arm_of_several_attempts_is_searches_with_seeds_of_their_own(world):
+    """Whatever ran before them and is remembered; each attempt is paid for."""
+    conditioning, plan, (prompt,) = world.encode("prompt 0"), best_of_n(2), prompts(1)
+
+    def search(seed):
+        return run(start(world.model, conditioning, 2, seed, world.schedule), plan, world.rewards["warmth"])
+
+    seed = prompt.seed(0)
+    with one_thread(), torch.inference_mode():
+        scores = [answered(one) for one in repeated(search, seed, 4)]
+        enough = sorted(scores)[2]
+        made = 1 + next(place for place, score in enumerate(scores) if score >= enough)
+        arms = best(2), Arm("all", plan, attempts=4), Arm("some", plan, attempts=4, enough=enough)
+        finished = walk(world, conditioning, seed, arms)
+        record = run_unit(Task(TinyFiles(), arms, Unit(prompt, 0, 0)))["arms"]
+    for name, count in (("best-of-2", 1), ("all", 4), ("some", made)):
+        assert finished[name].attempts == count and max(record[name]["scores"]) == max(scores[:count])
+        assert float(finished[name].scores.max()) == max(scores[:count])
+        assert record[name]["cost"]["flops"] == count * record["best-of-2"]["cost"]["flops"]
 
 
 def test_what_costs_too_much_in_every_size_is_no_arm():

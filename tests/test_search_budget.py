@@ -190,6 +190,7 @@ def test_a_measurement_survives_its_file(tmp_path):
         ({"model": "m", "reward": "r", "correlation": {"6": 0.5}, "fixed": {"6": -0.5}}, "a value outside 0 to 1"),
         ({"model": "m", "reward": "r", "correlation": {"13": 0.5}}, "scales is 13; expected how many the schedule has"),
         ({"model": "m", "reward": "r", "correlation": {"6": 0.5}, "scales": "many"}, "scales is 'many'"),
+        ({"model": "m", "reward": "r", "correlation": {"6": 0.5}, "enough": "much"}, "is not a finite number"),
     ],
 )
 def test_a_misshaped_measurement_is_refused(data, message):
