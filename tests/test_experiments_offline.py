@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from lab.experiment import advise as advising
 from lab.experiment.advice import read_advice, write_advice
-from lab.experiment.offline import Pools, expected, gain_of, rank_correlation, spent
+from lab.experiment.offline import Pools, expected, gain_of, good_enough, rank_correlation, spent
 from lab.experiment.prices import Prices, widest
 from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, run_experiment
@@ -50,6 +50,14 @@ def test_every_plan_is_rated_as_enumeration_rates_it(starts, finishers):
     found = expected(values, final, scores, starts, finishers, generator)
     wanted = [enumerated(*rows, starts, finishers) for rows in zip(values, final, scores, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_good_enough_is_where_nearly_all_are_right():
+    final = np.arange(1000.0).reshape(10, 100) / 1000
+    wrong_below = pools(final, final, (final >= 0.4).astype(float))
+    assert good_enough(wrong_below) == pytest.approx(0.397, abs=0.001)  # 600 are right there, 3 in 603 are not
+    assert good_enough(pools(final, final, np.ones_like(final))) == 0 and good_enough(pools(final, final)) is None
+    assert good_enough(pools(final, final, np.zeros_like(final))) is None
 
 
 def test_equal_scores_choose_blindly_and_impossible_plans_are_refused():

@@ -13,7 +13,7 @@ from ttsvar_core.search.plan import best_of_n, cut_once
 
 from .advice import ADVICE, FORMAT, write_advice
 from .definitions import pool_name
-from .offline import Pools, pools_of, rank_correlations, spent
+from .offline import NEARLY_ALL, Pools, good_enough, pools_of, rank_correlations, spent
 from .prices import Prices, widest
 from .scorers import Scorer, scorer_named
 from .stats import Comparison, compare
@@ -118,6 +118,7 @@ def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequen
         "scales": len(world["schedule"]), "correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
         "interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
         "prompts": len({prompt for prompt, _ in pools.units}), "samples": pools.samples, "plans": plans, "scorer": scorer,
+        "enough": good_enough(pools),
     }
 
 
@@ -158,7 +159,9 @@ def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
     head = (*HEAD, *(f"{metric} above Best-of-N" for metric in pools.metrics), f"{pools.first}, chosen unseen")
     table = markdown_table([head, *(tuple(told(advice, prices, pools.metrics)) for advice in found)])
     count = len({prompt for prompt, _ in pools.units})
-    return f"{path}\n\n{count} prompts, {pools.samples} samples each. {_NOTE}\n\n{table}"
+    enough = good_enough(pools)
+    stop = "" if enough is None else f" Good enough (`--enough`): {enough:.3f}, from which on {NEARLY_ALL:.1%} were right."
+    return f"{path}\n\n{count} prompts, {pools.samples} samples each. {_NOTE}{stop}\n\n{table}"
 
 
 def largest_pools(results: dict[str, Any]) -> Pools:

@@ -18,6 +18,7 @@ from scipy.special import comb
 from .stats import Interval, mean_interval
 from .world import VERDICT
 
+NEARLY_ALL = 0.995  # right answers among those that are good enough
 TIED_ORDERS = 8  # random orders over which samples of equal score are averaged
 _KEY = 20251124
 
@@ -150,6 +151,16 @@ def rank_correlation(scores: np.ndarray, final: np.ndarray) -> np.ndarray:
     spread = np.sqrt((ours**2).sum(axis=1) * (theirs**2).sum(axis=1))
     found = np.divide((ours * theirs).sum(axis=1), spread, out=np.zeros(len(ours)), where=spread > 0)
     return np.where((theirs**2).sum(axis=1) > 0, found, np.nan)
+
+
+def good_enough(pools: Pools) -> float | None:
+    """The lowest final score from which on `NEARLY_ALL` samples are right; None without verdicts, and where no score says that."""
+    if pools.correct is None:
+        return None
+    falling = np.argsort(-pools.final, axis=None)
+    right = np.cumsum(pools.correct.ravel()[falling]) / np.arange(1, falling.size + 1)
+    sure = np.flatnonzero(right >= NEARLY_ALL)
+    return float(pools.final.ravel()[falling[sure[-1]]]) if sure.size else None
 
 
 class Gain(NamedTuple):
