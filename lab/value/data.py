@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.rewards.value import MadeFor
+from ttsvar_core.search.value import ValueNetwork
 
 from .collect import FORMAT, IDENTITY, PRICES
 
@@ -106,3 +107,10 @@ def batched(units: Sequence[Unit], scale: int, device: str = "cpu") -> tuple[Ten
     mask = torch.arange(words.shape[1]) < lengths[:, None]
     parts = torch.stack([unit.cells[scale] for unit in units]), torch.stack([unit.pooled for unit in units]), words, mask
     return tuple(part.to(device) for part in parts)
+
+
+@torch.no_grad()
+def values_of(network: ValueNetwork, unit: Unit, scale: int, device: str = "cpu") -> Tensor:
+    """(P,) what the network says of a unit's samples after a scale."""
+    cells, *rest = batched([unit], scale, device)
+    return network(cells, scale, *rest)[0]

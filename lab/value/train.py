@@ -15,7 +15,7 @@ from lab.training.common import Run, fit
 from ttsvar_core.rewards.value import Value, save_value
 from ttsvar_core.search.value import ValueNetwork, ValueSizes
 
-from .data import Collection, Unit, batched, divided, read_collection, read_unit
+from .data import Collection, Unit, batched, divided, read_collection, read_unit, values_of
 
 NAME = "value.safetensors"
 WARMUP, AVERAGING = 100, 0.998
@@ -60,23 +60,16 @@ def pairwise_loss(values: Tensor, final: Tensor) -> Tensor:
 def _export(run: Run, collection: Collection, fitted: list[Unit], watched: list[Unit], path: Path, loss: float) -> None:
     """The averaged weights as a value model, brought to the reward's unit, and a line in the log."""
     network = run.average["value"]
-    calibrate(network, fitted, collection.scales, run.args.device)
+    device = run.args.device
+    calibrate(network, fitted, collection.scales, device)
     save_value(path, Value(network, None, collection.made_for))
     losses = {
         f"held_out_{scale}": [
-            pairwise_loss(_values(network, unit, scale, run.args.device), unit.scores[None, :, -1].to(run.args.device))
-            for unit in watched
+            pairwise_loss(values_of(network, unit, scale, device)[None], unit.scores[None, :, -1].to(device)) for unit in watched
         ]
         for scale in collection.scales
     }
     run.log(loss=loss, **{name: float(torch.stack(found).mean()) for name, found in losses.items()})
-
-
-@torch.no_grad()
-def _values(network: ValueNetwork, unit: Unit, scale: int, device: str) -> Tensor:
-    """(1, P) of a unit's samples."""
-    cells, *rest = batched([unit], scale, device)
-    return network(cells, scale, *rest)
 
 
 @torch.no_grad()
@@ -86,7 +79,7 @@ def calibrate(network: ValueNetwork, units: Sequence[Unit], scales: Sequence[int
     for scale in scales:
         above, below = 0.0, 0.0
         for unit in units:
-            values, final = _values(network, unit, scale, device)[0].cpu().double(), unit.scores[:, -1].double()
+            values, final = values_of(network, unit, scale, device).cpu().double(), unit.scores[:, -1].double()
             values, final = values - values.mean(), final - final.mean()
             above, below = above + float(values @ final), below + float(values @ values)
         network.unit[scale] = max(above / below, 1e-6) if below else 1.0  # never zero or negative: the order is what was learnt
