@@ -12,7 +12,7 @@ from ttsvar_core.names import DTYPES
 from ttsvar_core.scales import PIXEL_BUDGETS
 from ttsvar_core.search.plan import PLANS
 
-from .models import extractor_of, model_and_prompt, reward_of
+from .models import extractor_of, reward_of, subject
 from .runs import report, table
 
 
@@ -40,13 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     device, dtype = torch.device(chosen.device), getattr(torch, chosen.precision)
-    model, conditioning = model_and_prompt(chosen.model, device, dtype, chosen.depth, chosen.small_tokenizer)
+    given = subject(chosen.model, device, dtype, chosen.pixels, chosen.depth, chosen.small_tokenizer)
     if chosen.compile:
-        compile_blocks(model)
-    schedule = model.schedule(1.0, chosen.pixels)
-    plan = PLANS[chosen.plan](chosen.n, len(schedule))
+        compile_blocks(given.model)
+    plan = PLANS[chosen.plan](chosen.n, len(given.schedule))
     reward, extractor = reward_of(chosen.reward, device, dtype), extractor_of(chosen.extractor, device, dtype)
-    figures = {"command": vars(chosen) | {"json": None}, **report(model, conditioning, schedule, plan, reward, extractor)}
+    figures = {"command": vars(chosen) | {"json": None}, **report(given, plan, reward, extractor)}
     print(table(figures))
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,12 @@ from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.config import PRESETS, ModelConfig
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.model import Infinity
-from ttsvar_core.infinity.text import Conditioning
+from ttsvar_core.infinity.text import Conditioning, encode_prompt
+from ttsvar_core.scales import ScaleSchedule
+from ttsvar_core.state import SearchState, start
+from ttsvar_core.weights import load_bundled
 
+SEED = 1
 PROMPT = "a photo of a red circle left of a blue square"
 TEXT_TOKENS = 32  # of the random text features; the length of an ordinary sentence
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
@@ -25,27 +29,42 @@ _TINY = {"image_reward": "image_reward_tiny", "dinov2_vitl14_reg": "dinov2_reg_t
 _WORDS, _BERT_WORDS = "blip.text_encoder.embeddings.word_embeddings.weight", 30524
 
 
-def model_and_prompt(
-    name: str, device: torch.device, dtype: torch.dtype, depth: int | None = None, small_tokenizer: bool = False
-) -> tuple[ImageModel, Conditioning]:
-    """A model and a prompt's features: the bundled ones, or random ones of a preset's sizes.
+class Subject(NamedTuple):
+    """What is measured: a model, a prompt's features, and the schedule of a size of pictures."""
+
+    model: ImageModel
+    conditioning: Conditioning
+    schedule: ScaleSchedule
+
+    def begin(self, samples: int) -> SearchState:
+        """So many samples before their first scale."""
+        return start(self.model, self.conditioning, samples, SEED, self.schedule)
+
+
+def subject(
+    name: str, device: torch.device, dtype: torch.dtype, pixels: str, depth: int | None = None, small_tokenizer: bool = False
+) -> Subject:
+    """The bundled model, or one of a preset's sizes with random weights and random features of a prompt.
 
     ``depth`` replaces the number of layers; ``small_tokenizer`` the tokenizer by a narrow one that decodes in no time, so
-    that what is left is the transformer. Both apply to presets only.
+    that what is left is the transformer. Both apply to presets only, as does ``pixels``.
     """
     if name == "bundled":
-        return _bundled(device, dtype)
+        model, encoder = load_bundled()
+        model.transformer.to(device, dtype)
+        model.tokenizer.to(device)
+        return Subject(model, encode_prompt(encoder, PROMPT), model.schedule())
     config = PRESETS[name]
     if depth:
         config = replace(config, transformer=replace(config.transformer, depth=depth, block_chunks=1))
     if small_tokenizer:
         config = replace(config, tokenizer=replace(config.tokenizer, base_ch=8, num_res_blocks=1))
-    conditioning = Conditioning(PROMPT, torch.randn(TEXT_TOKENS, config.transformer.text_channels), None, None)
-    return random_model(config, device, dtype), conditioning
+    return random_subject(config, device, dtype, pixels)
 
 
-def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> ImageModel:
+def random_subject(config: ModelConfig, device: torch.device, dtype: torch.dtype, pixels: str) -> Subject:
     """An untrained model of these sizes, on the device in the precision asked for (the tokenizer in float32)."""
+    conditioning = Conditioning(PROMPT, torch.randn(TEXT_TOKENS, config.transformer.text_channels), None, None)
     with torch.device("meta"):
         transformer, tokenizer = Infinity(config.transformer), Tokenizer(config.tokenizer)
     transformer = transformer.in_precision(dtype).to_empty(device=device)
@@ -54,7 +73,8 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
         module.requires_grad_(False).eval()
         for key, parameter in module.named_parameters():
             _fill(key, parameter)
-    return ImageModel(config, transformer, tokenizer, "random")
+    model = ImageModel(config, transformer, tokenizer, "random")
+    return Subject(model, conditioning, model.schedule(1.0, pixels))
 
 
 def _fill(name: str, parameter: Tensor) -> None:
@@ -119,13 +139,3 @@ def extractor_of(name: str, device: torch.device, dtype: torch.dtype, tensors: T
     network = build_dinov2(tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
     size = PATCHES * network.config.patch_size
     return DinoExtractor(network, Preprocess(size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)).to(device)
-
-
-def _bundled(device: torch.device, dtype: torch.dtype) -> tuple[ImageModel, Conditioning]:
-    from ttsvar_core.infinity.text import encode_prompt
-    from ttsvar_core.weights import load_bundled
-
-    model, encoder = load_bundled()
-    model.transformer.to(device, dtype)
-    model.tokenizer.to(device)
-    return model, encode_prompt(encoder, PROMPT)

@@ -10,22 +10,19 @@ from torch import Tensor
 
 from ttsvar_core import costs, footprint
 from ttsvar_core.decoding import sketch
-from ttsvar_core.image_model import ImageModel
-from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.looks import extractor_look, reward_look
 from ttsvar_core.rng import selection_generator
 from ttsvar_core.sampling import sample
-from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.cluster import cluster
 from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.plan import Plan, raw
 from ttsvar_core.search.plan_file import from_json, to_json
 from ttsvar_core.search.run import Result, Step, run
-from ttsvar_core.state import SearchState, start
+from ttsvar_core.state import SearchState
 
 from .clock import Stages, copy_bandwidth, machine, matmul_ceiling, peak_memory
+from .models import SEED, Subject
 
-SEED = 1
 LOOKING = ("decode_for_selection", "features", "reward")  # stages that serve the search's eyes, counted apart
 OVERHEAD = ("sampling", "selection", "other")  # stages that are no forward pass of a model
 
@@ -74,14 +71,13 @@ class TimedSampler(Sampler):
         return self.stages.timed("sampling", super().in_turns)(state, through, candidates)
 
 
-def timed_run(
-    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
-) -> tuple[Result, Watch]:
+def timed_run(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: Any) -> tuple[Result, Watch]:
     """The search's result and what was measured on the way. memory: the `Sampler`'s own settings."""
     watch = Watch()
     stages, timed = watch.stages, watch.stages.timed
-    transformer = Timed(model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
-    state = timed("text", start)(replace(model, transformer=transformer), conditioning, plan.samples, SEED, schedule)
+    transformer = Timed(subject.model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
+    subject = subject._replace(model=replace(subject.model, transformer=transformer))
+    state = timed("text", subject.begin)(plan.samples)
     reward = Timed(reward, "score", stages, lambda *given: "reward")
     extractor = Timed(extractor, "describe", stages, lambda *given: "features")
     result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages, **memory), watch.decode, watch.acted)
@@ -89,15 +85,13 @@ def timed_run(
     return result, watch
 
 
-def report(
-    model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule, plan: Plan, reward: Any, extractor: Any, **memory: Any
-) -> dict[str, Any]:
+def report(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: Any) -> dict[str, Any]:
     """Everything the command prints, as plain JSON values. memory: the `Sampler`'s own settings."""
+    model, conditioning, schedule = subject
     device, dtype = model.transformer.device, model.transformer.dtype
-    ceiling, bandwidth = matmul_ceiling(device, dtype), copy_bandwidth(device)
-    warm_up = _warm_up(model, conditioning, schedule)
-    _, alone = timed_run(model, conditioning, schedule, raw(), reward, extractor, **memory)
-    result, watch = timed_run(model, conditioning, schedule, plan, reward, extractor, **memory)
+    ceiling, bandwidth, warm_up = matmul_ceiling(device, dtype), copy_bandwidth(device), _warm_up(subject)
+    _, alone = timed_run(subject, raw(), reward, extractor, **memory)
+    result, watch = timed_run(subject, plan, reward, extractor, **memory)
     config, branches, image = model.config.transformer, model.config.sampling.branches(len(schedule)), result.images[:1]
     looks = extractor_look(extractor, image), reward_look(reward, image, conditioning.prompt)
     search = costs.Search(model.config, plan, schedule, branches, len(conditioning.text), *looks)
@@ -153,7 +147,7 @@ def _counted(search: costs.Search, picture: costs.Search) -> dict[str, Any]:
     }
 
 
-def _warm_up(model: ImageModel, conditioning: Conditioning, schedule: ScaleSchedule) -> float:
+def _warm_up(subject: Subject) -> float:
     """Pay once for what only the first call costs: imports, threads, kernels, and compiling for one sample and for several.
 
     Returns its seconds.
@@ -161,7 +155,7 @@ def _warm_up(model: ImageModel, conditioning: Conditioning, schedule: ScaleSched
     began = time.perf_counter()
     cluster(torch.randn(4, 8), 2, selection_generator(SEED, 0))
     for samples in (1, 2):
-        sample(start(model, conditioning, samples, SEED, schedule), min(2, len(schedule) - 1))
+        sample(subject.begin(samples), min(2, len(subject.schedule) - 1))
     return time.perf_counter() - began
 
 

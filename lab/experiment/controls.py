@@ -63,8 +63,5 @@ class Clarity:
         from ttsvar_core.scenes.verify import detect
 
         found = [detect(image) for image in images.detach().float().cpu().numpy()]
-        return torch.tensor([_clarity(objects) for objects in found], dtype=torch.float32)
-
-
-def _clarity(objects: list) -> float:
-    return float(np.mean([one.presence * one.shapes.max() for one in objects])) if objects else 0.0
+        clear = [np.mean([one.presence * one.shapes.max() for one in objects]) if objects else 0.0 for objects in found]
+        return torch.tensor(clear, dtype=torch.float32)

@@ -23,6 +23,7 @@ DEATHS = 3  # worker deaths in a row, with nothing finished in between, after wh
 Result = Any
 Engine = Callable[[Callable[[Any], Result], Sequence[Any]], Iterator[Result]]  # call(task) for every task, as they finish
 ENGINES = ("processes", "ray")
+Progress = Callable[[int, int], None]
 
 
 class WorkerDied(RuntimeError):
@@ -53,6 +54,15 @@ def opened(workers: int = 1, engine: str = "processes", address: str | None = No
             raise
         finally:
             processes.close()
+
+
+def reported(engine: Engine, call: Callable, tasks: Sequence[Any], total: int, progress: Progress) -> Iterator[Result]:
+    """An engine's results. ``progress`` is told how many of ``total`` are done: at first all but the tasks, then one more whenever
+    a result was taken care of."""
+    progress(total - len(tasks), total)
+    for done, result in enumerate(engine(call, tasks), start=total - len(tasks) + 1):
+        yield result
+        progress(done, total)
 
 
 def here(call: Callable[[Any], Result], tasks: Sequence[Any]) -> Iterator[Result]:
@@ -123,7 +133,11 @@ class _Processes:
 @contextmanager
 def _ray_cluster(workers: int, address: str | None) -> Iterator[Any]:
     """Ray, connected to the cluster at ``address`` (which is sent this package), or to a local one of ``workers``."""
-    ray = import_ray()
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise ImportError("--engine ray needs Ray: pip install ray; or use --engine processes") from error
     package = Path(__file__).resolve().parents[1]
     environment = {"py_modules": [str(package)]} if address else {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
     local = {} if address else {"num_cpus": workers, "include_dashboard": False}
@@ -147,16 +161,6 @@ def _on_ray(ray: Any, call: Callable[[Any], Result], tasks: Sequence[Any]) -> It
         except ray.exceptions.WorkerCrashedError as error:
             raise WorkerDied(f"a unit killed its Ray worker {DEATHS + 1} times: {error}") from error
         yield result
-
-
-def import_ray() -> Any:
-    """The optional dependency. Raises ImportError with the remedy."""
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise ImportError("--engine ray needs Ray: pip install ray; or use --engine processes") from error
-    return ray
 
 
 def _on_one_thread(call: Callable[[Any], Result], task: Any) -> Result:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ttsvar_core import registry
 from ttsvar_core.commands import numbers
 from ttsvar_core.commands.choices import device
+
+from .engines import ENGINES, Progress
 
 SPLITS = ("train", "validation", "test")
 
@@ -40,7 +42,7 @@ def add_world(parser: argparse.ArgumentParser) -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Where it runs."""
     parser.add_argument("--workers", type=numbers.COUNT, default=1, help="processes, one thread each; results do not depend on it")
-    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="where workers run")
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="where workers run")
     parser.add_argument("--ray-address", help="a running Ray cluster (default: a local one of --workers)")
 
 
@@ -92,7 +94,7 @@ def prompts(args: argparse.Namespace, default: int) -> Sequence:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def bar(title: str) -> Iterator[Progress]:
     """A progress bar on stderr: what to call with how many are done, of how many."""
     from tqdm import tqdm
 

@@ -61,4 +61,5 @@ def _json_prompt(line: str, where: str) -> Prompt:
 
 
 def _text_prompt(line: str, where: str) -> Prompt:
-    return Prompt(line.split("\t")[0].strip(), "", {"prompt": line.split("\t")[0].strip()})
+    text = line.split("\t")[0].strip()
+    return Prompt(text, "", {"prompt": text})

@@ -20,7 +20,7 @@ from ttsvar_core.search.save import alike
 from .advice import ADVICE, measured_by, read_advice
 from .arms import Arm, Experiment, Setting
 from .definitions import PRICED, build
-from .engines import Engine, opened
+from .engines import Engine, Progress, opened, reported
 from .layout import Layout
 from .prices import Prices
 from .prompts import Prompt
@@ -28,7 +28,6 @@ from .unit import Task, Unit, check_record, describe, prices_of, run_unit
 from .world import World
 
 FORMAT = 1
-Progress = Callable[[int, int], None]
 
 
 class OtherExperiment(ValueError):
@@ -76,11 +75,11 @@ def run_experiment(
         experiment = build(asked.name, setting_of(world, known), asked.n).only(asked.arms)
         identity = _identity(world, experiment, asked.n, where.images)
         claim(out, identity)
-        there = [unit for unit in units if _unit_path(out, unit).is_file()]
+        there = [unit for unit in units if _unit_path(out, unit.key).is_file()]
         found = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in there}
         missing = [unit for unit in units if unit.key not in found]
         tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
-        _run_missing(out, tasks, engine, len(units), progress)
+        _run_missing(out, tasks, engine, len(units), progress or (lambda done, total: None))
     found |= {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
     path = out / "results.json"
     write(path, _dumps({**identity, **known, "units": [found[unit.key] for unit in units]}))
@@ -117,25 +116,20 @@ def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) ->
 
 def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> dict[str, Any]:
     """A finished unit's record, with its category as the present list of prompts has it. Raises UnusableFile."""
-    path = _unit_path(out, unit)
+    path = _unit_path(out, unit.key)
     with refusing(str(path), "Remove it and repeat the command: it is run again."):
         record = parse_json(read_text(path))
         check_record(record, unit, arms, world)
     return {**record, "category": unit.prompt.category}
 
 
-def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progress: Progress | None) -> None:
-    tell = progress or (lambda done, total: None)
-    units = {task.unit.key: task.unit for task in tasks}
-    done, started = total - len(tasks), time.monotonic()
-    tell(done, total)
-    for key, seconds, record in engine(_timed_unit, tasks):
-        write(_unit_path(out, units[key]), _dumps(record))
+def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progress: Progress) -> None:
+    started = time.monotonic()
+    for key, seconds, record in reported(engine, _timed_unit, tasks, total, progress):
+        write(_unit_path(out, key), _dumps(record))
         with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
             line = {"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}
             log.write(json.dumps(line, sort_keys=True) + "\n")
-        done += 1
-        tell(done, total)
 
 
 def _sharing(experiment: Experiment, unit: Unit) -> str:
@@ -150,8 +144,8 @@ def _timed_unit(task: Task) -> tuple[str, float, dict[str, Any]]:
     return task.unit.key, time.perf_counter() - before, record
 
 
-def _unit_path(out: Path, unit: Unit) -> Path:
-    return out / "units" / f"{unit.key}.json"
+def _unit_path(out: Path, key: str) -> Path:
+    return out / "units" / f"{key}.json"
 
 
 def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:

@@ -60,9 +60,6 @@ def fixed_shares(results: dict[str, Any], arms: Sequence[Arm]) -> dict[int, Inte
 
 def components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(U,) variance between prefixes, and in all, of values (U, prefixes, completions); unbiased, so the first may be negative."""
-    prefixes, completions = values.shape[1:]
-    if prefixes < 2 or completions < 2:
-        return np.zeros(len(values)), np.zeros(len(values))
     within = values.var(axis=2, ddof=1).mean(axis=1)
-    between = values.mean(axis=2).var(axis=1, ddof=1) - within / completions
+    between = values.mean(axis=2).var(axis=1, ddof=1) - within / values.shape[2]
     return between, between + within

@@ -64,14 +64,12 @@ class WorldFiles:
     """How a worker gets its world: a description that travels between processes and machines; calling it loads.
 
     model: transformer, tokenizer and text encoder paths, or one folder that holds them as `files_in` says; empty for the bundled
-    model. rewards and extractors: as the registry
-    names them ("image-reward=ImageReward.pt"), and the controls.
+    model. rewards and extractors: as the registry names them ("image-reward=ImageReward.pt"), and the controls.
     """
 
     model: tuple[str, ...] = ()
     rewards: tuple[str, ...] = BUNDLED_REWARDS
     extractors: tuple[str, ...] = BUNDLED_EXTRACTORS
-    height_over_width: float = 1.0
     pixel_budget: str = "1M"
     device: str = "cpu"
 
@@ -84,7 +82,7 @@ class WorldFiles:
         extractors = {_name(spec): self._extractor(model, spec) for spec in self.extractors}
         if not rewards or not extractors:
             raise ValueError("an experiment needs at least one reward and one extractor")
-        schedule = model.schedule(self.height_over_width, self.pixel_budget)
+        schedule = model.schedule(pixel_budget=self.pixel_budget)
         verdict = next((VERDICTS[name] for name in rewards if name in VERDICTS), None)
         return World(
             model, lambda prompt: encode_prompt(encoder, prompt), rewards, extractors, schedule, model.config.sampling, verdict

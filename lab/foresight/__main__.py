@@ -15,7 +15,6 @@ from ttsvar_core.cli import Parser, answered, program
 from ttsvar_core.commands import numbers
 
 PROMPTS = 1000
-LAYERS = (1, 5)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,21 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of both commands."""
     parser = Parser(prog="python -m lab.foresight", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_collect(commands.add_parser("collect", help="draw pictures and keep what is known of them early; goes on where it was"))
-    _add_train(commands.add_parser("train", help="fit the network; goes on where it was"))
-    return parser
-
-
-def _add_collect(parser: argparse.ArgumentParser) -> None:
-    options.add_collecting(parser, PROMPTS, samples=8, scales=(6, 7), what="to foretell after")
-    parser.add_argument(
-        "--layers", type=numbers.FROM_ZERO, nargs="+", default=LAYERS, help="of the transformer that it is told of (default 1 5)"
+    collect = commands.add_parser("collect", help="draw pictures and keep what is known of them early; goes on where it was")
+    options.add_collecting(collect, PROMPTS, samples=8, scales=(6, 7), what="to foretell after")
+    collect.add_argument(
+        "--layers", type=numbers.FROM_ZERO, nargs="+", default=(1, 5), help="of the transformer that it is told of (default 1 5)"
     )
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    options.add_fitting(parser, "foresight.safetensors", 128, "samples", rate=2e-3, width=96, depth=4)
-    options.add_world(parser)
+    train = commands.add_parser("train", help="fit the network; goes on where it was")
+    options.add_fitting(train, "foresight.safetensors", 128, "samples", rate=2e-3, width=96, depth=4)
+    options.add_world(train)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ from lab.value.collect import Draw, Drawn
 from ttsvar_core.bsq.bits import average
 from ttsvar_core.foresight import features_so_far, values_of
 from ttsvar_core.search.memory import Sampler
-from ttsvar_core.state import start
 
 if TYPE_CHECKING:
     from ttsvar_core.state import SearchState
@@ -32,9 +31,7 @@ def drawn(layers: tuple[int, ...], task: Draw) -> Drawn:
             found[f"features.{state.last_scale}"] = features_so_far(state)
 
     with torch.inference_mode():
-        conditioning = world.encode(task.prompt.text)
-        state = start(world.model, conditioning, task.samples, task.prompt.seed(task.number), world.schedule)
-        state = Sampler(world.sampling, on_scale=keep).together(state, len(world.schedule) - 1)
+        state = Sampler(world.sampling, on_scale=keep).together(task.begin(world), len(world.schedule) - 1)
         found["final"] = average(state.features, world.model.config.sketch_cells(world.schedule, task.scales[-1]))
     return task.name, {name: part.cpu().half().contiguous() for name, part in found.items()}, task.prompt.text
 

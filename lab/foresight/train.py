@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lab.experiment import options
-from lab.training.common import Run
-from lab.value.data import held_out
+from lab.training.common import Run, fit
+from lab.value.data import divided
 from ttsvar_core.config import ForesightConfig
 from ttsvar_core.foresight import Foresight, ForesightNetwork, network_for, save_foresight
 from ttsvar_core.reading import parse_json, read_text
@@ -41,9 +42,7 @@ class Seen(NamedTuple):
 def train(args: argparse.Namespace) -> Path:
     """Train from where it stands to the end; returns the file. Raises ValueError for folders without samples."""
     files = [path for folder in args.data for path in sorted((folder / "samples").glob("*.safetensors"))]
-    known, unknown = ([path for path in files if held_out(path) == kept] for kept in (False, True))
-    if not known:
-        raise ValueError(f"{len(files)} prompts leave none to train on; collect more: python -m lab.foresight collect")
+    known, unseen = divided(files, "lab.foresight")
     about = parse_json(read_text(args.data[0] / "experiment.json"))
     model = options.world_files(args)().model
     if about["world"]["fingerprint"] != model.fingerprint:
@@ -55,14 +54,12 @@ def train(args: argparse.Namespace) -> Path:
     measure(network, [read(path, scale) for path in known[:MEASURED] for scale in sizes.scales])
     args.warmup, args.ema = WARMUP, AVERAGING
     run = Run(nn.ModuleDict({"foresight": network}), args, "foresight")
-    while not run.done:
-        loss = step_loss(run, read, known, sizes.scales)
-        run.update(loss)
-        if run.due():
-            run.save()
-            run.log(loss=float(loss.detach()), **_watched(run, read, (unknown or known)[:MEASURED], sizes.scales))
-            save_foresight(args.out / NAME, Foresight(sizes, run.average["foresight"], model.fingerprint, grids), torch.float16)
-    return args.out / NAME
+
+    def export(loss: float) -> None:
+        run.log(loss=loss, **_watched(run, read, unseen[:MEASURED], sizes.scales))
+        save_foresight(args.out / NAME, Foresight(sizes, run.average["foresight"], model.fingerprint, grids), torch.float16)
+
+    return fit(run, partial(step_loss, run, read, known, sizes.scales), args.out / NAME, export)
 
 
 class Files:

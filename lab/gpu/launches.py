@@ -22,7 +22,6 @@ from ttsvar_core.infinity.model import TextContext
 from ttsvar_core.out_of_memory import empty_cache
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.plan import raw, tts_var
-from ttsvar_core.state import start
 
 from .place import Place
 from .runner import Notes
@@ -108,9 +107,9 @@ class Recorded:
 
 def check(place: Place, notes: Notes) -> None:
     """Seconds of every (scale, samples) of a raw picture and of TTS-VAR: as they are, as graphs, as compiled blocks."""
-    model, conditioning, schedule = place.model("2b", torch.bfloat16)
-    given = model, start(model, conditioning, 1, 0, schedule).text, schedule
-    tokens, plans = given[2].tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
+    measured = place.model("2b", torch.bfloat16)
+    given = measured.model, measured.begin(1).text, measured.schedule
+    tokens, plans = measured.schedule.tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
     pairs = {name: [(scale, plan.running(scale)) for scale in range(len(tokens))] for name, plan in plans.items()}
     largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -tokens[pair[0]] * pair[1])
     times, pool = {pair: {} for pair in largest_first}, Pool(place)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from lab.benchmark.cards import CARDS, GIGA, RESERVED, need
+from lab.benchmark.models import Subject
 from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.quantize import store_blocks_in_float8
 from ttsvar_core.rewards.scenes import SceneReward
-from ttsvar_core.search.plan import best_of_n, tts_var
+from ttsvar_core.search.plan import Plan, best_of_n, tts_var
 from ttsvar_core.search.run import Result, run
-from ttsvar_core.state import start
 
 from .place import Place
 from .runner import Notes
@@ -24,23 +24,22 @@ def cards(place: Place, notes: Notes) -> None:
     given = place.model("2b", torch.bfloat16)
     for weights in ("bfloat16", "float8 blocks"):
         if weights == "float8 blocks":
-            store_blocks_in_float8(given[0])
+            store_blocks_in_float8(given.model)
         for card in place.some(CARDS):
             notes.attempt(f"{card} GB, {weights}", _fits, place, given, card * GIGA - RESERVED)
     notes.attempt("counted for bfloat16", lambda: {"peak_gb": need("2b", "1M", 1).peak / GIGA})
 
 
-def _fits(place: Place, given: tuple, allowed: float) -> dict[str, Any]:
+def _fits(place: Place, given: Subject, allowed: float) -> dict[str, Any]:
     with place.limited(allowed) as size, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        result, most = place.watched(_searched, given, tts_var(1, len(given[2])))
+        result, most = place.watched(_searched, given, tts_var(1, len(given.schedule)))
     told = [str(one.message) for one in said]
     return {"allowed_gb": size / GIGA, **most, "seconds": result.report["seconds"], "warnings": len(told), "_warnings": told}
 
 
-def _searched(given: tuple, plan: Any) -> Result:
-    model, conditioning, schedule = given
-    return run(start(model, conditioning, plan.samples, 1, schedule), plan, SceneReward(), LatentPool())
+def _searched(given: Subject, plan: Plan) -> Result:
+    return run(given.begin(plan.samples), plan, SceneReward(), LatentPool())
 
 
 def out_of_memory(place: Place, notes: Notes) -> None:
@@ -50,7 +49,7 @@ def out_of_memory(place: Place, notes: Notes) -> None:
     notes.attempt("memory that ran out", _squeezed, place, given, plan, held)
 
 
-def _squeezed(place: Place, given: tuple, plan: Any, held: int) -> dict[str, Any]:
+def _squeezed(place: Place, given: Subject, plan: Plan, held: int) -> dict[str, Any]:
     free, most = place.watched(_searched, given, plan)
     with place.limited((held + most["reserved_gb"] * GIGA) / 2):
         tight, less = place.watched(_searched, given, plan)

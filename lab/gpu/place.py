@@ -10,12 +10,10 @@ from typing import Any
 import torch
 
 from lab.benchmark.clock import seconds_of
-from lab.benchmark.models import PROMPT, TEXT_TOKENS, extractor_of, model_and_prompt, random_model, reward_of, tiny_tensors
+from lab.benchmark.models import Subject, extractor_of, random_subject, reward_of, tiny_tensors
 from ttsvar_core.config import PRESETS, ModelConfig
-from ttsvar_core.image_model import ImageModel
-from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.out_of_memory import empty_cache
-from ttsvar_core.scales import ScaleSchedule, parse_schedule
+from ttsvar_core.scales import parse_schedule
 
 TINY_SCALES = "1 1 1 1 1 1 2 2 2 2 3 3 4"  # as many as the published schedules have, so that the same plans run
 
@@ -33,14 +31,11 @@ class Place:
     def card(self) -> bool:
         return self.device.type == "cuda"
 
-    def model(self, name: str, dtype: torch.dtype, pixels: str = "1M") -> tuple[ImageModel, Conditioning, ScaleSchedule]:
-        """A model of a preset's sizes with random weights, a prompt, and the schedule; in a rehearsal a tiny one of its kind,
-        in float32, in which a processor computes best."""
-        if not self.rehearse:
-            model, prompt = model_and_prompt(name, self.device, dtype)
-            return model, prompt, model.schedule(1.0, pixels)
-        model = random_model(tiny(PRESETS[name]), self.device, torch.float32)
-        return model, Conditioning(PROMPT, torch.randn(TEXT_TOKENS, 128), None, None), model.schedule()
+    def model(self, name: str, dtype: torch.dtype, pixels: str = "1M") -> Subject:
+        """A model of a preset's sizes with random weights; in a rehearsal a tiny one of its kind, in float32, in which a processor
+        computes best."""
+        config, dtype = (tiny(PRESETS[name]), torch.float32) if self.rehearse else (PRESETS[name], dtype)
+        return random_subject(config, self.device, dtype, pixels)
 
     def eyes(self, dtype: torch.dtype) -> tuple[Any, Any]:
         """ImageReward and DINOv2 of their published sizes with random weights, or the tiny reference networks."""

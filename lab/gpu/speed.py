@@ -10,13 +10,13 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from lab.benchmark.clock import copy_bandwidth, machine, matmul_ceiling
+from lab.benchmark.models import Subject
 from lab.benchmark.runs import report
 from ttsvar_core.bsq.bits import cell_grid
 from ttsvar_core.decoding import decode, decoder_in
 from ttsvar_core.quantize import store_blocks_in_float8
 from ttsvar_core.sampling import sample
 from ttsvar_core.search.plan import PLANS
-from ttsvar_core.state import start
 
 from .place import Place
 from .runner import Notes
@@ -49,16 +49,14 @@ def options(place: Place, notes: Notes) -> None:
     given, eyes = place.model("2b", torch.bfloat16), place.eyes(torch.bfloat16)
     if not place.rehearse:
         notes.attempt("float8 cache", _measured, place, given, eyes, "tts-var", 1, float8_cache=True)
-    store_blocks_in_float8(given[0])
+    store_blocks_in_float8(given.model)
     if not place.rehearse:
         notes.attempt("float8 weights", _measured, place, given, eyes, "tts-var", 1)
     notes.attempt("float8 weights and cache", _measured, place, given, eyes, "tts-var", 1, float8_cache=True)
 
 
-def _measured(place: Place, given: tuple, eyes: tuple, name: str, n: int, **memory: Any) -> dict[str, Any]:
-    model, conditioning, schedule = given
-    plan = PLANS[name](n, len(schedule))
-    figures, most = place.watched(report, model, conditioning, schedule, plan, *eyes, **memory)
+def _measured(place: Place, given: Subject, eyes: tuple, name: str, n: int, **memory: Any) -> dict[str, Any]:
+    figures, most = place.watched(report, given, PLANS[name](n, len(given.schedule)), *eyes, **memory)
     seconds = figures["seconds"]
     return {
         "seconds": seconds["total"], "raw_seconds": figures["seconds_raw"]["total"],
@@ -71,11 +69,11 @@ def _measured(place: Place, given: tuple, eyes: tuple, name: str, n: int, **memo
 
 def kernels(place: Place, notes: Notes) -> None:
     """What a raw picture and its decoding launch, and which kernels take the time."""
-    model, conditioning, schedule = place.model("2b", torch.bfloat16)
-    state = start(model, conditioning, 1, 1, schedule)
-    finished = sample(state, len(schedule) - 1)  # warms up, too
+    given = place.model("2b", torch.bfloat16)
+    state, last = given.begin(1), len(given.schedule) - 1
+    finished = sample(state, last)  # warms up, too
     decode(finished)
-    notes.attempt("raw picture", profiled, place, lambda: sample(state, len(schedule) - 1))
+    notes.attempt("raw picture", profiled, place, lambda: sample(state, last))
     notes.attempt("decode", profiled, place, lambda: decode(finished))
 
 

@@ -1,4 +1,4 @@
-"""What both trainings share: options, learning-rate schedule, moving averages, checkpoints that resume, a loss log."""
+"""What trainings share: options, learning-rate schedule, moving averages, checkpoints that resume, loss logs, their loops."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import copy
 import json
 import math
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ttsvar_core.atomic import replacing
+from ttsvar_core.weights.write import write_safetensors
+
+LOGGED = 50  # steps whose means make a line of the log
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float) -> None:
-    """Options of both trainings."""
+    """Options of the trainings of tokenizer and transformer."""
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the weights")
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps of the whole run")
     parser.add_argument("--minutes", type=float, default=0.0, help="end the run, and its learning rate, after this time")
@@ -51,11 +56,8 @@ class Run:
             self._resume()
 
     def build_optimiser(self) -> Any:
-        """AdamW, with weight decay on matrices."""
-        decayed = [p for p in self.modules.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.modules.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.args.rate, betas=(0.9, 0.97), fused=self.args.device != "meta")
+        """AdamW for everything."""
+        return adamw(self.modules.parameters(), self.args.rate)
 
     def _resume(self) -> None:
         stored = torch.load(self.checkpoint, map_location=self.args.device, weights_only=True)
@@ -120,8 +122,41 @@ class Run:
             file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
 
 
+def adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.AdamW:
+    """AdamW for those that are trained, with weight decay on matrices."""
+    trained = [p for p in parameters if p.requires_grad]
+    decayed, plain = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.97), fused=True)
+
+
+def train(run: Run, step: Callable[[], dict[str, float]], save: Callable[[], None], **told: Any) -> None:
+    """Step until the run is done. The log gets the means of what steps return, and ``told``; ``save`` is called when it is time."""
+    window: dict[str, list[float]] = defaultdict(list)
+    while not run.done:
+        for name, value in step().items():
+            window[name].append(value)
+        if run.step % LOGGED == 0 or run.done:
+            run.log(**{name: sum(values) / len(values) for name, values in window.items()}, **told)
+            window.clear()
+        if run.due():
+            save()
+
+
+def fit(run: Run, loss: Callable[[], Tensor], made: Path, make: Callable[[float], None]) -> Path:
+    """Step on ``loss`` until the run is done. After every checkpoint ``make``, told the last loss, writes ``made`` and a line of
+    the log; once more if the run was stopped between the two. Returns ``made``."""
+    while not run.done:
+        last = loss()
+        run.update(last)
+        if run.due():
+            run.save()
+            make(float(last.detach()))
+    if not made.exists():
+        make(math.nan)
+    return made
+
+
 def export(module: nn.Module, path: Path) -> None:
     """Write a module's weights as safetensors, whole or not at all."""
-    from ttsvar_core.weights.write import write_safetensors
-
     write_safetensors(path, {name: tensor.detach().float().cpu() for name, tensor in module.state_dict().items()})

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lab.training.tokenizer import NAME
+from lab.training.tokenizer import NAME, clear_atoms
 from ttsvar_core.config import Sampling
+from ttsvar_core.inspect.canvas import to_pictures
 from ttsvar_core.scenes.grammar import CATEGORIES, ScenePrompt, benchmark_prompts
 from ttsvar_core.scenes.verify import Judgement, judge_image
 
@@ -88,7 +89,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
     shares["overall"] = sum(o.right for o in outcomes) / len(outcomes)
     shares["never"] = sum(o.right == 0 for o in outcomes) / len(outcomes)
     shares["grade"] = sum(verdict.score for verdict in judged) / len(judged)
-    shares["atoms"] = sum(sum(v > 0.5 for v in verdict.atoms.values()) / len(verdict.atoms) for verdict in judged) / len(judged)
+    shares["atoms"] = clear_atoms(judged)
     if len(outcomes[0].judged) > 1:
         within = torch.stack([torch.tensor([verdict.score for verdict in o.judged]).std() for o in outcomes])
         shares["spread"] = float(within.median())
@@ -110,17 +111,19 @@ def parse_settings(text: str) -> list[Sampling | None]:
 
 def write_sheet(outcomes: list[Outcome], columns: int, path: Path) -> None:
     """One row of pictures per category."""
-    from PIL import Image
-
     rows = []
     for category in CATEGORIES:
         found = [image for o in outcomes if o.prompt.category == category for image in o.images][:columns]
         rows.append(torch.cat([torch.nn.functional.pad(p, (0, 0, 1, 1, 1, 1), value=0.5) for p in found], 1))
     widest = max(row.shape[1] for row in rows)
     rows = [torch.nn.functional.pad(row, (0, 0, 0, widest - row.shape[1]), value=1.0) for row in rows]
-    sheet = (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    save_image(torch.cat(rows), path)
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write an image (H, W, 3) in [0, 1] in the format its name asks for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path, optimize=True, quality=88)
+    to_pictures(image[None])[0].save(path, optimize=True, quality=88)
 
 
 def measure(args: argparse.Namespace, models: tuple, prompts: Sequence[ScenePrompt]) -> Iterator[list[Outcome]]:

@@ -7,7 +7,6 @@ lost is far below what one step changes. A run that was unpacked is not bit-equa
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ttsvar_core.atomic import replacing
 
 STEM = "transformer.checkpoint"
 
@@ -47,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         stored["optimiser"] = {name: part | {"state": {}} for name, part in stored["optimiser"].items()}
     change = packed if args.action == "pack" else lambda tensor, _moment: tensor.float()
     args.target.mkdir(parents=True, exist_ok=True)
-    torch.save(converted(stored, change), args.target / f"{STEM}.part")
-    os.replace(args.target / f"{STEM}.part", args.target / f"{STEM}.pt")
+    with replacing(args.target / f"{STEM}.pt") as file:
+        torch.save(converted(stored, change), file)
     log = args.source / "transformer.log.jsonl"
     if log.exists():
         shutil.copyfile(log, args.target / log.name)

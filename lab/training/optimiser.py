@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.training.common import Run
+from lab.training.common import Run, adamw
 
 
 class Mixed:
@@ -87,9 +87,6 @@ class MuonRun(Run):
         blocks = self.modules["transformer"].layers
         matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
         theirs = {id(p) for p in matrices}
-        rest = [p for p in self.modules.parameters() if p.requires_grad and id(p) not in theirs]
-        rate = self.args.rate
-        muon = Float32Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-        decayed, plain = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        return Mixed(muon=muon, adamw=torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.97), fused=self.args.device != "meta"))
+        rest = [p for p in self.modules.parameters() if id(p) not in theirs]
+        muon = Float32Muon(matrices, lr=self.args.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        return Mixed(muon=muon, adamw=adamw(rest, self.args.rate))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.training.text import tokenised
-from lab.training.tokenizer import NAME
+from lab.training.tokenizer import NAME, rendered
+from ttsvar_core.atomic import replacing
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.config import TokenizerConfig
 from ttsvar_core.scenes.grammar import COLOURS, SHAPES, ScenePrompt, draw_prompt
-from ttsvar_core.scenes.render import Scenes, cover_of, coverage, render, sample_scenes
+from ttsvar_core.scenes.render import Scenes, cover_of, coverage, sample_scenes
 
 SHARES = {
     "single": 0.04, "colours": 0.06, "two": 0.08, "counting": 0.14, "position": 0.14, "attribution": 0.12, "sizes": 0.12,
@@ -87,7 +87,7 @@ def encoded_part(tokenizer: Tokenizer, side: int, count: int, generator: numpy.r
     for _ in range(0, count, BATCH):
         prompts = training_prompts(BATCH, generator)
         scenes = sample_scenes(prompts, generator)
-        images = torch.from_numpy(render(scenes, pixels)).permute(0, 3, 1, 2) * 2 - 1
+        images = rendered(scenes, pixels)
         features = tokenizer.encode(images.to(device).contiguous(memory_format=torch.channels_last))
         covered = torch.from_numpy(coverage(scenes, pixels, grown=1.0))[:, None]
         ids, facts = tokenised(prompts, worded(prompts, generator))
@@ -98,14 +98,9 @@ def encoded_part(tokenizer: Tokenizer, side: int, count: int, generator: numpy.r
     return {name: torch.cat([batch[name] for batch in found]) for name in found[0]}
 
 
-def parts_of(folder: Path) -> list[Path]:
-    """The parts written so far, in order."""
-    return sorted(folder.glob("pool.*.pt"))
-
-
 def load_pool(folder: Path) -> dict[str, Tensor]:
     """All parts written so far as one."""
-    parts = [torch.load(path, weights_only=True) for path in parts_of(folder)]
+    parts = [torch.load(path, weights_only=True) for path in sorted(folder.glob("pool.*.pt"))]
     if not parts:
         raise FileNotFoundError(f"No encoded scenes in {folder}; run lab.training.pool --tokenizer {folder}")
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -123,8 +118,8 @@ def main(argv: list[str] | None = None) -> int:
             continue
         count = min(PART, args.scenes - part * PART)
         stored = encoded_part(tokenizer, side, count, numpy.random.default_rng([args.seed, 1, part]), args.device)
-        torch.save(stored, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        with replacing(path) as file:
+            torch.save(stored, file)
     return 0
 
 

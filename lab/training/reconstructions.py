@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.training.evaluate import load_folder
-from lab.training.tokenizer import survival
+from lab.training.evaluate import load_folder, save_image
+from lab.training.tokenizer import rendered, survival
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.scenes.grammar import benchmark_prompts
-from ttsvar_core.scenes.render import render, sample_scenes
+from ttsvar_core.scenes.render import sample_scenes
 
 SKETCHES = (3, 6, 9, 11, 13)
 
@@ -37,17 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=300, help="held-out scenes to count survivors among")
     args = parser.parse_args(argv)
-    from PIL import Image
-
     model, _ = load_folder(args.model)
     scenes = sample_scenes(list(benchmark_prompts("test", 10, 1)), numpy.random.default_rng(1))
-    images = torch.from_numpy(render(scenes, model.config.pixels_per_token * model.schedule().final[0])).permute(0, 3, 1, 2) * 2 - 1
+    images = rendered(scenes, model.config.pixels_per_token * model.schedule().final[0])
     with torch.inference_mode():
         rows = [images, *(shown(model, images, count) for count in SKETCHES)]
     sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
-    pixels = ((sheet.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.numpy()).save(args.out, optimize=True, quality=88)
+    save_image((sheet.permute(1, 2, 0) + 1) / 2, args.out)
     told = {"scenes": args.scenes}
     for name, shrink in (("whole", 1), ("half", 2)):
         right, atoms = survival(model.tokenizer, model.schedule(), args.scenes, shrink=shrink)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
+from functools import partial
 
 import numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.training.common import Run, add_common_arguments, export
+from lab.training.common import Run, add_common_arguments, export, train
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import TokenizerConfig
 from ttsvar_core.names import BUNDLED as NAME
 from ttsvar_core.scales import ScaleSchedule, parse_schedule
 from ttsvar_core.scenes.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
-from ttsvar_core.scenes.render import coverage, render, sample_scenes
+from ttsvar_core.scenes.render import Scenes, coverage, render, sample_scenes
+from ttsvar_core.scenes.verify import Judgement, judge_image
 
 SCHEDULE = "1 1 1 2 2 3 4 5 6 8 10 12 16"
 OBJECT_WEIGHT = 4.0
@@ -52,10 +53,15 @@ def crowd(generator: numpy.random.Generator) -> ScenePrompt:
             return ScenePrompt(nouns)
 
 
+def rendered(scenes: Scenes, side: int) -> Tensor:
+    """Images (N, 3, side, side) in [-1, 1]."""
+    return torch.from_numpy(render(scenes, side)).permute(0, 3, 1, 2) * 2 - 1
+
+
 def picture_batch(args: argparse.Namespace, side: int, generator: numpy.random.Generator) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W) in [-1, 1] and loss weights (B, 1, H, W), heavier on objects and just around them."""
     scenes = sample_scenes([crowd(generator) for _ in range(args.batch)], generator)
-    images = torch.from_numpy(render(scenes, side)).permute(0, 3, 1, 2) * 2 - 1
+    images = rendered(scenes, side)
     weights = 1 + OBJECT_WEIGHT * torch.from_numpy(coverage(scenes, side, grown=1.5))[:, None]
     return images.to(args.device).contiguous(memory_format=torch.channels_last), weights.to(args.device)
 
@@ -109,11 +115,9 @@ def survival(
 ) -> tuple[float, float]:
     """How held-out scenes survive encoding and decoding, at 1 / `shrink` the size: the share that the verifier finds whole,
     and the mean share of atoms."""
-    from ttsvar_core.scenes.verify import judge_image
-
     prompts = benchmark_prompts(split, count, seed)
     scenes = sample_scenes(list(prompts), numpy.random.default_rng([seed, 1]))
-    images = torch.from_numpy(render(scenes, model.config.patch_size * schedule.final[0])).permute(0, 3, 1, 2) * 2 - 1
+    images = rendered(scenes, model.config.patch_size * schedule.final[0])
     device = next(model.parameters()).device
     judged = []
     for start in range(0, count, 16):
@@ -121,8 +125,12 @@ def survival(
         decoded = model.decode(F.avg_pool2d(codes, shrink)).cpu()
         pictures = ((decoded + 1) / 2).permute(0, 2, 3, 1).numpy()
         judged += [judge_image(p, q) for p, q in zip(pictures, prompts[start : start + 16], strict=True)]
-    atoms = [sum(value > 0.5 for value in j.atoms.values()) / len(j.atoms) for j in judged]
-    return sum(j.correct for j in judged) / count, sum(atoms) / count
+    return sum(j.correct for j in judged) / count, clear_atoms(judged)
+
+
+def clear_atoms(judged: list[Judgement]) -> float:
+    """The mean share of atoms that are clear, which is above a half."""
+    return sum(sum(value > 0.5 for value in j.atoms.values()) / len(j.atoms) for j in judged) / len(judged)
 
 
 def tokenizer_config(args: argparse.Namespace) -> TokenizerConfig:
@@ -160,18 +168,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.init:
         from safetensors.torch import load_file
 
-        model.load_state_dict(load_file(str(Path(args.init) / f"{NAME}.vae.safetensors")))
+        model.load_state_dict(load_file(args.init / f"{NAME}.vae.safetensors"))
     model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
-    window: dict[str, list[float]] = {}
-    while not run.done:
-        for name, value in train_step(run, schedule).items():
-            window.setdefault(name, []).append(value)
-        if run.step % 50 == 0 or run.done:
-            run.log(**{name: sum(values) / len(values) for name, values in window.items()})
-            window.clear()
-        if run.due():
-            save_all(run)
+    train(run, partial(train_step, run, schedule), partial(save_all, run))
     return 0
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.training.attention import TrainingAttention
-from lab.training.common import Run, add_common_arguments, export
+from lab.training.common import Run, add_common_arguments, export, train
 from lab.training.optimiser import MuonRun
 from lab.training.pool import CONTENTS, load_pool, training_prompts, worded
 from lab.training.sequence import flipped_sequence, object_weights, scale_weights
@@ -163,8 +165,7 @@ def save_all(run: Run, described: dict) -> None:
     export(run.average["transformer"], out / f"{NAME}.transformer.safetensors")
     save_text_side(run.average["text"], out / f"{NAME}.t5")
     (out / f"{NAME}.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    vae = out / f"{NAME}.vae.safetensors"
-    vae.write_bytes((run.args.tokenizer / vae.name).read_bytes())
+    shutil.copyfile(run.args.tokenizer / f"{NAME}.vae.safetensors", out / f"{NAME}.vae.safetensors")
 
 
 def build_modules(args: argparse.Namespace, config: ModelConfig) -> nn.ModuleDict:
@@ -189,15 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.compile:
         for layer in modules["transformer"].layers:
             layer.compile(dynamic=False)
-    sums: dict[str, list[float]] = {}
-    while not run.done:
-        for name, value in train_step(run, pool, config.own_schedule).items():
-            sums.setdefault(name, []).append(value)
-        if run.step % 50 == 0 or run.done:
-            run.log(**{name: sum(values) / len(values) for name, values in sums.items()}, scenes=len(pool["ids"]))
-            sums.clear()
-        if run.due():
-            save_all(run, described)
+    train(run, partial(train_step, run, pool, config.own_schedule), partial(save_all, run, described), scenes=len(pool["ids"]))
     return 0
 
 

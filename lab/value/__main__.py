@@ -26,25 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of the three commands."""
     parser = Parser(prog="python -m lab.value", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_collect(commands.add_parser("collect", help="draw samples and keep what a value model learns from; goes on where it was"))
-    _add_train(commands.add_parser("train", help="fit the network; goes on where it was"))
-    _add_check(commands.add_parser("check", help="measure it on prompts it has not seen"))
+    collect = commands.add_parser("collect", help="draw samples and keep what a value model learns from; goes on where it was")
+    options.add_collecting(collect, PROMPTS, samples=16, scales=(4, 5, 6), what="to keep features of")
+    train = commands.add_parser("train", help="fit the network; goes on where it was")
+    options.add_fitting(train, "value.safetensors", 16, "prompts", rate=1e-3, width=64, depth=3)
+    train.add_argument("--device", type=device, default="cpu", help="where to train (default cpu)")
+    check = commands.add_parser("check", help="measure it on prompts it has not seen")
+    check.add_argument("--value", type=Path, required=True, help="the value.safetensors to check")
+    check.add_argument("--data", type=Path, nargs="+", required=True, help="folders that collect wrote of prompts held out")
+    check.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser
-
-
-def _add_collect(parser: argparse.ArgumentParser) -> None:
-    options.add_collecting(parser, PROMPTS, samples=16, scales=(4, 5, 6), what="to keep features of")
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    options.add_fitting(parser, "value.safetensors", 16, "prompts", rate=1e-3, width=64, depth=3)
-    parser.add_argument("--device", type=device, default="cpu", help="where to train (default cpu)")
-
-
-def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--value", type=Path, required=True, help="the value.safetensors to check")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders that collect wrote of prompts held out")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
 
 
 def run(args: argparse.Namespace) -> int:

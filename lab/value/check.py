@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ttsvar_core.atomic import write
 from ttsvar_core.rewards.value import Value, read_value
 from ttsvar_core.search.plan import raw
 
-from .data import Collection, batched, read_collection, read_unit
+from .data import Collection, read_collection, read_unit, values_of
 
 VALUE, SKETCH = "value model", "sketch"
 _HEAD = ("scale", "scored by", "rank correlation", "pick gains", "share", f"best {BEST} gain", "share", "operations of a look")
@@ -37,13 +38,13 @@ def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) ->
         write(json_path, json.dumps(found, indent=1) + "\n")
     count = len({prompt for prompt, _ in pools.units})
     most = gain_of(pools, SKETCH, collection.scales[0], 1).most
-    head = (
+    told = (
         f"{path.name}, {path.stat().st_size / 2**20:.2f} MiB, for {value.made_for.model} and {value.made_for.reward}: {count} "
         f"prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.mean:.4f} "
         f"[{most.low:.4f}, {most.high:.4f}] above a blind pick. Shares are of that, for the best {BEST} of what the best gains "
         f"over the best of {BEST} blind ones."
     )
-    return f"{head}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
+    return f"{told}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
 
 
 def _check_made_for(value: Value, collection: Collection, path: Path) -> None:
@@ -55,26 +56,23 @@ def _check_made_for(value: Value, collection: Collection, path: Path) -> None:
         raise ValueError(f"{path.name} was not made for these samples: {what} differ; collect samples of its model and reward")
 
 
+@torch.no_grad()
 def predicted(value: Value, collection: Collection) -> Pools:
     """The samples as pools, scored at the value model's scales by it and by the sketches."""
-    scales, all_scales = value.made_for.scales, len(value.made_for.grids)
-    units, numbers, final, correct, scores = [], {}, [], [], {VALUE: [], SKETCH: []}
-    for path in collection.files:
-        unit = read_unit(path, scales)
-        table = {name: np.full((len(unit.scores), all_scales), math.nan) for name in scores}
-        for scale in scales:
-            cells, *rest = batched([unit], scale)
-            with torch.no_grad():
-                table[VALUE][:, scale] = value.network(cells, scale, *rest)[0].double().numpy()
-            table[SKETCH][:, scale] = unit.scores[:, collection.scales.index(scale)].double().numpy()
-        for name in scores:
-            scores[name].append(table[name])
-        numbers[unit.prompt] = numbers.get(unit.prompt, -1) + 1
-        units.append((unit.prompt, numbers[unit.prompt]))
-        final.append(unit.scores[:, -1].double().numpy())
-        correct.append(None if unit.correct is None else unit.correct.numpy())
-    right = None if any(part is None for part in correct) else np.array(correct)
-    return Pools(tuple(units), value.made_for.reward, np.array(final), right, {name: np.array(of) for name, of in scores.items()})
+    shape = len(collection.files), collection.about["samples"], len(value.made_for.grids)
+    final, scores = np.empty(shape[:2]), {name: np.full(shape, math.nan) for name in (VALUE, SKETCH)}
+    units, correct, seeds = [], [], Counter()
+    for row, path in enumerate(collection.files):
+        unit = read_unit(path, value.made_for.scales)
+        for scale in value.made_for.scales:
+            scores[VALUE][row, :, scale] = values_of(value.network, unit, scale)
+            scores[SKETCH][row, :, scale] = unit.scores[:, collection.scales.index(scale)]
+        units.append((unit.prompt, seeds[unit.prompt]))
+        seeds[unit.prompt] += 1
+        final[row] = unit.scores[:, -1]
+        correct.append(unit.correct)
+    right = None if any(part is None for part in correct) else torch.stack(correct).numpy()
+    return Pools(tuple(units), value.made_for.reward, final, right, scores)
 
 
 def figures(pools: Pools, value: Value, collection: Collection) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lab.experiment import options
-from lab.experiment.engines import opened
+from lab.experiment.engines import opened, reported
 from lab.experiment.prompts import Prompt
 from lab.experiment.runner import claim
 from lab.experiment.unit import describe, loaded, prices_of
@@ -27,7 +27,7 @@ from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.plan import best_of_n, scored_at
 from ttsvar_core.search.run import search
 from ttsvar_core.search.value import cells_of
-from ttsvar_core.state import start
+from ttsvar_core.state import SearchState, start
 from ttsvar_core.weights.write import write_safetensors
 
 FORMAT = 1
@@ -50,6 +50,10 @@ class Draw(NamedTuple):
         """Of the file that holds what was drawn."""
         return f"{self.prompt.key(self.number)}.safetensors"
 
+    def begin(self, world: World) -> SearchState:
+        """The samples before their first scale."""
+        return start(world.model, world.encode(self.prompt.text), self.samples, self.prompt.seed(self.number), world.schedule)
+
 
 def collect(args: argparse.Namespace, prompts: int, draw: Callable[[Draw], Drawn], **kept: Any) -> Path:
     """Draw what is not there yet and return the folder. Ctrl-C keeps what is finished.
@@ -68,16 +72,10 @@ def collect(args: argparse.Namespace, prompts: int, draw: Callable[[Draw], Drawn
         claim(args.out, {"format": FORMAT, "world": world, "samples": args.samples, "scales": list(scales), **kept})
         write(args.out / PRICES, json.dumps(prices) + "\n")
         folder.mkdir(exist_ok=True)
-        missing = [
-            task for prompt, number in units
-            if not (folder / (task := Draw(factory, prompt, number, args.samples, scales)).name).is_file()
-        ]
-        done = len(units) - len(missing)
-        progress(done, len(units))
-        for name, tensors, prompt in engine(draw, missing):
+        tasks = [Draw(factory, prompt, number, args.samples, scales) for prompt, number in units]
+        missing = [task for task in tasks if not (folder / task.name).is_file()]
+        for name, tensors, prompt in reported(engine, draw, missing, len(tasks), progress):
             write_safetensors(folder / name, tensors, {"prompt": prompt})
-            done += 1
-            progress(done, len(units))
     return args.out
 
 
@@ -90,10 +88,8 @@ def drawn(task: Draw) -> Drawn:
     world, prompt = loaded(task.factory), task.prompt
     reward = next(iter(world.rewards.values()))
     with torch.inference_mode():
-        conditioning = world.encode(prompt.text)
-        state = start(world.model, conditioning, task.samples, prompt.seed(task.number), world.schedule)
-        plan, found, images = scored_at(best_of_n(task.samples), task.scales), {}, None
-        for step in search(state, plan, reward, None, Sampler(world.sampling)):
+        plan, found = scored_at(best_of_n(task.samples), task.scales), {}
+        for step in search(task.begin(world), plan, reward, None, Sampler(world.sampling)):
             state, images = step.state, step.images
             if state.last_scale in task.scales:
                 cells = cells_of(state.features, state.schedule, state.last_scale, state.model.patchify)

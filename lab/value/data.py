@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.rewards.value import MadeFor
+from ttsvar_core.search.value import ValueNetwork
 
 from .collect import FORMAT, IDENTITY, PRICES
 
@@ -85,9 +86,18 @@ def read_unit(path: Path, scales: Sequence[int]) -> Unit:
         return Unit(file.metadata()["prompt"], cells, scores, pooled, words.float(), correct)
 
 
-def held_out(path: Path) -> bool:
-    """Whether a unit's prompt is kept for validation; all seeds of a prompt go together."""
-    return int(hashlib.sha256(path.stem.split("-")[0].encode()).hexdigest(), 16) % HELD_OUT == 0
+def divided(files: Sequence[Path], room: str) -> tuple[list[Path], list[Path]]:
+    """Units to train on, and those to watch: of prompts held out, all seeds of each together, or the same where there are none.
+
+    room: whose `collect` draws more. Raises ValueError where none is left to train on.
+    """
+    sides: tuple[list[Path], list[Path]] = [], []
+    for path in files:
+        sides[int(hashlib.sha256(path.stem.split("-")[0].encode()).hexdigest(), 16) % HELD_OUT == 0].append(path)
+    known, held_out = sides
+    if not known:
+        raise ValueError(f"{len(files)} prompts leave none to train on; collect more: python -m {room} collect")
+    return known, held_out or known
 
 
 def batched(units: Sequence[Unit], scale: int, device: str = "cpu") -> tuple[Tensor, ...]:
@@ -97,3 +107,10 @@ def batched(units: Sequence[Unit], scale: int, device: str = "cpu") -> tuple[Ten
     mask = torch.arange(words.shape[1]) < lengths[:, None]
     parts = torch.stack([unit.cells[scale] for unit in units]), torch.stack([unit.pooled for unit in units]), words, mask
     return tuple(part.to(device) for part in parts)
+
+
+@torch.no_grad()
+def values_of(network: ValueNetwork, unit: Unit, scale: int, device: str = "cpu") -> Tensor:
+    """(P,) what the network says of a unit's samples after a scale."""
+    cells, *rest = batched([unit], scale, device)
+    return network(cells, scale, *rest)[0]

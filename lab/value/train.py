@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.training.common import Run
+from lab.training.common import Run, fit
 from ttsvar_core.rewards.value import Value, save_value
 from ttsvar_core.search.value import ValueNetwork, ValueSizes
 
-from .data import Collection, Unit, batched, held_out, read_collection, read_unit
+from .data import Collection, Unit, batched, divided, read_collection, read_unit, values_of
 
 NAME = "value.safetensors"
 WARMUP, AVERAGING = 100, 0.998
@@ -25,35 +25,21 @@ VALIDATED = 200  # units that a save looks at
 def train(args: argparse.Namespace) -> Path:
     """Train from where it stands to the end; returns the file."""
     collection = read_collection(args.data)
-    known, unknown = ([path for path in collection.files if held_out(path) == kept] for kept in (False, True))
-    if not known:
-        raise ValueError(f"{len(collection.files)} prompts leave none to train on; collect more")
-    first = read_unit(known[0], collection.scales)
+    known, unseen = divided(collection.files, "lab.value")
+    fitted, watched = ([read_unit(path, collection.scales) for path in some[:VALIDATED]] for some in (known, unseen))
+    unit, scales = fitted[0], len(collection.made_for.grids)
+    channels = unit.cells[collection.scales[0]].shape[1]
     torch.manual_seed(args.seed)
-    network = ValueNetwork(_sizes(first, collection, args)).to(args.device)
+    network = ValueNetwork(ValueSizes(channels, len(unit.pooled), unit.words.shape[1], scales, args.width, args.depth))
     args.warmup, args.ema = WARMUP, AVERAGING
-    run = Run(nn.ModuleDict({"value": network}), args, "value")
-    watched = [read_unit(path, collection.scales) for path in (unknown or known)[:VALIDATED]]
-    fitted = [read_unit(path, collection.scales) for path in known[:VALIDATED]]
-    while not run.done:
-        loss = step_loss(run, known, collection.scales, args)
-        run.update(loss)
-        if run.due():
-            run.save()
-            _export(run, collection, fitted, watched, args.out / NAME, float(loss.detach()))
-    if not (args.out / NAME).exists():
-        _export(run, collection, fitted, watched, args.out / NAME, math.nan)
-    return args.out / NAME
+    run = Run(nn.ModuleDict({"value": network.to(args.device)}), args, "value")
+    export = partial(_export, run, collection, fitted, watched, args.out / NAME)
+    return fit(run, partial(step_loss, run, known, collection.scales), args.out / NAME, export)
 
 
-def _sizes(unit: Unit, collection: Collection, args: argparse.Namespace) -> ValueSizes:
-    channels, scales = unit.cells[collection.scales[0]].shape[1], len(collection.made_for.grids)
-    return ValueSizes(channels, len(unit.pooled), unit.words.shape[1], scales, args.width, args.depth)
-
-
-def step_loss(run: Run, files: Sequence[Path], scales: Sequence[int], args: argparse.Namespace) -> Tensor:
+def step_loss(run: Run, files: Sequence[Path], scales: Sequence[int]) -> Tensor:
     """The loss of one step: some prompts, all at one scale."""
-    generator = run.generator()
+    generator, args = run.generator(), run.args
     rows = generator.choice(len(files), min(args.batch, len(files)), replace=False)
     scale = scales[generator.integers(len(scales))]
     units = [read_unit(files[row], (scale,)) for row in rows]
@@ -74,22 +60,16 @@ def pairwise_loss(values: Tensor, final: Tensor) -> Tensor:
 def _export(run: Run, collection: Collection, fitted: list[Unit], watched: list[Unit], path: Path, loss: float) -> None:
     """The averaged weights as a value model, brought to the reward's unit, and a line in the log."""
     network = run.average["value"]
-    calibrate(network, fitted, collection.scales, run.args.device)
+    device = run.args.device
+    calibrate(network, fitted, collection.scales, device)
     save_value(path, Value(network, None, collection.made_for))
-    seen = {}
-    for scale in collection.scales:
-        with torch.no_grad():
-            losses = [
-                pairwise_loss(network(*_split(unit, scale, run.args.device)), unit.scores[None, :, -1].to(run.args.device))
-                for unit in watched
-            ]
-        seen[f"held_out_{scale}"] = float(torch.stack(losses).mean())
-    run.log(loss=loss, **seen)
-
-
-def _split(unit: Unit, scale: int, device: str) -> tuple:
-    cells, *rest = batched([unit], scale, device)
-    return cells, scale, *rest
+    losses = {
+        f"held_out_{scale}": [
+            pairwise_loss(values_of(network, unit, scale, device)[None], unit.scores[None, :, -1].to(device)) for unit in watched
+        ]
+        for scale in collection.scales
+    }
+    run.log(loss=loss, **{name: float(torch.stack(found).mean()) for name, found in losses.items()})
 
 
 @torch.no_grad()
@@ -99,7 +79,7 @@ def calibrate(network: ValueNetwork, units: Sequence[Unit], scales: Sequence[int
     for scale in scales:
         above, below = 0.0, 0.0
         for unit in units:
-            values, final = network(*_split(unit, scale, device))[0].cpu().double(), unit.scores[:, -1].double()
+            values, final = values_of(network, unit, scale, device).cpu().double(), unit.scores[:, -1].double()
             values, final = values - values.mean(), final - final.mean()
             above, below = above + float(values @ final), below + float(values @ values)
         network.unit[scale] = max(above / below, 1e-6) if below else 1.0  # never zero or negative: the order is what was learnt
