@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ttsvar_core.search.budget import known
-from ttsvar_core.search.plan import Plan, best_of_n, tts_var
+from ttsvar_core.search.budget import known, plan_for
+from ttsvar_core.search.plan import Plan, best_of_n, raw, tts_var
 from ttsvar_core.search.resample import Resample
 
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, unique
@@ -19,6 +19,7 @@ from .scorers import Scorer
 
 EARLIER_AND_LATER = (-2, -1, 1, 2)
 SMALLEST = 2  # pictures: the budget of one of several attempts
+LITTLE_MORE = (1.25, 1.5)  # pictures
 TIMED = 8  # prompts whose searches run one by one, so that their seconds are their own
 
 
@@ -47,6 +48,11 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
             for arm in again:
                 curves.setdefault(arm.name.removesuffix(f"-{count}"), []).append(arm.name)
             tables.append(_until_enough(again, count, n))
+    little = _little_more(setting)
+    arms += little
+    pairs = [Pair(arm.name, best_name(count)) for arm in little for count in (1, 2) if count in (1, *n)]
+    tables.append(Table("At the cost of little more than one picture", tuple(pairs)))
+    curves["budget"] = [*(arm.name for arm in little), *curves["budget"]]
     return Experiment("equal-cost", unique(arms), tuple(tables), {label: tuple(names) for label, names in curves.items()}, TIMED)
 
 
@@ -60,6 +66,13 @@ def _chosen(setting: Setting, given: Plan, name: str) -> tuple[Arm, str]:
     """The plan that the budget chooses at the cost of ``given``, Best-of-N itself where no cut should gain more, and why."""
     plan, why = chosen(setting.prices, given, setting.measured, setting.model)
     return Arm(name, replace(plan, name=name)), why
+
+
+def _little_more(setting: Setting) -> list[Arm]:
+    """What the budget chooses for more than one picture and less than two, where it cuts; nothing else costs as much."""
+    table = known(setting.measured, setting.model, next(iter(setting.prices.names.values()), ""))
+    plans = [(pictures, plan_for(pictures, setting.prices.search(raw()), table).plan) for pictures in LITTLE_MORE]
+    return [Arm(f"budget-{pictures:g}", replace(plan, name=f"budget-{pictures:g}")) for pictures, plan in plans if plan.stages]
 
 
 def _again(setting: Setting, pictures: int) -> list[Arm]:
