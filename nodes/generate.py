@@ -102,16 +102,23 @@ class Generate(io.ComfyNode):
             chosen, why = found.plan, {"budget": found.why}
         device.load_transformer(model)
 
-        def searched(seed, plan=chosen, lookers=(reward, extractor)):
-            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview, cls)
+        tried = []
 
-        found = list(repeated(searched, seed, attempts, enough))
-        result = best_of(found)
+        def searched(seed, plan, *lookers, before=""):
+            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview, cls, before)
+
+        def attempt(seed):
+            before = f"attempt {len(tried) + 1} of {attempts} at most: " * (attempts > 1)
+            return searched(seed, chosen, reward, extractor, before=before)
+
+        for one in repeated(attempt, seed, attempts, enough):
+            tried.append(one)
+        result = best_of(tried)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
-        alone = device.to_image(searched(seed, raw(), (None, None)).images) if compare else page.nothing()
-        page.say(_told(found, result, _cost(result.state, chosen, drawn, reward, extractor)))
+        alone = device.to_image(searched(seed, raw(), None, None).images) if compare else page.nothing()
+        page.say(_told(tried, result, _cost(result.state, chosen, drawn, reward, extractor)))
         images = device.to_image(result.images)[[result.best]]
-        return io.NodeOutput(images, _best_first(found), result.state.without_cache(), report, alone)
+        return io.NodeOutput(images, _best_first(tried), result.state.without_cache(), report, alone)
 
 
 def _by_method(*methods: str) -> dict:
@@ -235,8 +242,10 @@ def _plan(method: str, n: int, scales: int, own: str, settings: dict):
         raise ValueError(f"The plan is not JSON: {error}. The widget's default shows one.") from error
 
 
-def _search(state, plan, reward, extractor, sampling, preview, node):
-    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all."""
+def _search(state, plan, reward, extractor, sampling, preview, node, before: str = ""):
+    """``search.run`` with progress, preview and interrupt, its networks taking turns on a card that does not hold them all.
+
+    before: what the node says in front of the search's own words."""
     from ..ttsvar_core.decoding import sketch
     from ..ttsvar_core.footprint import showing_bytes
     from ..ttsvar_core.search.memory import Sampler
@@ -262,7 +271,7 @@ def _search(state, plan, reward, extractor, sampling, preview, node):
     seen_by, judged_by = (None if looker is None else device.InTurn(looker) for looker in (extractor, reward))
     cost = _cost(state, plan, sampling, reward, extractor)
     budget = of_search(cost, model)
-    page.say(prediction(cost, budget, device.plan_memory(model, plan, schedule, sampling)))
+    page.say(before + prediction(cost, budget, device.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
     sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)

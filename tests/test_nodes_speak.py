@@ -78,6 +78,14 @@ def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
     assert nothing.message is None  # what takes it does not run, and that is no error
 
 
+def test_the_whole_search_says_which_attempt_it_is(pack):
+    usual = {"prompt": PROMPT, "method": "Best-of-N", "n": 2, "preview": "off", "attempts": 2, "enough": 100.0}
+    lines, _ = said(pack, "TTSVAR_Generate", **usual)
+    assert sum(line.startswith("attempt 1 of 2 at most: 2 samples") for line in lines) == 1
+    assert sum(line.startswith("attempt 2 of 2 at most: 2 samples") for line in lines) == 1
+    assert "of 4 finished in 2 attempts" in lines[-1]
+
+
 def test_what_is_missing_is_told_before_anything_runs(pack):
     reward, extractor = pack.nodes["TTSVAR_RewardLoader"], pack.nodes["TTSVAR_ExtractorLoader"]
     assert reward.validate_inputs("scene verifier (bundled)", "auto", "auto") is True
