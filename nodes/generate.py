@@ -79,10 +79,10 @@ class Generate(io.ComfyNode):
     def execute(
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
-        guidance_until=LAST, budget=0.0, diverse=False, compare=False, attempts=1, enough=0.95,
+        guidance_until=LAST, budget=0.0, diverse=False, compare=False, attempts=0, enough=0.95,
     ) -> io.NodeOutput:
         from ..ttsvar_core.search.attempts import best_of, repeated
-        from ..ttsvar_core.search.budget import plan_within, usual_budget
+        from ..ttsvar_core.search.budget import plan_within
         from ..ttsvar_core.search.plan import raw
         from ..ttsvar_core.state import start
 
@@ -90,15 +90,13 @@ class Generate(io.ComfyNode):
             reward = load_reward()
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
-        if method == MEASURED:
-            method, budget = "TTS-VAR", budget or usual_budget(model, reward)
-        method = "Funnel" if budget else method  # which needs what a budget's plan needs
+        method, how = _how(method, budget, attempts, model, reward)
         chosen, why = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme}), {}
         reward = _judge(reward, chosen, method, prompt)
         conditioning = encode(text_encoder, prompt, negative)
         drawn = sampling_of(model, guidance, tau, top_p, guidance_until, len(schedule), diverse)
-        if budget:
-            found = plan_within(budget, model, conditioning, schedule, drawn, device.InTurn(reward))
+        if how.budget:
+            found = plan_within(how.budget, model, conditioning, schedule, drawn, device.InTurn(reward))
             chosen, why = found.plan, {"budget": found.why}
         device.load_transformer(model)
 
@@ -108,10 +106,10 @@ class Generate(io.ComfyNode):
             return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview, cls, before)
 
         def attempt(seed):
-            before = f"attempt {len(tried) + 1} of {attempts} at most: " * (attempts > 1)
+            before = f"attempt {len(tried) + 1} of {how.attempts} at most: " * (how.attempts > 1)
             return searched(seed, chosen, reward, extractor, before=before)
 
-        for one in repeated(attempt, seed, attempts, enough):
+        for one in repeated(attempt, seed, how.attempts, enough):
             tried.append(one)
         result = best_of(tried)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
@@ -181,7 +179,7 @@ def _inputs() -> list:
 def _method():
     return io.Combo.Input(
         "method", options=[MEASURED, *METHODS, OWN_PLAN], default=MEASURED, **_by_method(),
-        tooltip=f"measured best: the plan measured to draw the best picture for the work of {BUDGET}, as it was for the bundled "
+        tooltip=f"measured best: the search measured to draw the best picture for the work of {BUDGET}, as it was for the bundled "
         "model; TTS-VAR where nobody measured. TTS-VAR: diverse sketches early, good ones later. Best-of-N: N full pictures, the "
         "best one. Importance Sampling: N pictures resampled by score. raw: one picture, no search. Funnel: 8N sketches, the best "
         "N finish. Beam: N sketches that branch at scales 4 to 6. own plan: the JSON below.",
@@ -198,13 +196,13 @@ def _compare():
 def _attempts() -> list:
     return [
         io.Int.Input(
-            "attempts", default=1, min=1, max=_MOST_ATTEMPTS, optional=True,
+            "attempts", default=0, min=0, max=_MOST_ATTEMPTS, optional=True,
             tooltip="Search again, with other draws, at most so often, until an answer is good enough: an easy prompt costs one "
-            "search, a hard one several.",
+            "search, a hard one several. 0: as was measured to pay with method 'measured best', once with the others.",
         ),
         io.Float.Input(
             "enough", display_name="good enough", default=0.95, min=-100.0, max=100.0, step=0.01, optional=True,
-            **only(attempts=range(2, _MOST_ATTEMPTS + 1)),
+            **only(attempts=[0, *range(2, _MOST_ATTEMPTS + 1)]),
             tooltip="The score of an answer that needs no further attempt, on the reward's own scale: of those that the bundled "
             "verifier gives 0.95, nearly all are right.",
         ),
@@ -217,6 +215,17 @@ def _budget():
         tooltip="What the search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing "
         "four, and the report says which and why. 0 goes by method and N.",
     )
+
+
+def _how(method: str, budget: float, attempts: int, model, reward):
+    """The method whose plan says what is needed, and budget and attempts as asked for; with `MEASURED` what was measured to pay,
+    where anybody did."""
+    from ..ttsvar_core.search.budget import Usual, usual_search
+
+    how = Usual(budget, attempts or 1)
+    if method == MEASURED:
+        method, how = "TTS-VAR", how if budget else usual_search(model, reward, attempts) or how
+    return "Funnel" if how.budget else method, how
 
 
 def _judge(reward, plan, method: str, prompt: str):

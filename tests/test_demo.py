@@ -14,7 +14,7 @@ from ttsvar_core.scenes.verify import Judgement
 
 def test_demo_writes_the_pictures_it_names(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PROMPTS", 1)
-    said = list(demo.demo("a photo of a red circle", seed=3, budget=2, out=tmp_path))
+    said = list(demo.demo("a photo of a red circle", seed=3, out=tmp_path))
     for name in ("picture.png", "search.png", "report.json", "raw-beside-search.png"):
         assert (tmp_path / name).is_file()
         assert any(str(tmp_path / name) in line for line in said)

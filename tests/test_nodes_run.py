@@ -187,7 +187,10 @@ def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
     assert told["budget"].startswith("budget of 2 pictures: ") and told["plan"]["name"] == "budget"
     assert len(finalists) == state.samples >= 1
     measured, paper = (json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, **how)[3]) for how in ({}, {"method": "TTS-VAR"}))
-    assert measured["budget"].startswith("budget of 4 pictures: ") and measured["plan"]["foreseen"]
+    assert measured["budget"].startswith("budget of 2 pictures: ") and measured["plan"]["foreseen"]
+    assert [one["score"] >= 0.95 for one in measured["attempts"]] == [False] * (len(measured["attempts"]) - 1) + [True]
+    once = json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, attempts=1)[3])
+    assert once["budget"].startswith("budget of 4 pictures: ") and len(once["attempts"]) == len(paper["attempts"]) == 1
     assert "budget" not in paper and paper["plan"]["name"] == "tts-var"
     with pytest.raises(ValueError, match="needs a reward"):
         pack.run("TTSVAR_Generate", prompt="a castle", model=named(parts["model"], "infinity_2b_reg"), budget=2)

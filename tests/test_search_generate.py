@@ -287,12 +287,19 @@ def test_the_bundled_model_draws_a_scene(tmp_path):
 
 
 def test_without_a_word_on_how_the_bundled_model_takes_what_was_measured_to_pay_and_the_paper_is_one_option_away(tmp_path, capsys):
-    def plan_of(*options):
-        assert main(["generate", "a photo of a red circle", "--out", str(tmp_path), *options]) == 0
-        return json.loads((tmp_path / "report.json").read_text())["plan"]
+    def report_of(*options, prompt="a photo of a red circle"):
+        assert main(["generate", prompt, "--out", str(tmp_path), *options]) == 0
+        return json.loads((tmp_path / "report.json").read_text())
 
-    usual = plan_of()
-    assert usual == plan_of("--budget", "4") and usual["foreseen"] and usual["name"] == "budget"
+    def plan_of(*options):
+        return report_of(*options)["plan"]
+
+    hard = [one["score"] for one in report_of(prompt="a photo of five green stars")["attempts"]]
+    assert 1 < len(hard) <= 4 and (len(hard) == 4 or hard[-1] >= 0.95) and max(hard[:-1]) < 0.95
+    usual = report_of()
+    assert [one["score"] > 0.95 for one in usual["attempts"]] == [True]
+    assert usual["plan"] == plan_of("--budget", "2") and usual["plan"]["foreseen"] and usual["plan"]["name"] == "budget"
+    assert plan_of("--attempts", "1") == plan_of("--budget", "4") != usual["plan"]
     paper = plan_of("--plan", "tts-var")
     assert "foreseen" not in paper and [stage["scale"] for stage in paper["stages"]] == [2, 5, 6, 9]
     assert plan_of("--n", "1") == plan_of("--lambda", "10") == paper

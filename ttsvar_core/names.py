@@ -7,7 +7,8 @@ BUNDLED = "scenes128"
 """The small model that comes with the pack."""
 PLANS = ("raw", "best-of-n", "importance-sampling", "tts-var", "funnel", "beam")
 PAPER = "tts-var"
-BUDGET = 4  # pictures that a search costs where nothing is said
+BUDGET = 4
+"""Pictures that a search costs where nothing is said: at most, or on average where it ends once an answer is good enough."""
 POTENTIALS = ("value", "diff", "max", "sum")
 SCHEMES = ("multinomial", "systematic", "stratified", "residual", "top-k", "without-replacement")
 BLENDS = ("rank", "softmax", "z-score", "weighted")

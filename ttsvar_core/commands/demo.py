@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import names
 from . import numbers
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
     from ..scenes.verify import Judgement
+    from ..search.budget import Usual
     from ..search.plan import Plan
     from ..search.run import Result
     from ..state import SearchState
@@ -45,19 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT, help="a scene the bundled model knows (default: %(default)s)")
     parser.add_argument("--seed", type=numbers.SEED, default=1)
-    parser.add_argument(
-        "--budget", type=numbers.PICTURES, default=names.BUDGET, metavar="PICTURES",
-        help="what the search may cost (default: %(default)s)",
-    )
 
 
 def main(args: argparse.Namespace) -> int:
-    for line in demo(args.prompt, args.seed, args.budget, args.out):
+    for line in demo(args.prompt, args.seed, args.out):
         print(line, flush=True)
     return 0
 
 
-def demo(prompt: str, seed: int, budget: float, out: Path):
+def demo(prompt: str, seed: int, out: Path):
     """Search, draw and write everything to ``out``; yields what there is to say, line by line.
 
     Raises ValueError (PromptError) for a prompt that is not of the scene world, before anything is loaded.
@@ -69,8 +67,8 @@ def demo(prompt: str, seed: int, budget: float, out: Path):
 
     parse_prompt(prompt)
     models = load_bundled()
-    yield f"A search for {prompt!r}, for the work of {budget:g} pictures ..."
-    result, told, why = _search(models, prompt, seed, budget)
+    yield f"A search for {prompt!r} ..."
+    result, told, why = _search(models, prompt, seed)
     yield f"  {why}"
     image = result.images[result.best][None]
     judgement = _judge(image, prompt)
@@ -82,7 +80,7 @@ def demo(prompt: str, seed: int, budget: float, out: Path):
     yield f"  {out / 'search.png'}  samples with scores, the family tree, scores per scale"
     yield f"  {out / 'report.json'}  every step in numbers ({result.report['seconds']:.1f} s)"
     yield f"One picture beside the search's, {PROMPTS} prompts of the test list, same seed ..."
-    pairs = [_pair(models, scene.text, seed, budget) for scene in benchmark_prompts("test", PROMPTS)]
+    pairs = [_pair(models, scene.text, seed) for scene in benchmark_prompts("test", PROMPTS)]
     write_picture(out / "raw-beside-search.png", comparison(pairs))
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
     yield f"  {out / 'raw-beside-search.png'}  raw {raw} of {PROMPTS} right, searched {searched} of {PROMPTS}"
@@ -95,8 +93,34 @@ def _this_python() -> str:
     return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
 
 
-def _search(models: Any, prompt: str, seed: int, budget: float) -> tuple[Result, Image.Image, str]:
-    """The finished search, its story (sketches at the cut, finished samples, family tree, charts), and why it was planned so."""
+class Searches(NamedTuple):
+    """The usual search for a prompt with the bundled model: how to carry it out with a seed, and why it is that."""
+
+    begin: Callable[[int], SearchState]
+    plan: Plan
+    how: Usual
+    why: str
+
+    def run(self, seed: int, decode: Any = None, on_step: Any = None) -> Result:
+        """One attempt."""
+        return _run(self.begin(seed), self.plan, decode, on_step)
+
+
+def _searches(models: Any, prompt: str) -> Searches:
+    from ..infinity.text import encode_prompt
+    from ..rewards.scenes import SceneReward
+    from ..search.budget import plan_within, usual_search
+    from ..state import start
+
+    model, encoder = models
+    conditioning, how = encode_prompt(encoder, prompt), usual_search(model, SceneReward())
+    chosen = plan_within(how.budget, model, conditioning, model.schedule(), model.config.sampling, SceneReward())
+    again = f"; at most {how.attempts} attempts, until one scores {how.enough:g}"
+    return Searches(partial(start, model, conditioning, chosen.plan.samples), chosen.plan, how, chosen.why + again)
+
+
+def _search(models: Any, prompt: str, seed: int) -> tuple[Result, Image.Image, str]:
+    """The best attempt, its story (sketches at the cut, finished samples, family tree, charts), and why it was planned so."""
     import torch
 
     from ..decoding import sketch
@@ -104,43 +128,38 @@ def _search(models: Any, prompt: str, seed: int, budget: float) -> tuple[Result,
     from ..inspect.plots import charts
     from ..inspect.sheet import contact_sheet
     from ..inspect.tree import family_tree
+    from ..search.attempts import best_of, repeated
 
-    begin, plan, why = _begin(models, prompt, seed, budget)
-    looked, scored = {}, {}
+    searches, seen = _searches(models, prompt), {}
 
-    def look(state: Any) -> Any:
-        looked[state.last_scale] = state, sketch(state, foreseen=plan.foreseen)
-        return looked[state.last_scale][1]
+    def attempt(seed: int) -> Result:
+        looked, scored = seen[seed] = {}, {}
 
-    result = _run(begin, plan, look, lambda step: scored.setdefault(len(step.state.bits) - 1, step.before))
+        def look(state: SearchState) -> Any:
+            looked[state.last_scale] = state, sketch(state, foreseen=searches.plan.foreseen)
+            return looked[state.last_scale][1]
+
+        return searches.run(seed, look, lambda step: scored.setdefault(step.state.last_scale, step.before))
+
+    result = best_of(list(repeated(attempt, seed, searches.how.attempts, searches.how.enough)))
+    looked, scored = seen[result.state.seed]
     sheets = [contact_sheet(state.with_scores(torch.tensor(scored[at])), images, 128) for at, (state, images) in looked.items()]
-    return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)]), why
+    return result, stacked([*sheets, family_tree(result.state, result.images), charts(result.state)]), searches.why
 
 
-def _pair(models: Any, prompt: str, seed: int, budget: float) -> tuple[Answer, Answer]:
+def _pair(models: Any, prompt: str, seed: int) -> tuple[Answer, Answer]:
     """One prompt's picture, drawn alone and searched for."""
+    from ..search.attempts import best_of, repeated
     from ..search.plan import raw
     from ..state import start
 
-    begin, plan, _ = _begin(models, prompt, seed, budget)
-    alone = start(begin.model, begin.conditioning, 1, seed)
-    results = _run(alone, raw()), _run(begin, plan)
-    images = [result.images[result.best][None] for result in results]
+    searches = _searches(models, prompt)
+    first = searches.begin(seed)
+    alone = _run(start(first.model, first.conditioning, 1, seed), raw())
+    best = best_of(list(repeated(searches.run, seed, searches.how.attempts, searches.how.enough)))
+    images = [result.images[result.best][None] for result in (alone, best)]
     raw_answer, answer = (Answer(prompt, image, _judge(image, prompt)) for image in images)
     return raw_answer, answer
-
-
-def _begin(models: Any, prompt: str, seed: int, budget: float) -> tuple[SearchState, Plan, str]:
-    """A search before its first scale, its plan, and why it is that."""
-    from ..infinity.text import encode_prompt
-    from ..rewards.scenes import SceneReward
-    from ..search.budget import plan_within
-    from ..state import start
-
-    model, encoder = models
-    conditioning = encode_prompt(encoder, prompt)
-    chosen = plan_within(budget, model, conditioning, model.schedule(), model.config.sampling, SceneReward())
-    return start(model, conditioning, chosen.plan.samples, seed), chosen.plan, chosen.why
 
 
 def _run(begin: SearchState, plan: Plan, decode: Any = None, on_step: Any = None) -> Result:

@@ -16,6 +16,7 @@ from .choices import BUNDLED, add_model_arguments, load_extractor, load_models, 
 
 if TYPE_CHECKING:
     from ..scales import ScaleSchedule
+    from ..search.budget import Usual
     from ..search.plan import Plan
     from ..search.run import Result
 
@@ -38,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_search_arguments(group: Any) -> None:
     either = group.add_mutually_exclusive_group()
     either.add_argument(
-        "--plan", help=f"{', '.join(names.PLANS)}, or a JSON file (default: a budget of {names.BUDGET} pictures where it was "
-        f"measured what that is best spent on, as for the bundled model; {names.PAPER} otherwise, or with settings of a plan)"
+        "--plan", help=f"{', '.join(names.PLANS)}, or a JSON file (default: what was measured to pay for the work of "
+        f"{names.BUDGET} pictures, as for the bundled model; {names.PAPER} where nobody measured, or with settings of a plan)"
     )
     either.add_argument(
         "--budget", type=numbers.PICTURES, metavar="PICTURES",
@@ -52,7 +53,8 @@ def _add_search_arguments(group: Any) -> None:
         "--n", type=numbers.COUNT, help="samples left at the end of a plan by name; tts-var, funnel start with 8 n (default: 1)"
     )
     group.add_argument(
-        "--attempts", type=numbers.COUNT, default=1, help="search at most so often, with other draws, while --enough is not reached"
+        "--attempts", type=numbers.COUNT, help="search at most so often, with other draws, while --enough is not reached "
+        "(default: 1, or as many as was measured to pay)"
     )
     group.add_argument("--enough", type=numbers.FINITE, metavar="SCORE", help="of an answer that needs no further attempt")
     group.add_argument(
@@ -102,8 +104,6 @@ def main(args: argparse.Namespace) -> int:
 
     if args.measured and not args.budget:
         raise ValueError("--measured tells a budget how scores foretell the end; name one with --budget.")
-    if args.enough is not None and args.attempts == 1:
-        raise ValueError("--enough says when no further attempt is made; allow several with --attempts.")
     measured = load_measured(args.measured) if args.measured else None
     plan = _plan(args)
     reward = judge(load_reward(_reward_names(args, plan), args.blend, args.device, args.reward_dtype), plan, args.prompt)
@@ -114,9 +114,9 @@ def main(args: argparse.Namespace) -> int:
     state = load_state(args.resume, model, conditioning) if args.resume else None
     schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
     sampling = _sampling(args, model, len(schedule))
-    budget = args.budget or _usual_budget(args, model, reward)
-    if budget:
-        chosen = plan_within(budget, model, conditioning, schedule, sampling, reward, measured, args.whole_sketches)
+    how = _usual(args, model, reward)
+    if how.budget:
+        chosen = plan_within(how.budget, model, conditioning, schedule, sampling, reward, measured, args.whole_sketches)
         plan, told = chosen.plan, {"budget": chosen.why}
         print(chosen.why)
     else:
@@ -137,7 +137,7 @@ def main(args: argparse.Namespace) -> int:
         finally:
             progress.close()
 
-    result = best_of(list(repeated(search, state.seed if state else args.seed or 0, args.attempts, args.enough)))
+    result = best_of(list(repeated(search, state.seed if state else args.seed or 0, how.attempts, how.enough)))
     print(write_result(result._replace(report=result.report | told), args.out))
     return 0
 
@@ -228,12 +228,19 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     return plan
 
 
-def _usual_budget(args: argparse.Namespace, model: Any, reward: Any) -> float | None:
-    """In pictures, where nothing says how to search and it was measured what pays."""
-    from ..search.budget import usual_budget
+def _usual(args: argparse.Namespace, model: Any, reward: Any) -> Usual:
+    """Budget (0: by plan), attempts and what ends them, as asked for; where nothing says how to search, what was measured to pay.
 
-    asked = args.whole_sketches or any(getattr(args, name) is not None for name in ("plan", "n", *_SETTINGS))
-    return None if asked else usual_budget(model, reward)
+    Raises ValueError for a score that ends attempts where there is one only."""
+    from ..search.budget import Usual, usual_search
+
+    asked = args.whole_sketches or any(getattr(args, name) is not None for name in ("budget", "plan", "n", *_SETTINGS))
+    usual = (None if asked else usual_search(model, reward, args.attempts)) or Usual(args.budget or 0, args.attempts or 1)
+    if args.enough is None:
+        return usual
+    if usual.attempts == 1:
+        raise ValueError("--enough says when no further attempt is made; allow several with --attempts.")
+    return usual._replace(enough=args.enough)
 
 
 def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:

@@ -135,9 +135,25 @@ def measured_for(model: ImageModel, reward: Reward, measured: Measured | None = 
     raise ValueError(f"this was measured on foreseen sketches, and {model.name} foretells none; measure it so, or leave it out")
 
 
-def usual_budget(model: ImageModel, reward: Reward | None) -> int | None:
-    """In pictures, what a search costs where nothing is said; None where nobody measured what that is best spent on."""
-    return names.BUDGET if reward is not None and measured_for(model, reward) else None
+class Usual(NamedTuple):
+    """The search where nothing is said: the budget of an attempt, in pictures, how many there are at most, and the score that ends
+    them."""
+
+    budget: float
+    attempts: int = 1
+    enough: float | None = None
+
+
+def usual_search(model: ImageModel, reward: Reward | None, attempts: int | None = None) -> Usual | None:
+    """What was measured to pay, in so many attempts (None: as pays best); None where nobody measured.
+
+    Where it is known when an answer is good enough: small searches, each of half of `names.BUDGET`, until one is. Easy prompts then
+    pay for hard ones (docs/evidence.md)."""
+    found = None if reward is None else measured_for(model, reward)
+    if found is None:
+        return None
+    attempts = attempts or (1 if found.enough is None else names.BUDGET)
+    return Usual(names.BUDGET) if attempts == 1 else Usual(names.BUDGET / 2, attempts, found.enough)
 
 
 def known(measured: Measured | None, model: str, reward: str) -> Measured | None:
