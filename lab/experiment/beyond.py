@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ttsvar_core.search.plan import stretched, tts_var, with_potential
+from ttsvar_core.search.plan import stretched, with_potential
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, unique
+from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, paper, unique
 
 SCHEMES = ("systematic", "stratified", "residual", "top-k")
 LATER = (8, 11)
@@ -21,7 +21,7 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     arms: list[Arm] = []
     tables: list[Table] = []
     for count in n:
-        base = Arm(f"tts-var-{count}", tts_var(count, setting.scales))
+        base = paper(count, setting)
         arms.append(base)
         for title, variants in _variants(setting, base):
             arms += variants

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ttsvar_core.atomic import write
 
@@ -15,17 +15,8 @@ from .definitions import build
 from .foresight import foresight_tables
 from .runner import setting_of
 from .stats import CONFIDENCE
-from .tables import agreement, arm_row, category_rows, consistency, cost_cells, pair_row, shown_metrics, watched_arms
+from .tables import Section, agreement, arm_row, category_rows, consistency, cost_cells, pair_row, shown_metrics, watched_arms
 from .world import VERDICT
-
-
-class Section(NamedTuple):
-    """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
-
-    title: str
-    text: str = ""
-    rows: tuple[tuple[str, ...], ...] = ()
-    figure: bytes = b""
 
 
 def write_report(results_path: str | Path) -> Path:
@@ -52,7 +43,7 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
     sections += [_table(results, table, experiment.timed > 0) for table in experiment.tables if table.pairs]
     if not experiment.tables:
         sections += [_consistency(results, arm) for arm in watched_arms(experiment)]
-        sections += [Section(*found) for found in foresight_tables(results, experiment)]
+        sections += foresight_tables(results, experiment)
     return sections
 
 

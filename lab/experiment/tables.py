@@ -13,6 +13,15 @@ from .world import VERDICT
 POTENTIAL_KINDS = ("value", "max", "sum", "diff")
 
 
+class Section(NamedTuple):
+    """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
+
+    title: str
+    text: str = ""
+    rows: tuple[tuple[str, ...], ...] = ()
+    figure: bytes = b""
+
+
 class ArmRow(NamedTuple):
     """One arm: its metrics' means over prompts, the mean score of all its survivors, and what it costs.
 
