@@ -12,7 +12,6 @@ the same holds of all samples that nothing has selected yet, whatever comes afte
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,11 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from lab.benchmark.clock import settled
+from lab.benchmark.clock import timed
 from ttsvar_core.decoding import sketch
 from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.memory import Sampler
-from ttsvar_core.search.run import run
+from ttsvar_core.search.run import Result, run
 from ttsvar_core.state import SearchState, start
 
 from .arms import Arm
@@ -65,11 +64,7 @@ class Memory:
         if self._kept.get(key, (0,))[0] >= samples:
             self.saved += self._kept[key][2]
         else:
-            settled()
-            began = time.perf_counter()
-            made = make()
-            settled()
-            self._kept[key] = samples, made, time.perf_counter() - began
+            self._kept[key] = samples, *timed(make)
         self._kept.move_to_end(key)
         while len(self._kept) > self._room:
             self._kept.popitem(last=False)
@@ -160,14 +155,15 @@ def _runner(world: World, conditioning: Conditioning, seed: int, share: str) -> 
         return pictures.get((foreseen, past(state, rows)), state.samples, lambda: sketch(state, foreseen=foreseen))
 
     def run_arm(arm: Arm) -> Finished:
-        reward = SharedReward(named(world.rewards, arm.reward), scores)
-        began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
-        state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
-        looking = partial(decode, foreseen=arm.plan.foreseen)
-        result = run(state, arm.plan, reward, named(world.extractors, arm.extractor), sampler, looking)
-        settled()
-        seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
-        return Finished(result.state, result.images, result.scores, seconds)
+        reward, extractor = SharedReward(named(world.rewards, arm.reward), scores), named(world.extractors, arm.extractor)
+        looking, saved = partial(decode, foreseen=arm.plan.foreseen), sum(memory.saved for memory in memories)
+
+        def search() -> Result:
+            state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
+            return run(state, arm.plan, reward, extractor, sampler, looking)
+
+        result, seconds = timed(search)
+        return Finished(result.state, result.images, result.scores, seconds + sum(memory.saved for memory in memories) - saved)
 
     return run_arm
 
