@@ -66,15 +66,13 @@ def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
     found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
     if not found:
         return Advice(pictures, None, {}, None, False)
-    scores = np.stack([_rated(pools, pools.metrics[0], plan) for plan in found])
+    scores = np.stack([_rated(pools, pools.first, plan) for plan in found])
     best = int(scores.mean(axis=1).argmax())
     plan = found[best]
-    gains = {
-        metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics
-    }
-    halves = _crossed(scores, base[pools.metrics[0]], _halves(pools))
-    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.metrics[0]]))
-    if gains[pools.metrics[0]].difference.mean <= 0:
+    gains = {metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics}
+    halves = _crossed(scores, base[pools.first], _halves(pools))
+    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.first]))
+    if gains[pools.first].difference.mean <= 0:
         return Advice(pictures, None, gains, unseen, False)
     return Advice(pictures, plan, gains, unseen, plan.starts > pools.samples)
 

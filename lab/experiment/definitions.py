@@ -75,9 +75,7 @@ def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
     scales, arms, tables = setting.scales, [], []
     for count in n:
         base = best(count)
-        family = [
-            Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)
-        ]
+        family = [Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)]
         arms += [base, *family]
         pairs = tuple(Pair(arm.name, base.name) for arm in family)
         tables.append(Table(f"Resampling at one scale, {count} samples (Figure 5a)", pairs))

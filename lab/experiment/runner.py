@@ -52,13 +52,8 @@ class Where(NamedTuple):
 
 
 def run_experiment(
-    asked: Asked,
-    factory: Callable[[], World],
-    prompts: Sequence[Prompt],
-    seeds: int | range,
-    out: str | Path,
-    where: Where | None = None,
-    progress: Progress | None = None,
+    asked: Asked, factory: Callable[[], World], prompts: Sequence[Prompt], seeds: int | range, out: str | Path,
+    where: Where | None = None, progress: Progress | None = None,
 ) -> Path:
     """Run what is not yet in ``out`` and write ``results.json``; returns its path.
 
@@ -149,13 +144,9 @@ def _unit_path(out: Path, key: str) -> Path:
 
 
 def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:
-    arms = {
-        arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward} for arm in experiment.arms
-    }
-    return {
-        "format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None, "world": world, "arms": arms,
-        "images": images,
-    }
+    arms = {arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward} for arm in experiment.arms}
+    named = {"format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None}
+    return {**named, "world": world, "arms": arms, "images": images}
 
 
 def claim(out: Path, identity: dict[str, Any]) -> None:
