@@ -52,15 +52,9 @@ _PROMPT_BLIND = {"clarity": "aesthetic"}  # our stand-in -> the published row it
 
 
 def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
-    """All ablations for every N."""
-    arms: list[Arm] = []
-    tables: list[Table] = []
-    for count in n:
-        for part in (_parts, _cluster_scales, _extractors, _resample_scales, _potentials, _lambdas, _rewards):
-            more, table = part(setting, count)
-            arms += more
-            tables.append(table)
-    return Experiment("ablations", unique(arms), tuple(tables))
+    parts = _parts, _cluster_scales, _extractors, _resample_scales, _potentials, _lambdas, _rewards
+    made = [part(setting, count) for count in n for part in parts]
+    return Experiment("ablations", unique([arm for arms, _ in made for arm in arms]), tuple(table for _, table in made))
 
 
 def resampled(n: int, where: tuple[int, ...], **settings) -> Plan:

@@ -134,7 +134,6 @@ def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
     ]
 
 
-HEAD = ("budget", "plan", "cost, pictures")
 _NOTE = (
     "Differences to Best-of-N at the same budget, with 95% intervals over prompts. The plan is the best of all that cost the same "
     "on these very prompts; the last column chooses on one half of them and rates on the other, which flatters nobody."
@@ -153,7 +152,8 @@ def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
     for scorer in pools.scores:
         place = path if scorer == pools.first else path.with_name(f"advice-by-{scorer}.json")
         write_advice(place, to_json(results, prices, pools, found, scorer))
-    head = (*HEAD, *(f"{metric} above Best-of-N" for metric in pools.metrics), f"{pools.first}, chosen unseen")
+    gains = [f"{metric} above Best-of-N" for metric in pools.metrics]
+    head = ("budget", "plan", "cost, pictures", *gains, f"{pools.first}, chosen unseen")
     table = markdown_table([head, *(tuple(told(advice, prices, pools.metrics)) for advice in found)])
     count = len({prompt for prompt, _ in pools.units})
     return f"{path}\n\n{count} prompts, {pools.samples} samples each. {_NOTE}\n\n{table}"

@@ -100,7 +100,6 @@ class Setting(NamedTuple):
 
     @property
     def scales(self) -> int:
-        """Number of scales of the schedule."""
         return len(self.tokens)
 
 
@@ -118,7 +117,6 @@ def best_name(n: int) -> str:
 
 
 def best(n: int) -> Arm:
-    """The Best-of-N arm."""
     return Arm(best_name(n), best_of_n(n))
 
 

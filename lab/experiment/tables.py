@@ -64,7 +64,6 @@ def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
 
 
 def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
-    """The row of one arm."""
     costs = [unit["arms"][arm]["cost"] for unit in results["units"]]
     whole = sum(height * width for height, width in results["world"]["schedule"])
     survivors = {_unit(unit): _mean(unit["arms"][arm]["scores"]) for unit in results["units"]}
@@ -98,7 +97,6 @@ def costs_no_more(results: dict[str, Any], pair: Pair) -> bool:
 
 
 def pair_row(results: dict[str, Any], pair: Pair) -> PairRow:
-    """The row of one comparison."""
     metrics = {
         metric: compare(metric_values(results, pair.arm, metric), metric_values(results, pair.baseline, metric))
         for metric in shown_metrics(results)

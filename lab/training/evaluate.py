@@ -34,7 +34,6 @@ class Outcome(NamedTuple):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help=f"folder with {NAME}.*")
     parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
