@@ -109,11 +109,12 @@ def pair_row(results: dict[str, Any], pair: Pair) -> PairRow:
 
 def agreement(found: Comparison, published: float | None) -> str:
     """What a comparison says of the paper's: "agrees", "contradicts", or that it cannot tell."""
-    if published is None:
-        return "better" if found.resolved and found.difference.mean > 0 else "worse" if found.resolved else "not resolved"
     if not found.resolved:
         return "not resolved"
-    return "agrees" if (found.difference.mean > 0) == (published > 0) else "contradicts"
+    gains = found.difference.mean > 0
+    if published is None:
+        return "better" if gains else "worse"
+    return "agrees" if gains == (published > 0) else "contradicts"
 
 
 def category_rows(results: dict[str, Any], arms: Iterable[str], metric: str) -> dict[str, dict[str, Interval]]:
@@ -150,8 +151,8 @@ def consistency(results: dict[str, Any], arm: str) -> Consistency:
         return mean_interval(pools.by_unit(values))
 
     hits = {
-        kind: {scale: over_prompts((picked(kind, scale) * top).sum(axis=1)) for scale in scales[kind == "diff" :]}  # looks back
-        for kind in POTENTIAL_KINDS
+        kind: {scale: over_prompts((picked(kind, scale) * top).sum(axis=1)) for scale in scales[kind == "diff" :]}
+        for kind in POTENTIAL_KINDS  # of which DIFF needs an earlier scale
     }
     gain = {scale: over_prompts((picked("value", scale) * final).sum(axis=1) - blind) for scale in scales}
     return Consistency(hits, over_prompts(top.mean(axis=1)), gain, over_prompts(final.max(axis=1) - blind))
