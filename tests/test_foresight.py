@@ -306,6 +306,9 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(collec
     assert not (tmp_path / "parts" / NAME).exists() and (tmp_path / "parts" / "foresight.checkpoint.pt").exists()
     assert train(arguments(collected, out=tmp_path / "parts", save_every=0.0)).read_bytes() == straight.read_bytes()
     assert with_foresight(make_tiny_model(schedule=SCHEDULE), straight).foresight.sizes == SIZES
+    whole = straight.read_bytes()
+    straight.unlink()  # as where the last checkpoint was written and nothing after it
+    assert train(arguments(collected, out=tmp_path / "straight")).read_bytes() == whole
 
 
 def _stop(*given):
