@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import zlib
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
+from lab.experiment import options
 from lab.experiment.controls import Chance, TokenizerExtractor
 from lab.experiment.prompts import Prompt
 from lab.experiment.world import World
@@ -62,6 +64,21 @@ class TinyFiles:
         if prompt >= self.slow_after and prompt.startswith("prompt"):
             time.sleep(self.slow)
         return make_conditioning(seed=zlib.crc32(prompt.encode()), prompt=prompt)
+
+
+def asked(**given) -> argparse.Namespace:
+    """What the commands that collect and fit are asked: very little of everything, and what is given."""
+    usual = {
+        "first_seed": 0, "seeds": 1, "samples": 4, "workers": 1, "engine": "processes", "ray_address": None, "minutes": 0.0,
+        "seed": 0, "save_every": 1e9, "device": "cpu",
+    }
+    return argparse.Namespace(**{**usual, **given})
+
+
+def use_tiny_world(monkeypatch) -> None:
+    """Whatever files and prompts the commands are asked for."""
+    monkeypatch.setattr(options, "world_files", lambda args: TinyFiles())
+    monkeypatch.setattr(options, "prompts", lambda args, default: prompts(default))
 
 
 def warm(image: torch.Tensor, prompt: str) -> bool:

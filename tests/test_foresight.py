@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from functools import partial
@@ -11,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from experiment_world import SCHEDULE, TinyFiles, Warmth, prompts
+from experiment_world import SCHEDULE, TinyFiles, Warmth, asked, prompts, use_tiny_world
 from tiny_models import make_conditioning, make_tiny_model
 
 import ttsvar_core
-from lab.experiment import options
 from lab.experiment.arms import Setting
 from lab.experiment.definitions import build
 from lab.experiment.prices import Prices, widest
@@ -274,18 +272,13 @@ def test_pools_are_scored_both_ways_and_priced_so(model):
 
 
 def arguments(data, **changed):
-    given = {
-        "first_seed": 0, "seeds": 1, "out": data, "scales": SIZES.scales, "samples": 4, "workers": 1, "engine": "processes",
-        "ray_address": None, "layers": SIZES.layers, "data": [data], "steps": 60, "minutes": 0.0, "batch": 32, "rate": 3e-3,
-        "width": 16, "depth": 2, "seed": 0, "save_every": 1e9, "device": "cpu",
-    }
-    return argparse.Namespace(**{**given, **changed})
+    given = {"out": data, "data": [data], "steps": 60, "batch": 32, "rate": 3e-3, "width": SIZES.width, "depth": SIZES.depth}
+    return asked(scales=SIZES.scales, layers=SIZES.layers, **{**given, **changed})
 
 
 @pytest.fixture
 def collected(tmp_path, monkeypatch):
-    monkeypatch.setattr(options, "world_files", lambda args: TinyFiles())
-    monkeypatch.setattr(options, "prompts", lambda args, default: prompts(default))
+    use_tiny_world(monkeypatch)
     return collect(arguments(tmp_path / "data"), 12, partial(drawn, SIZES.layers), layers=list(SIZES.layers))
 
 
@@ -313,6 +306,9 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(collec
     assert not (tmp_path / "parts" / NAME).exists() and (tmp_path / "parts" / "foresight.checkpoint.pt").exists()
     assert train(arguments(collected, out=tmp_path / "parts", save_every=0.0)).read_bytes() == straight.read_bytes()
     assert with_foresight(make_tiny_model(schedule=SCHEDULE), straight).foresight.sizes == SIZES
+    whole = straight.read_bytes()
+    straight.unlink()  # as where the last checkpoint was written and nothing after it
+    assert train(arguments(collected, out=tmp_path / "straight")).read_bytes() == whole
 
 
 def _stop(*given):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 import torch
-from experiment_world import SCHEDULE, Brightness, TinyFiles, Warmth, prompts
+from experiment_world import SCHEDULE, Brightness, Warmth, asked, use_tiny_world
 from tiny_models import make_conditioning, make_tiny_model
 
-from lab.experiment import options
 from lab.experiment.runner import OtherExperiment
 from lab.value.check import check
 from lab.value.collect import collect
@@ -189,25 +187,17 @@ def test_calibration_finds_the_unit(model):
 
 
 def arguments(out, **changed):
-    given = {
-        "first_seed": 0, "seeds": 1, "out": out, "scales": (1, 3), "samples": 4, "workers": 1, "engine": "processes",
-        "ray_address": None,
-    }
-    return argparse.Namespace(**{**given, **changed})
+    return asked(out=out, scales=(1, 3), **changed)
 
 
 @pytest.fixture
 def tiny_world(monkeypatch):
-    monkeypatch.setattr(options, "world_files", lambda args: TinyFiles())
-    monkeypatch.setattr(options, "prompts", lambda args, default: prompts(default))
+    use_tiny_world(monkeypatch)
 
 
 def training(data, out, **changed):
-    given = {
-        "data": [data], "out": out, "steps": 6, "minutes": 0.0, "batch": 2, "rate": 1e-2, "width": 16, "depth": 1, "seed": 0,
-        "save_every": 1e9, "device": "cpu",
-    }
-    return argparse.Namespace(**{**given, **changed})
+    given = {"data": [data], "out": out, "steps": 6, "batch": 2, "rate": 1e-2, "width": 16, "depth": 1}
+    return asked(**{**given, **changed})
 
 
 def test_collect_goes_on_where_it_was_and_train_and_check_read_it(tiny_world, tmp_path, model):

@@ -47,12 +47,17 @@ def settled() -> None:
         torch.cuda.synchronize()
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What a piece of work returns, and the seconds it took."""
     settled()
     began = time.perf_counter()
-    work()
+    made = work()
     settled()
-    return time.perf_counter() - began
+    return made, time.perf_counter() - began
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    return timed(work)[1]
 
 
 @cache

@@ -18,12 +18,10 @@ _NAMES = ("n-curve", "single-scale", "consistency", "ablations", "beyond", "equa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
     return answered(lambda: run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
     parser = Parser(prog="python -m lab.experiment", description=__doc__)
     parser.add_argument("name", choices=_NAMES, help="what to measure; advise: draw a pool and tell the best plan per budget")
     parser.add_argument("--out", type=Path, required=True, help="folder for results and report; an unfinished one is continued")

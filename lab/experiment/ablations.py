@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ttsvar_core.search.cluster import Cluster
-from ttsvar_core.search.plan import CLUSTER_SCALES, POTENTIAL_SCALES, Plan, scored_at, stretched, tts_var, with_potential
+from ttsvar_core.search.plan import CLUSTER_SCALES, POTENTIAL_SCALES, Plan, scored_at, stretched, with_potential
 from ttsvar_core.search.potential import NEEDS_EARLIER_SCORES
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Published, Setting, Table, best, unique
+from .arms import Arm, Experiment, Pair, Published, Setting, Table, best, paper, unique
 
 ByN = Mapping[int, Published]  # GenEval / ImageReward, at N = 2 and 4
 _RESAMPLE_SCALES = {
@@ -52,15 +52,9 @@ _PROMPT_BLIND = {"clarity": "aesthetic"}  # our stand-in -> the published row it
 
 
 def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
-    """All ablations for every N."""
-    arms: list[Arm] = []
-    tables: list[Table] = []
-    for count in n:
-        for part in (_parts, _cluster_scales, _extractors, _resample_scales, _potentials, _lambdas, _rewards):
-            more, table = part(setting, count)
-            arms += more
-            tables.append(table)
-    return Experiment("ablations", unique(arms), tuple(tables))
+    parts = _parts, _cluster_scales, _extractors, _resample_scales, _potentials, _lambdas, _rewards
+    made = [part(setting, count) for count in n for part in parts]
+    return Experiment("ablations", unique([arm for arms, _ in made for arm in arms]), tuple(table for _, table in made))
 
 
 def resampled(n: int, where: tuple[int, ...], **settings) -> Plan:
@@ -77,10 +71,10 @@ def clustered(n: int, where: tuple[int, ...]) -> Plan:
 
 
 def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    scales, full = setting.scales, tts_var(n, setting.scales)
+    scales, both = setting.scales, paper(n, setting)
+    full = both.plan
     potentials = tuple(stage for stage in full.stages if stage.kind == Resample.kind)
     adaptive = Arm(f"adaptive-resampling-{n}", Plan("adaptive-resampling", full.samples, potentials))
-    both = Arm(f"tts-var-{n}", full)
     blind = [Arm(f"tts-var-chance-{n}", full, "chance")] if "chance" in setting.extractors else []
     rows = [
         (Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales))), _CLUSTER_SCALES[2, 5]),
@@ -135,13 +129,13 @@ def _potentials(setting: Setting, n: int) -> tuple[list[Arm], Table]:
 
 
 def _lambdas(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base = Arm(f"tts-var-{n}", tts_var(n, setting.scales))
+    base = paper(n, setting)
     rows = [(Arm(f"{base.name}-lambda-{lam:g}", with_potential(base.plan, lam=lam)), known) for lam, known in _LAMBDAS.items()]
     return _against(base, _FULL, n, f"Lambda, against 10, N = {n}", rows)
 
 
 def _rewards(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, (first, *others) = Arm(f"tts-var-{n}", tts_var(n, setting.scales)), setting.rewards
+    base, (first, *others) = paper(n, setting), setting.rewards
     rows = [
         (Arm(f"{base.name}-by-{name}", base.plan, "", name), _REWARDS.get(_PROMPT_BLIND.get(name, name), {})) for name in others
     ]

@@ -16,12 +16,11 @@ ADVICE = "advice.json"
 
 
 def write_advice(path: Path, advice: dict[str, Any]) -> None:
-    """Write the file."""
     write(path, json.dumps(advice, indent=1, sort_keys=True) + "\n")
 
 
 def read_advice(path: str | Path) -> dict[str, Any]:
-    """What `to_json` made. Raises UnusableFile for anything else."""
+    """What `advise.to_json` made. Raises UnusableFile for anything else."""
     with refusing(Path(path), "Write it again: python -m lab.experiment advise."):
         advice = parse_json(read_text(path))
         if advice["format"] != FORMAT:

@@ -66,15 +66,13 @@ def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
     found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
     if not found:
         return Advice(pictures, None, {}, None, False)
-    scores = np.stack([_rated(pools, pools.metrics[0], plan) for plan in found])
+    scores = np.stack([_rated(pools, pools.first, plan) for plan in found])
     best = int(scores.mean(axis=1).argmax())
     plan = found[best]
-    gains = {
-        metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics
-    }
-    halves = _crossed(scores, base[pools.metrics[0]], _halves(pools))
-    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.metrics[0]]))
-    if gains[pools.metrics[0]].difference.mean <= 0:
+    gains = {metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics}
+    halves = _crossed(scores, base[pools.first], _halves(pools))
+    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.first]))
+    if gains[pools.first].difference.mean <= 0:
         return Advice(pictures, None, gains, unseen, False)
     return Advice(pictures, plan, gains, unseen, plan.starts > pools.samples)
 
@@ -137,7 +135,6 @@ def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
     ]
 
 
-HEAD = ("budget", "plan", "cost, pictures")
 _NOTE = (
     "Differences to Best-of-N at the same budget, with 95% intervals over prompts. The plan is the best of all that cost the same "
     "on these very prompts; the last column chooses on one half of them and rates on the other, which flatters nobody."
@@ -156,7 +153,8 @@ def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
     for scorer in pools.scores:
         place = path if scorer == pools.first else path.with_name(f"advice-by-{scorer}.json")
         write_advice(place, to_json(results, prices, pools, found, scorer))
-    head = (*HEAD, *(f"{metric} above Best-of-N" for metric in pools.metrics), f"{pools.first}, chosen unseen")
+    gains = [f"{metric} above Best-of-N" for metric in pools.metrics]
+    head = ("budget", "plan", "cost, pictures", *gains, f"{pools.first}, chosen unseen")
     table = markdown_table([head, *(tuple(told(advice, prices, pools.metrics)) for advice in found)])
     count = len({prompt for prompt, _ in pools.units})
     enough = good_enough(pools)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ttsvar_core.search.budget import Measured
-from ttsvar_core.search.plan import Plan, best_of_n
+from ttsvar_core.search.plan import Plan, best_of_n, tts_var
 from ttsvar_core.search.score import Score
 
 from .prices import Prices
@@ -104,7 +104,6 @@ class Setting(NamedTuple):
 
     @property
     def scales(self) -> int:
-        """Number of scales of the schedule."""
         return len(self.tokens)
 
 
@@ -122,8 +121,12 @@ def best_name(n: int) -> str:
 
 
 def best(n: int) -> Arm:
-    """The Best-of-N arm."""
     return Arm(best_name(n), best_of_n(n))
+
+
+def paper(n: int, setting: Setting) -> Arm:
+    """The paper's search."""
+    return Arm(f"tts-var-{n}", tts_var(n, setting.scales))
 
 
 def images_paid_for(setting: Setting, plan: Plan) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ttsvar_core.search.plan import stretched, tts_var, with_potential
+from ttsvar_core.search.plan import stretched, with_potential
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, unique
+from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, paper, unique
 
 SCHEMES = ("systematic", "stratified", "residual", "top-k")
 LATER = (8, 11)
@@ -18,35 +18,33 @@ STRONGER = (30.0, 100.0)  # rewards in [0, 1] spread less over one prompt's samp
 
 def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """Variants of the whole search, each against the paper's, for every N."""
-    arms: list[Arm] = []
-    tables: list[Table] = []
+    arms, tables = [], []
     for count in n:
-        base = Arm(f"tts-var-{count}", tts_var(count, setting.scales))
-        arms.append(base)
-        for title, variants in _variants(setting, base):
-            arms += variants
-            tables.append(Table(f"{title}, N = {count}", tuple(Pair(arm.name, base.name) for arm in variants)))
-        more, table = _later(setting, base, count)
-        arms += more
-        tables.append(table)
+        base = paper(count, setting)
+        families, (later, last) = _variants(setting, base), _later(setting, base, count)
+        arms += [base, *(arm for family in families.values() for arm in family), *later]
+        for title, family in families.items():
+            tables.append(Table(f"{title}, N = {count}", tuple(Pair(arm.name, base.name) for arm in family)))
+        tables.append(last)
     return Experiment("beyond", unique(arms), tuple(tables))
 
 
-def _variants(setting: Setting, base: Arm) -> list[tuple[str, list[Arm]]]:
+def _variants(setting: Setting, base: Arm) -> dict[str, list[Arm]]:
+    """What is changed, by the titles of the tables."""
+
     def variant(name: str, **settings) -> Arm:
         return Arm(f"{base.name}-{name}", with_potential(base.plan, **settings))
 
-    schemes = [variant(scheme, scheme=scheme) for scheme in SCHEMES]
-    adaptive = [variant(f"ess-{share:g}", target_ess=share) for share in TARGETS]
-    adaptive += [variant(f"ess-below-{share:g}", ess_threshold=share) for share in THRESHOLDS]
-    stronger = [variant(f"lambda-{lam:g}", lam=lam) for lam in STRONGER]
-    extractors = [Arm(f"{base.name}-{name}", base.plan, name) for name in setting.extractors[1:]]
-    return [
-        ("Resampling schemes against multinomial", schemes),
-        ("Lambda by effective sample size against lambda 10", adaptive),
-        ("Lambda above the paper's, against lambda 10", stronger),
-        (f"Extractors against {setting.extractors[0]}", extractors),
-    ]
+    first, *others = setting.extractors
+    return {
+        "Resampling schemes against multinomial": [variant(scheme, scheme=scheme) for scheme in SCHEMES],
+        "Lambda by effective sample size against lambda 10": [
+            *(variant(f"ess-{share:g}", target_ess=share) for share in TARGETS),
+            *(variant(f"ess-below-{share:g}", ess_threshold=share) for share in THRESHOLDS),
+        ],
+        "Lambda above the paper's, against lambda 10": [variant(f"lambda-{lam:g}", lam=lam) for lam in STRONGER],
+        f"Extractors against {first}": [Arm(f"{base.name}-{name}", base.plan, name) for name in others],
+    }
 
 
 def _later(setting: Setting, base: Arm, n: int) -> tuple[list[Arm], Table]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at, tts_var
+from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at
 
 from . import ablations, beyond, equal_cost
-from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for
+from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for, paper
 from .scorers import Scorer, scorers
 from .variance import completed
 
@@ -37,11 +37,11 @@ def build(name: str, setting: Setting, n: Sequence[int] | None = None) -> Experi
 def n_curve(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """Score over N for raw, Importance Sampling, Best-of-N and TTS-VAR, against samples and against operations (Figures 3, 8)."""
     scales = setting.scales
-    largest = images_paid_for(setting, tts_var(max(n), scales))
+    largest = images_paid_for(setting, paper(max(n), setting).plan)
     families = {
         "Best-of-N": [best(count) for count in range(1, max(largest, *n) + 1)],
         "Importance Sampling": [Arm(f"importance-{count}", importance_sampling(count, scales)) for count in n if count > 1],
-        "TTS-VAR": [Arm(f"tts-var-{count}", tts_var(count, scales)) for count in n],
+        "TTS-VAR": [paper(count, setting) for count in n],
     }
     arms = tuple(arm for family in families.values() for arm in family)
     curves = {label: tuple(arm.name for arm in family) for label, family in families.items()}
@@ -53,7 +53,7 @@ def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
     against_raw = [_published_pair(family, count, "best-of", 1) for family in ("importance", "best-of") for count in several]
     against_best = [_published_pair("tts-var", count, "best-of", count) for count in n]
     against_importance = [_published_pair("tts-var", count, "importance", count) for count in several]
-    equal_cost = [Pair(f"tts-var-{count}", best_name(images_paid_for(setting, tts_var(count, setting.scales)))) for count in n]
+    equal_cost = [Pair(arm.name, best_name(images_paid_for(setting, arm.plan))) for arm in (paper(count, setting) for count in n)]
     return (
         Table("Against raw generation (Table 6, Figure 3)", tuple(against_raw)),
         Table("TTS-VAR against Best-of-N at the same N (Table 6)", tuple(against_best)),
@@ -75,9 +75,7 @@ def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
     scales, arms, tables = setting.scales, [], []
     for count in n:
         base = best(count)
-        family = [
-            Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)
-        ]
+        family = [Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)]
         arms += [base, *family]
         pairs = tuple(Pair(arm.name, base.name) for arm in family)
         tables.append(Table(f"Resampling at one scale, {count} samples (Figure 5a)", pairs))

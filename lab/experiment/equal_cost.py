@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ttsvar_core.search.budget import known, plan_for
-from ttsvar_core.search.plan import Plan, best_of_n, raw, tts_var
+from ttsvar_core.search.plan import Plan, best_of_n, raw
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, unique
+from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, paper, unique
 from .prices import chosen, fitted_beam, fitted_funnel, widest
 from .scorers import Scorer
 
@@ -30,16 +30,17 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     plain = [best(count) for count in sorted({1, *n})]
     arms, tables, curves = list(plain), [], {"Best-of-N": [arm.name for arm in plain]}
     for count in n:
-        given, paper = best_of_n(count), Arm(f"tts-var-{count}", tts_var(count, setting.scales))
+        given, published = best_of_n(count), paper(count, setting)
         ours, why = _chosen(setting, given, f"budget-{count}")
-        at_paper, _ = _chosen(setting, paper.plan, f"at-tts-var-{count}")
+        at_paper, _ = _chosen(setting, published.plan, f"at-tts-var-{count}")
         funnel = _named(f"funnel-{count}", fitted_funnel(setting.prices, given))
         beam = _named(f"beam-{count}", fitted_beam(setting.prices, given))
         variants = _variants(setting, ours, count)
-        for label, found in (("TTS-VAR", [paper]), ("budget", [ours]), ("funnel", funnel), ("beam", beam)):
+        for label, found in (("TTS-VAR", [published]), ("budget", [ours]), ("funnel", funnel), ("beam", beam)):
             curves.setdefault(label, []).extend(arm.name for arm in found)
-        arms += [ours, *funnel, *beam, paper, at_paper, *variants]
-        against = [Pair(arm.name, best_name(count)) for arm in (ours, *funnel, *beam, paper)] + [Pair(at_paper.name, paper.name)]
+        arms += [ours, *funnel, *beam, published, at_paper, *variants]
+        against = [Pair(arm.name, best_name(count)) for arm in (ours, *funnel, *beam, published)]
+        against.append(Pair(at_paper.name, published.name))
         tables.append(Table(f"At the cost of {_pictures(count)}", tuple(against), _NOTE.format(n=count, why=why)))
         changed = tuple(Pair(arm.name, ours.name) for arm in variants)
         tables.append(Table(f"One thing changed, at the cost of {_pictures(count)}", changed))

@@ -14,7 +14,7 @@ from .offline import Pools, gain_of, pools_of, rank_correlations
 from .prices import Prices
 from .scorers import FIRST, Scorer
 from .stats import Interval
-from .tables import watched_arms
+from .tables import Section, watched_arms
 from .variance import COMPLETIONS, fixed_shares
 
 BEST = 3
@@ -29,8 +29,8 @@ _FIXED = (
 )
 
 
-def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterator[tuple[str, str, tuple[tuple[str, ...], ...]]]:
-    """Title, words and rows for every arm that was scored on the way. Nothing without prices, as in results of early versions."""
+def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterator[Section]:
+    """A section for every arm that was scored on the way. Nothing without prices, as in results of early versions."""
     if "prices" not in results:
         return
     prices, arms = Prices.from_json(results["prices"]), {arm.name: arm for arm in experiment.arms}
@@ -40,7 +40,7 @@ def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterato
             yield _table(results, arms[name], prices, fixed)
 
 
-def _table(results: dict[str, Any], arm: Arm, prices: Prices, fixed: dict[int, Interval]) -> tuple[str, str, tuple]:
+def _table(results: dict[str, Any], arm: Arm, prices: Prices, fixed: dict[int, Interval]) -> Section:
     first = results["world"]["rewards"][0]
     scorer = Scorer(arm.reward or first, arm.plan.foreseen)
     pools = pools_of(results, {scorer.name: arm.name})
@@ -51,7 +51,7 @@ def _table(results: dict[str, Any], arm: Arm, prices: Prices, fixed: dict[int, I
     words = _WORDS.format(samples=arm.plan.samples, best=BEST, fixed=told)
     header = ("scale", "rank correlation", "pick's share of the gain", f"best {BEST}'s share", *(["fixed"] if fixed else []),
               "spent so far", "one look")
-    return f"What a scale knows of the end, {arm.name}", words, (header, *_rows(pools, scorer, prices, fixed))
+    return Section(f"What a scale knows of the end, {arm.name}", words, (header, *_rows(pools, scorer, prices, fixed)))
 
 
 def _rows(pools: Pools, scorer: Scorer, prices: Prices, fixed: dict[int, Interval]) -> Iterator[tuple[str, ...]]:

@@ -35,7 +35,6 @@ class Pools(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """n."""
         return self.final.shape[1]
 
     def by_unit(self, values: np.ndarray) -> dict[tuple[str, int], float]:
@@ -54,7 +53,7 @@ class Pools(NamedTuple):
 
     def values(self, metric: str) -> np.ndarray:
         """(U, n) of a metric."""
-        return self.correct if metric == VERDICT and metric != self.first else self.final
+        return self.final if metric == self.first else self.correct
 
 
 def pools_of(results: dict[str, Any], arms: dict[str, str]) -> Pools:

@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ttsvar_core.atomic import write
 
-from . import plots
+from . import plots, tables
 from .arms import Experiment, Table
 from .definitions import build
 from .foresight import foresight_tables
 from .runner import setting_of
 from .stats import CONFIDENCE
-from .tables import agreement, arm_row, category_rows, consistency, cost_cells, pair_row, shown_metrics, watched_arms
+from .tables import Section, agreement, arm_row, category_rows, consistency, cost_cells, pair_row, shown_metrics, watched_arms
 from .world import VERDICT
-
-
-class Section(NamedTuple):
-    """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
-
-    title: str
-    text: str = ""
-    rows: tuple[tuple[str, ...], ...] = ()
-    figure: bytes = b""
 
 
 def write_report(results_path: str | Path) -> Path:
@@ -46,13 +37,14 @@ def experiment_of(results: dict[str, Any]) -> Experiment:
 
 def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Section]:
     """Everything a report says."""
-    sections = [_preamble(results), _arms(results, experiment)]
+    rows = {arm.name: arm_row(results, arm.name) for arm in experiment.arms}
+    sections = [_preamble(results), _arms(results, rows, experiment.timed > 0)]
     if experiment.curves:
-        sections += _curves(results, experiment)
+        sections += _curves(results, experiment, rows)
     sections += [_table(results, table, experiment.timed > 0) for table in experiment.tables if table.pairs]
     if not experiment.tables:
         sections += [_consistency(results, arm) for arm in watched_arms(experiment)]
-        sections += [Section(*found) for found in foresight_tables(results, experiment)]
+        sections += foresight_tables(results, experiment)
     return sections
 
 
@@ -70,28 +62,26 @@ def _preamble(results: dict[str, Any]) -> Section:
     )
 
 
-def _arms(results: dict[str, Any], experiment: Experiment) -> Section:
+def _arms(results: dict[str, Any], rows: dict[str, tables.ArmRow], timed: bool) -> Section:
     metrics = shown_metrics(results)
-    timed = ("pictures", "seconds") if experiment.timed else ()
-    rows = [("search", *metrics, "mean of survivors", "images", "GFLOP", "decodes", *timed)]
-    for arm in experiment.arms:
-        row = arm_row(results, arm.name)
+    table = [("search", *metrics, "mean of survivors", "images", "GFLOP", "decodes", *(("pictures", "seconds") if timed else ()))]
+    for name, row in rows.items():
         spent = (f"{row.pictures:.2f}", f"{row.seconds:.3f}") if timed else ()
-        rows.append((
-            arm.name, *(row.metrics[metric].told() for metric in metrics), row.survivors.told(),
+        table.append((
+            name, *(row.metrics[metric].told() for metric in metrics), row.survivors.told(),
             f"{row.images:.2f}", f"{row.flops / 1e9:.1f}", str(row.decodes), *spent,
         ))
     text = "The answer's metrics; the mean score of all samples that finished, which is what an answer drawn blindly would get."
-    return Section("All ways of searching", text, tuple(rows))
+    return Section("All ways of searching", text, tuple(table))
 
 
-def _curves(results: dict[str, Any], experiment: Experiment) -> list[Section]:
+def _curves(results: dict[str, Any], experiment: Experiment, rows: dict[str, tables.ArmRow]) -> list[Section]:
     metrics = shown_metrics(results)[:2]
-    rows = {label: [arm_row(results, name) for name in names] for label, names in experiment.curves.items() if names}
+    along = {label: [rows[name] for name in names] for label, names in experiment.curves.items() if names}
     titles = {"samples": "Over N (Figure 3)", "images": "Over token-forwards", "flops": "Over operations (Figure 8)"}
     if experiment.timed:
         titles = {"flops": "Over total cost", "seconds": "Over seconds"}
-    figures = {axis: plots.curves(rows, metrics, axis) if plots.available() else b"" for axis in titles}
+    figures = {axis: plots.curves(along, metrics, axis) if plots.available() else b"" for axis in titles}
     sections = [Section(title, figure=figures[axis]) for axis, title in titles.items()]
     compared = {name for table in experiment.tables for pair in table.pairs for name in (pair.arm, pair.baseline)}
     named = [arm.name for arm in experiment.arms if arm.name in compared]

@@ -52,13 +52,8 @@ class Where(NamedTuple):
 
 
 def run_experiment(
-    asked: Asked,
-    factory: Callable[[], World],
-    prompts: Sequence[Prompt],
-    seeds: int | range,
-    out: str | Path,
-    where: Where | None = None,
-    progress: Progress | None = None,
+    asked: Asked, factory: Callable[[], World], prompts: Sequence[Prompt], seeds: int | range, out: str | Path,
+    where: Where | None = None, progress: Progress | None = None,
 ) -> Path:
     """Run what is not yet in ``out`` and write ``results.json``; returns its path.
 
@@ -154,10 +149,8 @@ def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | 
         | ({"attempts": arm.attempts, "enough": arm.enough} if arm.attempts > 1 else {})
         for arm in experiment.arms
     }
-    return {
-        "format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None, "world": world, "arms": arms,
-        "images": images,
-    }
+    named = {"format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None}
+    return {**named, "world": world, "arms": arms, "images": images}
 
 
 def claim(out: Path, identity: dict[str, Any]) -> None:

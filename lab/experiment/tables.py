@@ -6,11 +6,26 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+
+from ttsvar_core.search.potential import exponents
+
 from .arms import Experiment, Pair
+from .offline import pools_of
 from .stats import Comparison, Interval, Values, compare, mean_interval
 from .world import VERDICT
 
 POTENTIAL_KINDS = ("value", "max", "sum", "diff")
+
+
+class Section(NamedTuple):
+    """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
+
+    title: str
+    text: str = ""
+    rows: tuple[tuple[str, ...], ...] = ()
+    figure: bytes = b""
 
 
 class ArmRow(NamedTuple):
@@ -49,7 +64,6 @@ def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
 
 
 def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
-    """The row of one arm."""
     costs = [unit["arms"][arm]["cost"] for unit in results["units"]]
     whole = sum(height * width for height, width in results["world"]["schedule"])
     survivors = {_unit(unit): _mean(unit["arms"][arm]["scores"]) for unit in results["units"]}
@@ -79,13 +93,10 @@ def cost_cells(results: dict[str, Any], pair: Pair) -> tuple[str, str]:
 
 def costs_no_more(results: dict[str, Any], pair: Pair) -> bool:
     """Whether an arm's operations are no more than its baseline's, for every prompt and seed."""
-    return all(
-        unit["arms"][pair.arm]["cost"]["flops"] <= unit["arms"][pair.baseline]["cost"]["flops"] for unit in results["units"]
-    )
+    return all(unit["arms"][pair.arm]["cost"]["flops"] <= unit["arms"][pair.baseline]["cost"]["flops"] for unit in results["units"])
 
 
 def pair_row(results: dict[str, Any], pair: Pair) -> PairRow:
-    """The row of one comparison."""
     metrics = {
         metric: compare(metric_values(results, pair.arm, metric), metric_values(results, pair.baseline, metric))
         for metric in shown_metrics(results)
@@ -98,11 +109,12 @@ def pair_row(results: dict[str, Any], pair: Pair) -> PairRow:
 
 def agreement(found: Comparison, published: float | None) -> str:
     """What a comparison says of the paper's: "agrees", "contradicts", or that it cannot tell."""
-    if published is None:
-        return "better" if found.resolved and found.difference.mean > 0 else "worse" if found.resolved else "not resolved"
     if not found.resolved:
         return "not resolved"
-    return "agrees" if (found.difference.mean > 0) == (published > 0) else "contradicts"
+    gains = found.difference.mean > 0
+    if published is None:
+        return "better" if gains else "worse"
+    return "agrees" if gains == (published > 0) else "contradicts"
 
 
 def category_rows(results: dict[str, Any], arms: Iterable[str], metric: str) -> dict[str, dict[str, Interval]]:
@@ -127,44 +139,34 @@ class Consistency(NamedTuple):
 
 def consistency(results: dict[str, Any], arm: str) -> Consistency:
     """Of one watched Best-of-N arm. Ties share: one of three best counts a third if one of them is the best in the end."""
-    hits: dict[str, dict[int, dict]] = {kind: {} for kind in POTENTIAL_KINDS}
-    gain: dict[int, dict] = {}
-    chance, most = {}, {}
-    for record in results["units"]:
-        unit, history = _unit(record), record["arms"][arm]["history"]
-        final = [row[-1] for row in history]
-        top, blind = _top(final), _mean(final)
-        chance[unit], most[unit] = len(top) / len(final), max(final) - blind
-        for kind in POTENTIAL_KINDS:
-            for scale, values in _exponents(kind, history).items():
-                picked = _top(values)
-                hits[kind].setdefault(scale, {})[unit] = len(picked & top) / len(picked)
-                if kind == "value":
-                    gain.setdefault(scale, {})[unit] = _mean(final[row] for row in picked) - blind
-    return Consistency(
-        {kind: {scale: mean_interval(values) for scale, values in of_kind.items()} for kind, of_kind in hits.items()},
-        mean_interval(chance), {scale: mean_interval(values) for scale, values in gain.items()}, mean_interval(most),
-    )
+    pools = pools_of(results, {arm: arm})
+    scales, final, blind = pools.scales(arm), pools.final, pools.final.mean(axis=1)
+    top = _shares(final) > 0
+    table = torch.tensor(pools.scores[arm], dtype=torch.float32).flatten(0, 1)  # a row per sample
+
+    def picked(kind: str, scale: int) -> np.ndarray:
+        return _shares(exponents(kind, table, scale).reshape(final.shape).numpy())
+
+    def over_prompts(values: np.ndarray) -> Interval:
+        return mean_interval(pools.by_unit(values))
+
+    hits = {
+        kind: {scale: over_prompts((picked(kind, scale) * top).sum(axis=1)) for scale in scales[kind == "diff" :]}
+        for kind in POTENTIAL_KINDS  # of which DIFF needs an earlier scale
+    }
+    gain = {scale: over_prompts((picked("value", scale) * final).sum(axis=1) - blind) for scale in scales}
+    return Consistency(hits, over_prompts(top.mean(axis=1)), gain, over_prompts(final.max(axis=1) - blind))
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """(U, n) of the best of each row of values (U, n), one in all: the best, or several that share it."""
+    best = values == values.max(axis=1, keepdims=True)
+    return best / best.sum(axis=1, keepdims=True)
 
 
 def watched_arms(experiment: Experiment) -> list[str]:
     """The arms that recorded scores at every scale."""
     return [arm.name for arm in experiment.arms if arm.watched and not arm.plan.selects(math.inf)]
-
-
-def _exponents(kind: str, history: list[list[float]]) -> dict[int, list[float]]:
-    """Potentials of all samples at every scale before the last that was scored; DIFF needs an earlier one."""
-    import torch
-
-    from ttsvar_core.search.potential import exponents
-
-    table = torch.tensor([[math.nan if value is None else value for value in row] for row in history])
-    scored = (~table[:, :-1].isnan().any(dim=0)).nonzero().flatten().tolist()
-    return {scale: exponents(kind, table, scale).tolist() for scale in scored[kind == "diff" :]}
-
-
-def _top(values: list[float]) -> set[int]:
-    return {row for row, value in enumerate(values) if value == max(values)}
 
 
 def _unit(record: dict[str, Any]) -> tuple[str, int]:

@@ -27,7 +27,6 @@ class Complete:
     keep: int
 
     def sees(self, samples: int) -> str:
-        """Nothing."""
         return "nothing"
 
     def check(self, samples: int, scored: bool) -> None:

@@ -12,7 +12,6 @@ the same holds of all samples that nothing has selected yet, whatever comes afte
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from lab.benchmark.clock import settled
+from lab.benchmark.clock import timed
 from ttsvar_core.decoding import sketch
 from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.attempts import best_of, repeated
@@ -68,11 +67,7 @@ class Memory:
         if self._kept.get(key, (0,))[0] >= samples:
             self.saved += self._kept[key][2]
         else:
-            settled()
-            began = time.perf_counter()
-            made = make()
-            settled()
-            self._kept[key] = samples, made, time.perf_counter() - began
+            self._kept[key] = samples, *timed(make)
         self._kept.move_to_end(key)
         while len(self._kept) > self._room:
             self._kept.popitem(last=False)
@@ -164,18 +159,15 @@ def _runner(world: World, conditioning: Conditioning, seed: int, share: str) -> 
         return pictures.get((foreseen, past(state, rows)), state.samples, lambda: sketch(state, foreseen=foreseen))
 
     def run_arm(arm: Arm) -> Finished:
-        reward = SharedReward(named(world.rewards, arm.reward), scores)
-        began, saved = time.perf_counter(), sum(memory.saved for memory in memories)
-        looking, extractor = partial(decode, foreseen=arm.plan.foreseen), named(world.extractors, arm.extractor)
+        reward, extractor = SharedReward(named(world.rewards, arm.reward), scores), named(world.extractors, arm.extractor)
+        looking, saved = partial(decode, foreseen=arm.plan.foreseen), sum(memory.saved for memory in memories)
 
         def search(seed: int) -> Result:
             state = start(world.model, conditioning, arm.plan.samples, seed, world.schedule)
             return run(state, arm.plan, reward, extractor, sampler, looking)
 
-        results = list(repeated(search, seed, arm.attempts, arm.enough))
-        best = best_of(results)
-        settled()
-        seconds = time.perf_counter() - began + sum(memory.saved for memory in memories) - saved
+        results, seconds = timed(lambda: list(repeated(search, seed, arm.attempts, arm.enough)))
+        best, seconds = best_of(results), seconds + sum(memory.saved for memory in memories) - saved
         return Finished(best.state, best.images, best.scores, seconds, len(results))
 
     return run_arm

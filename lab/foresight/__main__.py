@@ -18,12 +18,10 @@ PROMPTS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
     return answered(lambda: run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of both commands."""
     parser = Parser(prog="python -m lab.foresight", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     collect = commands.add_parser("collect", help="draw pictures and keep what is known of them early; goes on where it was")
@@ -38,7 +36,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out one of the two."""
     if args.command == "collect":
         from lab.value.collect import collect
 

@@ -7,10 +7,10 @@ rewards cannot judge; on the bundled model it made the squared error itself smal
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from ttsvar_core.reading import parse_json, read_text
 
 NAME = "foresight.safetensors"
 WARMUP, AVERAGING = 50, 0.998
-KEPT_IN_MEMORY = 2048  # files; a later one takes the place of an earlier one
+KEPT_IN_MEMORY = 2048  # files
 MEASURED = 100  # files that the mean and spread of what the network sees are taken of, and as many that it is watched on
 
 
@@ -37,6 +37,9 @@ class Seen(NamedTuple):
     features: Tensor
     values: Tensor
     final: Tensor
+
+
+Read = Callable[[Path, int], Seen]
 
 
 def train(args: argparse.Namespace) -> Path:
@@ -50,7 +53,7 @@ def train(args: argparse.Namespace) -> Path:
     grids = tuple(map(tuple, about["world"]["schedule"]))
     sizes = ForesightConfig(tuple(about["layers"]), tuple(about["scales"]), args.width, args.depth)
     torch.manual_seed(args.seed)
-    network, read = network_for(model, sizes, len(grids)).to(args.device), Files(args.device)
+    network, read = network_for(model, sizes, len(grids)).to(args.device), reader(args.device)
     measure(network, [read(path, scale) for path in known[:MEASURED] for scale in sizes.scales])
     args.warmup, args.ema = WARMUP, AVERAGING
     run = Run(nn.ModuleDict({"foresight": network}), args, "foresight")
@@ -62,34 +65,29 @@ def train(args: argparse.Namespace) -> Path:
     return fit(run, partial(step_loss, run, read, known, sizes.scales), args.out / NAME, export)
 
 
-class Files:
-    """Reads what was collected, and remembers the latest."""
+def reader(device: str) -> Read:
+    """Reads what was collected of a prompt, and remembers the latest files."""
+    load = lru_cache(KEPT_IN_MEMORY)(load_file)
 
-    def __init__(self, device: str) -> None:
-        self._device, self._kept = device, {}
+    def read(path: Path, scale: int) -> Seen:
+        tensors = load(path)
+        return Seen(*(tensors[name].to(device) for name in (f"features.{scale}", f"values.{scale}", "final")))
 
-    def __call__(self, path: Path, scale: int) -> Seen:
-        if path not in self._kept:
-            self._kept[path] = load_file(path)
-            if len(self._kept) > KEPT_IN_MEMORY:
-                self._kept.pop(next(iter(self._kept)))
-        tensors = self._kept[path]
-        return Seen(*(tensors[name].to(self._device) for name in (f"features.{scale}", f"values.{scale}", "final")))
+    return read
 
 
 def measure(network: ForesightNetwork, seen: Sequence[Seen]) -> None:
     """Set the mean and the spread of what the network sees, channel by channel."""
-    channels = [torch.cat([part.features.float().flatten(2), _like(part).flatten(2)], dim=1) for part in seen]
+    channels = []
+    for part in seen:
+        values = F.interpolate(part.values.float(), size=part.features.shape[-2:], mode="bilinear", align_corners=False)
+        channels.append(torch.cat([part.features.float(), values], dim=1).flatten(2))
     flat = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in channels])
     network.mean.copy_(flat.mean(0))
     network.spread.copy_(flat.std(0).clamp_min(1e-3))
 
 
-def _like(part: Seen) -> Tensor:
-    return F.interpolate(part.values.float(), size=part.features.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def step_loss(run: Run, read: Files, files: Sequence[Path], scales: Sequence[int]) -> Tensor:
+def step_loss(run: Run, read: Read, files: Sequence[Path], scales: Sequence[int]) -> Tensor:
     """The loss of one step: samples of many prompts, all at one scale."""
     generator = run.generator()
     scale = scales[generator.integers(len(scales))]
@@ -106,8 +104,7 @@ def error(network: ForesightNetwork, seen: Seen, scale: int) -> Tensor:
 
 
 @torch.no_grad()
-def _watched(run: Run, read: Files, files: Sequence[Path], scales: Sequence[int]) -> dict[str, float]:
+def _watched(run: Run, read: Read, files: Sequence[Path], scales: Sequence[int]) -> dict[str, float]:
     """The error on prompts that it is not trained on, by scale."""
     network = run.average["foresight"]
-    errors = {scale: [float(error(network, read(path, scale), scale)) for path in files] for scale in scales}
-    return {f"held_out_{scale}": math.fsum(of_scale) / len(of_scale) for scale, of_scale in errors.items()}
+    return {f"held_out_{scale}": fmean(float(error(network, read(path, scale), scale)) for path in files) for scale in scales}

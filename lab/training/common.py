@@ -116,7 +116,6 @@ class Run:
         self._last_save = time.monotonic()
 
     def log(self, **values: Any) -> None:
-        """Append one line to the loss log."""
         line = {"step": self.step, "seconds": round(self.seconds, 1), **values}
         with open(self.args.out / f"{self.name}.log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}) + "\n")

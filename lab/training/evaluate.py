@@ -34,7 +34,6 @@ class Outcome(NamedTuple):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help=f"folder with {NAME}.*")
     parser.add_argument("--split", default="validation", choices=("train", "validation", "test"))
@@ -60,20 +59,15 @@ def load_folder(folder: Path):
     return load_model(*paths), load_text_encoder(folder / f"{NAME}.t5")
 
 
-def pictures(model, encoder, text: str, samples: int, seed: int, sampling: Sampling | None) -> Tensor:
-    """Raw pictures (P, H, W, 3) of a prompt."""
+def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
+    """Raw pictures of a prompt and the verifier's word on them."""
     from ttsvar_core.decoding import decode
     from ttsvar_core.infinity.text import encode_prompt
     from ttsvar_core.sampling import sample
     from ttsvar_core.state import start
 
-    state = start(model, encode_prompt(encoder, text), samples, seed)
-    return decode(sample(state, len(model.schedule()) - 1, sampling))
-
-
-def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
-    """Raw pictures of a prompt and the verifier's word on them."""
-    images = pictures(model, encoder, prompt.text, samples, seed, sampling)
+    state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
+    images = decode(sample(state, len(model.schedule()) - 1, sampling))
     return Outcome(prompt, images, [judge_image(image, prompt) for image in images.float().numpy()])
 
 

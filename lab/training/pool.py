@@ -34,7 +34,6 @@ PREFIX, PREFIX_SHARE = "a photo of ", 0.15
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.pool", description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
     parser.add_argument("--scenes", type=int, default=24576)
@@ -112,14 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     tokenizer = load_tokenizer(args.tokenizer).to(args.device, memory_format=torch.channels_last)
     side = json.loads((args.tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["scale_schedule"][-1][0]
-    for part in range(-(-args.scenes // PART)):
+    for part, begin in enumerate(range(0, args.scenes, PART)):
         path = args.tokenizer / f"pool.{part:04d}.pt"
-        if path.exists():
-            continue
-        count = min(PART, args.scenes - part * PART)
-        stored = encoded_part(tokenizer, side, count, numpy.random.default_rng([args.seed, 1, part]), args.device)
-        with replacing(path) as file:
-            torch.save(stored, file)
+        if not path.exists():
+            generator = numpy.random.default_rng([args.seed, 1, part])
+            stored = encoded_part(tokenizer, side, min(PART, args.scenes - begin), generator, args.device)
+            with replacing(path) as file:
+                torch.save(stored, file)
     return 0
 
 

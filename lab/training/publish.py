@@ -18,7 +18,6 @@ BUNDLED = Path(__file__).resolve().parents[2] / "ttsvar_core" / "bundled"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.publish", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder the transformer training wrote")
     parser.add_argument("--to", type=Path, default=BUNDLED)

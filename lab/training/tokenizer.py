@@ -31,7 +31,6 @@ SKETCH_WEIGHT = 0.3
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.tokenizer", description=__doc__)
     add_common_arguments(parser, steps=6000, batch=6, rate=2e-3)
     parser.add_argument("--schedule", default=SCHEDULE, help="sides of the 13 token grids")

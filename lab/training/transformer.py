@@ -40,7 +40,6 @@ CONTENT_LOSS_WEIGHT = 0.15
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m lab.training.transformer", description=__doc__)
     add_common_arguments(parser, steps=20000, batch=32, rate=1.5e-3)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the trained tokenizer and encoded scenes")
@@ -170,9 +169,10 @@ def save_all(run: Run, described: dict) -> None:
 
 def build_modules(args: argparse.Namespace, config: ModelConfig) -> nn.ModuleDict:
     """Everything that is trained, fresh."""
-    parts = {"transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader()}
-    parts["content"] = build_content_reader(args.width)
-    return nn.ModuleDict(parts).to(args.device)
+    return nn.ModuleDict({
+        "transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader(),
+        "content": build_content_reader(args.width),
+    }).to(args.device)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,12 +18,10 @@ PROMPTS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
     return answered(lambda: run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of the three commands."""
     parser = Parser(prog="python -m lab.value", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     collect = commands.add_parser("collect", help="draw samples and keep what a value model learns from; goes on where it was")
@@ -39,7 +37,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out one of the three."""
     if args.command == "collect":
         from .collect import collect, drawn
 

@@ -16,7 +16,7 @@ from lab.experiment.foresight import BEST
 from lab.experiment.offline import Pools, gain_of, rank_correlations, spent
 from lab.experiment.prices import Prices
 from lab.experiment.report import markdown_table
-from lab.experiment.stats import compare
+from lab.experiment.stats import Interval, compare
 from ttsvar_core.atomic import write
 from ttsvar_core.rewards.value import Value, read_value
 from ttsvar_core.search.plan import raw
@@ -36,13 +36,11 @@ def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) ->
     found = figures(pools, value, collection)
     if json_path:
         write(json_path, json.dumps(found, indent=1) + "\n")
-    count = len({prompt for prompt, _ in pools.units})
     most = gain_of(pools, SKETCH, collection.scales[0], 1).most
     told = (
-        f"{path.name}, {path.stat().st_size / 2**20:.2f} MiB, for {value.made_for.model} and {value.made_for.reward}: {count} "
-        f"prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.mean:.4f} "
-        f"[{most.low:.4f}, {most.high:.4f}] above a blind pick. Shares are of that, for the best {BEST} of what the best gains "
-        f"over the best of {BEST} blind ones."
+        f"{path.name}, {path.stat().st_size / 2**20:.2f} MiB, for {value.made_for.model} and {value.made_for.reward}: "
+        f"{found['prompts']} prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.told('.4f')} above a "
+        f"blind pick. Shares are of that, for the best {BEST} of what the best gains over the best of {BEST} blind ones."
     )
     return f"{told}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
 
@@ -104,8 +102,12 @@ def _compared(pools: Pools, scale: int) -> dict[str, Any]:
     return found
 
 
-def _listed(interval) -> list[float] | None:
-    return None if interval is None else [interval.mean, interval.low, interval.high]
+def _listed(interval: Interval | None) -> list[float] | None:
+    return interval and list(interval[:3])
+
+
+def _told(listed: list[float], form: str = ".3f") -> str:
+    return Interval(*listed, count=0).told(form)
 
 
 def _number(share: float) -> float | None:
@@ -114,14 +116,13 @@ def _number(share: float) -> float | None:
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     shares = ["" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share")]
-    told = ["" if row[key] is None else "{:.3f} [{:.3f}, {:.3f}]".format(*row[key]) for key in ("rank_correlation", "pick", "best")]
-    return str(row["scale"]), row["by"], told[0], told[1], shares[0], told[2], shares[1], f"{row['flops'] / 1e9:.3g} G"
+    rank, pick, best = ("" if row[key] is None else _told(row[key]) for key in ("rank_correlation", "pick", "best"))
+    return str(row["scale"]), row["by"], rank, pick, shares[0], best, shares[1], f"{row['flops'] / 1e9:.3g} G"
 
 
 def _differences(found: dict[str, Any]) -> str:
     lines = [f"Value model minus sketch, paired by prompt, in {found['reward']}:"]
     for row in found["differences"]:
-        told = [f"{'pick' if keep == '1' else f'best {keep}'} " + "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row[keep]["difference"])
-                + f", p {row[keep]['p']:.3f}" for keep in ("1", str(BEST))]
-        lines.append(f"- scale {row['scale']}: {'; '.join(told)}")
+        pick, best = (f"{_told(row[keep]['difference'], '+.4f')}, p {row[keep]['p']:.3f}" for keep in ("1", str(BEST)))
+        lines.append(f"- scale {row['scale']}: pick {pick}; best {BEST} {best}")
     return "\n".join(lines)

@@ -59,8 +59,7 @@ def pairwise_loss(values: Tensor, final: Tensor) -> Tensor:
 
 def _export(run: Run, collection: Collection, fitted: list[Unit], watched: list[Unit], path: Path, loss: float) -> None:
     """The averaged weights as a value model, brought to the reward's unit, and a line in the log."""
-    network = run.average["value"]
-    device = run.args.device
+    network, device = run.average["value"], run.args.device
     calibrate(network, fitted, collection.scales, device)
     save_value(path, Value(network, None, collection.made_for))
     losses = {
