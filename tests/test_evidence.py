@@ -25,12 +25,14 @@ def test_a_changed_table_is_noticed():
     assert evidence.fill(PAGE.replace(first[0], wrong)) == PAGE != PAGE.replace(first[0], wrong)
 
 
-@pytest.mark.parametrize("name", evidence.NAMES)
+@pytest.mark.parametrize("name", evidence.stored())
 def test_the_results_are_of_the_bundled_model(name):
     from ttsvar_core.weights import load_bundled
 
     world = evidence.read_results(name)["world"]
     assert (world["model"], world["fingerprint"]) == (load_bundled()[0].name, load_bundled()[0].fingerprint)
     assert f"`{world['fingerprint'][:8]}`" in PAGE
-    prompts = len({one["prompt"] for one in evidence.read_results(name)["units"]})
-    assert re.search(rf"experiment {name} +--prompts {prompts}\b", PAGE)
+    results = evidence.read_results(name)
+    prompts = len({one["prompt"] for one in results["units"]})
+    told = re.search(rf"^python -m lab\.experiment ([\w-]+) .*--prompts (\d+) .*--out output/{name}$", PAGE, re.MULTILINE)
+    assert told[1] in (results["experiment"], "advise") and int(told[2]) == prompts

@@ -1,8 +1,7 @@
 """Write the tables of docs/evidence.md from the stored results: `python tools/build_evidence.py [FOLDER]`.
 
-docs/evidence/ holds the raw per-prompt results of every experiment, compressed. FOLDER is where new ones lie, one folder per
-experiment as `python -m lab.experiment NAME --out FOLDER/NAME` leaves them: they are stored first, and the page's plots
-drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
+docs/evidence/ holds the raw per-prompt results of every run, compressed. FOLDER is where new ones lie, one folder per run as
+`python -m lab.experiment EXPERIMENT --out FOLDER/NAME` leaves them: they are stored first, and the page's plots drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
 `<!-- categories | NAME -->`, `<!-- foresight | NAME | how its arm ends -->`, `<!-- fixed | NAME -->` or
 `<!-- consistency | NAME -->`; the prose is written by hand.
 """
@@ -30,13 +29,17 @@ from ttsvar_core.atomic import write  # noqa: E402
 PAGE = ROOT / "docs" / "evidence.md"
 STORE = ROOT / "docs" / "evidence"
 IMAGES = ROOT / "docs" / "images"
-NAMES = ("equal-cost", "pool", "consistency")
 GRADE, VERDICT = "scenes", "correct"
 MARK = re.compile(r"(<!-- (\w+) \| ([\w-]+)(?: \| (.+?))? -->\n)\n(?:\|.*\n)*")
 
 
+def stored() -> list[str]:
+    """The names of all runs."""
+    return sorted(path.name.removesuffix(".json.xz") for path in STORE.glob("*.json.xz"))
+
+
 def read_results(name: str) -> dict[str, Any]:
-    """The stored raw results of an experiment, as its `results.json` held them."""
+    """The stored raw results of a run, as its `results.json` held them."""
     return json.loads(lzma.decompress((STORE / f"{name}.json.xz").read_bytes()))
 
 
@@ -99,10 +102,10 @@ TABLES: dict[str, Callable[[dict[str, Any], str], list[tuple[str, ...]]]] = {
 
 def fill(page: str) -> str:
     """The page with every marked table written anew from the stored results."""
-    stored = {name: read_results(name) for name in {match[3] for match in MARK.finditer(page)}}
+    results = {name: read_results(name) for name in {match[3] for match in MARK.finditer(page)}}
 
     def table(match: re.Match) -> str:
-        rows = TABLES[match[2]](stored[match[3]], match[4] or "")
+        rows = TABLES[match[2]](results[match[3]], match[4] or "")
         return f"{match[1]}\n{markdown_table(rows)}\n"
 
     return MARK.sub(table, page)
@@ -125,9 +128,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.folder:
         STORE.mkdir(exist_ok=True)
-        for name in NAMES:
-            packed = lzma.compress((args.folder / name / "results.json").read_bytes(), preset=9 | lzma.PRESET_EXTREME)
-            write(STORE / f"{name}.json.xz", packed)
+        for path in sorted(args.folder.glob("*/results.json")):
+            write(STORE / f"{path.parent.name}.json.xz", lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
         draw()
     write(PAGE, fill(PAGE.read_text(encoding="utf-8")))
     return 0
