@@ -7,7 +7,7 @@ const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scor
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
 const ROW = 36, DENSE = 26; // pixels of a row of the family tree, where there are few and where there are many
-const HEADS = 34; // pixels of the words above its columns
+const HEADS = 34, LABEL = 32; // pixels of the words above its columns, and of those beside a picture
 const GREY = "#6b707c";
 
 app.registerExtension({
@@ -177,23 +177,28 @@ function tree(view, data, width, height) {
   const most = rowsOf(data);
   const tall = Math.max(height - 8, (most > 10 ? DENSE : ROW) * most + HEADS);
   const column = width / generations.length;
-  const side = Math.max(18, Math.min((tall - HEADS) / most - 4, column - 46, 160));
+  // Many pictures stand in two rows side by side, by turns, where they are larger so
+  const sideOf = (lanes) => Math.max(18, Math.min((lanes * (tall - HEADS)) / most - 4, (column - 14) / lanes - LABEL, 160));
+  const lanes = sideOf(2) > sideOf(1) ? 2 : 1;
+  const side = sideOf(lanes);
   const y = (generation, row) => HEADS + (tall - HEADS) * ((row + 0.5) / generations[generation].founders.length);
-  const x = (generation) => column * generation + 4;
+  const left = (generation) => column * generation + 4;
+  const crowded = (generation) => generations[generation].founders.length * (side + 4) > tall - HEADS + 1;
+  const x = (generation, row) => left(generation) + (crowded(generation) ? (row % lanes) * (side + LABEL) : 0);
   const svg = make("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, style: "flex: none" });
   generations.forEach((now, generation) => {
     const next = generations[generation + 1];
-    svg.append(make("text", { x: x(generation), y: 12 }, `${say("scale")} ${(next?.since ?? data.done) - 1}`),
-      make("text", { x: x(generation), y: 27 }, next ? `${now.founders.length} → ${next.founders.length}` : `${now.founders.length}`));
+    svg.append(make("text", { x: left(generation), y: 12 }, `${say("scale")} ${(next?.since ?? data.done) - 1}`),
+      make("text", { x: left(generation), y: 27 }, next ? `${now.founders.length} → ${next.founders.length}` : `${now.founders.length}`));
     now.parents.forEach((parent, row) => {
-      const [fromX, fromY, toX, toY] = [x(generation - 1) + side, y(generation - 1, parent), x(generation), y(generation, row)];
+      const [fromX, fromY, toX, toY] = [x(generation - 1, parent) + side, y(generation - 1, parent), x(generation, row), y(generation, row)];
       const line = make("path", { d: `M${fromX} ${fromY} C${(fromX + toX) / 2} ${fromY} ${(fromX + toX) / 2} ${toY} ${toX} ${toY}`, fill: "none",
         stroke: now.lives[row] ? now.colours[row] : GREY, "stroke-width": now.lives[row] ? 3 : 1.5 });
       line.dataset.founder = now.founders[row];
       svg.append(line);
     });
   });
-  generations.forEach((now, generation) => now.founders.forEach((_, row) => svg.append(leaf(view, data, generation, row, x(generation), y(generation, row), side, column))));
+  generations.forEach((now, generation) => now.founders.forEach((_, row) => svg.append(leaf(view, data, generation, row, x(generation, row), y(generation, row), side, column))));
   return [svg];
 }
 

@@ -27,7 +27,7 @@ STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it 
 
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
-    generate = graph.add("TTSVAR_Generate", "", (360, 745), prompt=PROMPT, method="measured best", compare=True, **STEERED)
+    generate = graph.add("TTSVAR_Generate", "", (360, 745), prompt=PROMPT, budget=4.0, compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
     seen = graph.add(VIEW, "How it was found", (560, 735), show="family tree", state=generate.out("state"))
@@ -38,7 +38,7 @@ def quick_start(graph: Graph) -> None:
         "draws **without** a search.\n\n"
         "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow star above a purple circle*\n"
         "- another seed\n- **budget (pictures)** 8: more samples start, more are finished\n"
-        "- **method** TTS-VAR: the paper's search, by N\n\n"
+        "- **budget** 0 and **method** TTS-VAR: the paper's search, by N\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
     ), None)
     graph.row([generate], (x, HEAD))
@@ -56,7 +56,7 @@ def choose_by_hand(graph: Graph) -> None:
     load = load_node(graph, "a photo of a yellow star above a purple circle")
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     sketched = graph.add("TTSVAR_ScaleStepSampler", "Sketch: scales 0-7", state=start, through_scale=7, preview="off", **STEERED)
-    chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (480, 560), state=sketched)
+    chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (560, 520), state=sketched)
     ended = graph.fold(finish(graph.catalogue), state=chosen.out("state"), reward=load.out("reward"))
     x = left_column(graph, (
         "## Choose by hand\n\nYou are the reward.\n\n"
