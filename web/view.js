@@ -1,12 +1,12 @@
 // Search View: what Inspect State tells, in one picture with tabs.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { addPanel, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
+import { addPanel, digits, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
 
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
-const ROW = 36, DENSE = 26; // pixels of a row of the family tree, where there are few and where there are many
+const ROW = 30, DENSE = 26, SMALL = 26; // pixels of a row of the family tree, where there are few and where there are many; what is too small a picture
 const HEADS = 34, LABEL = 32; // pixels of the words above its columns, and of those beside a picture
 const GREY = "#6b707c";
 
@@ -132,7 +132,7 @@ function gridOf(view, files, width, height, captions, wrap) {
   grid.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
   grid.append(...files.map((file, place) => {
     const image = imageOf(view, file);
-    const [number, colour, right] = captions(place);
+    const [number, colour, right] = captions(place, side);
     const card = make("button", { className: "ttsvar-card" }, image, make("div", { className: "ttsvar-words" }, make("b", { textContent: `#${number}` }), make("i", { textContent: right })));
     card.style.setProperty("--family", colour);
     card.style.setProperty("--shape", view.shape);
@@ -143,7 +143,7 @@ function gridOf(view, files, width, height, captions, wrap) {
 
 function sketches(view, data, width, height, pictures = data.pictures) {
   const last = data.generations.length - 1;
-  const caption = (row) => [row, data.rows[row].colour, data.rows[row].score === null ? data.rows[row].origin : data.rows[row].score.toFixed(3)];
+  const caption = (row, side) => [row, data.rows[row].colour, data.rows[row].score === null ? data.rows[row].origin : digits(data.rows[row].score, side)];
   return [gridOf(view, pictures, width, height, caption, (card, row) => {
     if (data.rows[row].best) card.classList.add("ttsvar-chosen");
     return about(view, data, last, row, card);
@@ -177,13 +177,16 @@ function tree(view, data, width, height) {
   const most = rowsOf(data);
   const tall = Math.max(height - 8, (most > 10 ? DENSE : ROW) * most + HEADS);
   const column = width / generations.length;
-  // Many pictures stand in two rows side by side, by turns, where they are larger so
-  const sideOf = (lanes) => Math.max(18, Math.min((lanes * (tall - HEADS)) / most - 4, (column - 14) / lanes - LABEL, 160));
-  const lanes = sideOf(2) > sideOf(1) ? 2 : 1;
+  // Where many would be too small, they stand in two rows side by side, by turns
+  const sideOf = (lanes) => Math.max(18, Math.min((lanes * (tall - HEADS) * (most + 1)) / (most * (most + lanes)) - 4, (column - 14) / lanes - LABEL, 160));
+  const lanes = sideOf(1) < SMALL && sideOf(2) > sideOf(1) ? 2 : 1;
   const side = sideOf(lanes);
-  const y = (generation, row) => HEADS + (tall - HEADS) * ((row + 0.5) / generations[generation].founders.length);
-  const left = (generation) => column * generation + 4;
   const crowded = (generation) => generations[generation].founders.length * (side + 4) > tall - HEADS + 1;
+  const y = (generation, row) => {
+    const count = generations[generation].founders.length, edge = crowded(generation) ? Math.max(0, side + 4 - (tall - HEADS) / count) / 2 : 0;
+    return HEADS + edge + (tall - HEADS - 2 * edge) * ((row + 0.5) / count);
+  };
+  const left = (generation) => column * generation + 4;
   const x = (generation, row) => left(generation) + (crowded(generation) ? (row % lanes) * (side + LABEL) : 0);
   const svg = make("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, style: "flex: none" });
   generations.forEach((now, generation) => {
