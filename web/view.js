@@ -7,7 +7,7 @@ const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scor
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
 const ROW = 30, DENSE = 26, SMALL = 26; // pixels of a row of the family tree, where there are few and where there are many; what is too small a picture
-const HEADS = 34, LABEL = 32; // pixels of the words above its columns, and of those beside a picture
+const HEADS = 34, LABEL = 36; // pixels of the words above its columns, and of those beside a picture
 const GREY = "#6b707c";
 
 app.registerExtension({
