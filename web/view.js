@@ -6,7 +6,7 @@ import { addPanel, digits, fit, make, nodeAt, picture, pictureUrl, runWhatFollow
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
-const ROW = 30, DENSE = 26, SMALL = 26; // pixels of a row of the family tree, where there are few and where there are many; what is too small a picture
+const ROW = 30, DENSE = 26, SMALL = 32; // pixels of a row of the family tree, where there are few and where there are many; what is too small a picture
 const HEADS = 34, LABEL = 36; // pixels of the words above its columns, and of those beside a picture
 const GREY = "#6b707c";
 
@@ -178,7 +178,10 @@ function tree(view, data, width, height) {
   const tall = Math.max(height - 8, (most > 10 ? DENSE : ROW) * most + HEADS);
   const column = width / generations.length;
   // Where many would be too small, they stand in two rows side by side, by turns
-  const sideOf = (lanes) => Math.max(18, Math.min((lanes * (tall - HEADS) * (most + 1)) / (most * (most + lanes)) - 4, (column - 14) / lanes - LABEL, 160));
+  const sideOf = (lanes) => {
+    const down = (lanes * (tall - HEADS) * (most + 1)) / (most * (most + lanes)) - 4, across = (column - (lanes > 1 ? 60 : 10)) / lanes - LABEL;
+    return Math.max(18, Math.min(down, across, 160));
+  };
   const lanes = sideOf(1) < SMALL && sideOf(2) > sideOf(1) ? 2 : 1;
   const side = sideOf(lanes);
   const crowded = (generation) => generations[generation].founders.length * (side + 4) > tall - HEADS + 1;

@@ -123,7 +123,7 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
     graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
     graph.group("1  Load and start", "load", [load, start])
     low, lanes = max(load.bottom, note.bottom, start.bottom) + 20, []
-    titles = (("2  Keep diverse ones", "search"), ("3  Keep good ones", "search"), ("4  Finish", "answer"))
+    titles = (("2  Keep diverse", "search"), ("3  Keep good", "search"), ("4  Finish", "answer"))
     for row, (title, kind) in zip(rows, titles, strict=True):
         lanes.append(low)
         _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
@@ -268,7 +268,7 @@ def from_image(graph: Graph) -> None:
     graph.group("2  A picture", "load", [source, picture])
     graph.row([state, ended], (picture.right + GULF, HEAD), GAP)
     result = shown(graph, ended, "ttsvar/from_image", (ended.right + GAP, HEAD), "Variations")
-    graph.group("3  Draw on and choose", "answer", [state, ended, *result])
+    graph.group("3  Draw on", "answer", [state, ended, *result])
     lane = source.bottom + 20
     graph.lead([(load.right + 45, lane + 20)], (state, "model"))
     graph.lead([(load.right + 45, lane + 36)], (state, "conditioning"))
