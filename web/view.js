@@ -177,12 +177,12 @@ function tree(view, data, width, height) {
   const most = rowsOf(data);
   const tall = Math.max(height - 8, (most > 10 ? DENSE : ROW) * most + HEADS);
   const column = width / generations.length;
-  // Where many would be too small, they stand in two rows side by side, by turns
+  // Many that would be too small stand in two rows side by side, by turns
   const sideOf = (lanes) => {
     const down = (lanes * (tall - HEADS) * (most + 1)) / (most * (most + lanes)) - 4, across = (column - (lanes > 1 ? 60 : 10)) / lanes - LABEL;
     return Math.max(18, Math.min(down, across, 160));
   };
-  const lanes = sideOf(1) < SMALL && sideOf(2) > sideOf(1) ? 2 : 1;
+  const lanes = sideOf(1) < SMALL && sideOf(2) > 1.6 * sideOf(1) ? 2 : 1; // lines are clearer from one row
   const side = sideOf(lanes);
   const crowded = (generation) => generations[generation].founders.length * (side + 4) > tall - HEADS + 1;
   const y = (generation, row) => {
