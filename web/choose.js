@@ -1,6 +1,6 @@
 // Choose Sketches and Choose Batch: a click writes the number into the node's ordinary widget "choice".
 import { app } from "../../scripts/app.js";
-import { addPanel, fit, hide, make, picture, runUpTo, runWhatFollows, say, valueOf, write } from "./shared.js";
+import { addPanel, digits, fit, hide, make, picture, runUpTo, runWhatFollows, say, valueOf, write } from "./shared.js";
 
 const NODES = ["TTSVAR_ChooseSketches", "TTSVAR_ChooseBatch"];
 const CAPTION = 26; // pixels of a line of words under a picture
@@ -60,16 +60,16 @@ function draw(node, data, width, height, shapes, panel) {
   const { columns, side } = fit(data.rows.length, width - 34, height - bars(width) - 14, shapes.value, caption);
   const grid = make("div", { className: "ttsvar-grid" });
   grid.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
-  grid.append(...data.rows.map((row) => card(node, row, stale ? [] : chosen, choose, shapes, panel)));
+  grid.append(...data.rows.map((row) => card(node, row, stale ? [] : chosen, choose, shapes, panel, side)));
   return [make("div", { className: "ttsvar-bar" }, make("span", { textContent: data.title }), make("div", { className: "ttsvar-bar" }, show, release, go)), note, grid];
 }
 
-function card(node, row, chosen, choose, shapes, panel) {
+function card(node, row, chosen, choose, shapes, panel, side) {
   const times = chosen.filter((number) => number === row.row).length;
   const image = picture(node, row.picture, (shape) => {
     if (Math.abs(shape - shapes.value) > 0.01) { shapes.value = shape; panel.redraw(); }
   });
-  const score = row.score === null ? "" : row.score.toFixed(3);
+  const score = row.score === null ? "" : digits(row.score, side);
   const drawn = make("button", {
     className: `ttsvar-card${times ? " ttsvar-chosen" : ""}`, title: [`#${row.row}`, row.origin, row.label, score].filter(Boolean).join(" · "),
     onclick: (event) => choose(event.shiftKey ? [...chosen, row.row] : times ? chosen.filter((number) => number !== row.row) : [...chosen, row.row]),

@@ -118,6 +118,11 @@ export function fit(count, width, height, shape, caption) {
   return { columns, side: Math.floor(widthOf(columns)) };
 }
 
+/** A score in as many digits as a card of this width holds. */
+export function digits(score, width) {
+  return score.toFixed(width < 100 ? 2 : 3);
+}
+
 /** Hide a widget that only code writes, in both of the page's renderers. */
 export function hide(node, name) {
   const widget = node.widgets?.find((each) => each.name === name);

@@ -1,13 +1,13 @@
 // Search View: what Inspect State tells, in one picture with tabs.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { addPanel, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
+import { addPanel, digits, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
 
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
 const BARS = 92; // pixels of the tabs above and the two lines of words below
-const ROW = 36, DENSE = 26; // pixels of a row of the family tree, where there are few and where there are many
-const HEADS = 34; // pixels of the words above its columns
+const ROW = 30, DENSE = 26, SMALL = 32; // pixels of a row of the family tree, where there are few and where there are many; what is too small a picture
+const HEADS = 34, LABEL = 36; // pixels of the words above its columns, and of those beside a picture
 const GREY = "#6b707c";
 
 app.registerExtension({
@@ -132,7 +132,7 @@ function gridOf(view, files, width, height, captions, wrap) {
   grid.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
   grid.append(...files.map((file, place) => {
     const image = imageOf(view, file);
-    const [number, colour, right] = captions(place);
+    const [number, colour, right] = captions(place, side);
     const card = make("button", { className: "ttsvar-card" }, image, make("div", { className: "ttsvar-words" }, make("b", { textContent: `#${number}` }), make("i", { textContent: right })));
     card.style.setProperty("--family", colour);
     card.style.setProperty("--shape", view.shape);
@@ -143,7 +143,7 @@ function gridOf(view, files, width, height, captions, wrap) {
 
 function sketches(view, data, width, height, pictures = data.pictures) {
   const last = data.generations.length - 1;
-  const caption = (row) => [row, data.rows[row].colour, data.rows[row].score === null ? data.rows[row].origin : data.rows[row].score.toFixed(3)];
+  const caption = (row, side) => [row, data.rows[row].colour, data.rows[row].score === null ? data.rows[row].origin : digits(data.rows[row].score, side)];
   return [gridOf(view, pictures, width, height, caption, (card, row) => {
     if (data.rows[row].best) card.classList.add("ttsvar-chosen");
     return about(view, data, last, row, card);
@@ -177,23 +177,34 @@ function tree(view, data, width, height) {
   const most = rowsOf(data);
   const tall = Math.max(height - 8, (most > 10 ? DENSE : ROW) * most + HEADS);
   const column = width / generations.length;
-  const side = Math.max(18, Math.min((tall - HEADS) / most - 4, column - 46, 160));
-  const y = (generation, row) => HEADS + (tall - HEADS) * ((row + 0.5) / generations[generation].founders.length);
-  const x = (generation) => column * generation + 4;
+  // Many that would be too small stand in two rows side by side, by turns
+  const sideOf = (lanes) => {
+    const down = (lanes * (tall - HEADS) * (most + 1)) / (most * (most + lanes)) - 4, across = (column - (lanes > 1 ? 60 : 10)) / lanes - LABEL;
+    return Math.max(18, Math.min(down, across, 160));
+  };
+  const lanes = sideOf(1) < SMALL && sideOf(2) > 1.6 * sideOf(1) ? 2 : 1; // lines are clearer from one row
+  const side = sideOf(lanes);
+  const crowded = (generation) => generations[generation].founders.length * (side + 4) > tall - HEADS + 1;
+  const y = (generation, row) => {
+    const count = generations[generation].founders.length, edge = crowded(generation) ? Math.max(0, side + 4 - (tall - HEADS) / count) / 2 : 0;
+    return HEADS + edge + (tall - HEADS - 2 * edge) * ((row + 0.5) / count);
+  };
+  const left = (generation) => column * generation + 4;
+  const x = (generation, row) => left(generation) + (crowded(generation) ? (row % lanes) * (side + LABEL) : 0);
   const svg = make("svg", { width, height: tall, viewBox: `0 0 ${width} ${tall}`, style: "flex: none" });
   generations.forEach((now, generation) => {
     const next = generations[generation + 1];
-    svg.append(make("text", { x: x(generation), y: 12 }, `${say("scale")} ${(next?.since ?? data.done) - 1}`),
-      make("text", { x: x(generation), y: 27 }, next ? `${now.founders.length} → ${next.founders.length}` : `${now.founders.length}`));
+    svg.append(make("text", { x: left(generation), y: 12 }, `${say("scale")} ${(next?.since ?? data.done) - 1}`),
+      make("text", { x: left(generation), y: 27 }, next ? `${now.founders.length} → ${next.founders.length}` : `${now.founders.length}`));
     now.parents.forEach((parent, row) => {
-      const [fromX, fromY, toX, toY] = [x(generation - 1) + side, y(generation - 1, parent), x(generation), y(generation, row)];
+      const [fromX, fromY, toX, toY] = [x(generation - 1, parent) + side, y(generation - 1, parent), x(generation, row), y(generation, row)];
       const line = make("path", { d: `M${fromX} ${fromY} C${(fromX + toX) / 2} ${fromY} ${(fromX + toX) / 2} ${toY} ${toX} ${toY}`, fill: "none",
         stroke: now.lives[row] ? now.colours[row] : GREY, "stroke-width": now.lives[row] ? 3 : 1.5 });
       line.dataset.founder = now.founders[row];
       svg.append(line);
     });
   });
-  generations.forEach((now, generation) => now.founders.forEach((_, row) => svg.append(leaf(view, data, generation, row, x(generation), y(generation, row), side, column))));
+  generations.forEach((now, generation) => now.founders.forEach((_, row) => svg.append(leaf(view, data, generation, row, x(generation, row), y(generation, row), side, column))));
   return [svg];
 }
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from graph_builder import Graph, Node
-from parts import GAP, HEAD, left_column
+from parts import GAP, HEAD, left_column, published
+
+from ttsvar_core.registry import REWARDS
 
 PROMPT = "a red fox and two white rabbits at a small round table, morning light, photograph"
 CHECKPOINT, SAMPLER = "v1-5-pruned-emaonly-fp16.safetensors", "euler_ancestral"
+CLIP = "clip-vit-large-patch14/model.safetensors"  # the weights in the folder that CLIP is published as
 PAGE = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main"  # where the host's own templates have it from
 STEPS, LOOK = 20, 8  # how many, and after how many the samples are judged
 SAMPLING = (225, 270)  # with the widget under its seed
@@ -23,7 +26,8 @@ Two things matter:
 - lambda by hand: *target_ess* 0, among the advanced inputs
 - *Cluster Batch* in place of *Resample Batch*: keep what differs
 
-**Files**: a checkpoint; clip-vit-large-patch14 and ImageReward.pt in models/reward_models."""
+**Files**: a checkpoint, and for the verifiers CLIP and ImageReward in models/reward_models. Whichever is missing, the editor \
+lists with its address."""
 
 
 def load_any(catalogue: dict) -> Graph:
@@ -59,9 +63,11 @@ def any_model(graph: Graph) -> None:
     def sample(title: str, latent: tuple[Node, str], part: str, **inputs) -> Node:
         return graph.add("SamplerCustom", title, SAMPLING, latent_image=latent, sigmas=load.out(part), **inputs, **shared)
 
-    def judge(title: str, latent: tuple[Node, str], verifier: str, reward: str, judging: str, **inputs) -> list[Node]:
+    def judge(title: str, latent: tuple[Node, str], verifier: str, key: str, judging: str, **inputs) -> list[Node]:
         decoded = graph.add("VAEDecode", title, samples=latent, vae=load.out("vae"))
-        loader = graph.add("TTSVAR_RewardLoader", verifier, reward=reward)
+        file = _weights(key)
+        loader = graph.add("TTSVAR_RewardLoader", verifier, reward=REWARDS[key].title, file=file["name"])
+        loader.models = [file]
         words = load.out("prompt")
         return [
             decoded, loader, graph.add("TTSVAR_ScoreImages", judging, images=decoded, reward=loader, prompt=words, **inputs)
@@ -69,18 +75,26 @@ def any_model(graph: Graph) -> None:
 
     first = sample(f"Steps 1-{LOOK}", load.out("latent"), "first steps", add_noise=True, noise_seed=1)
     looked = judge(
-        "How they would end", first.out("denoised_output"), "Cheap verifier", "CLIPScore", "All eight", sort=False
+        "How they would end", first.out("denoised_output"), "Cheap verifier", "clip", "All eight", sort=False
     )
     cut = graph.add(
         "TTSVAR_ResampleBatch", "8 to 4", (225, 330), scores=looked[2].out("scores"), latent=first.out("output"), keep=4,
         scheme="systematic", target_ess=0.5,
     )
     rest = sample(f"Steps {LOOK + 1}-{STEPS}", cut.out("latent"), "last steps", add_noise=False, noise_seed=2)
-    ranked = judge("Finished", rest.out("output"), "Dear verifier", "ImageReward", "The four that are left")
+    ranked = judge("Finished", rest.out("output"), "Dear verifier", "image-reward", "The four that are left")
     seen = graph.add("PreviewImage", f"After {LOOK} steps", (420, 330), images=looked[2].out("images"))
     prefix = "ttsvar/any_model"
     saved = graph.add("SaveImage", "Best first", (420, 330), images=ranked[2].out("images"), filename_prefix=prefix)
     _place(graph, load, [first, *looked, cut, seen], [rest, *ranked, saved])
+
+
+def _weights(key: str) -> dict:
+    """What the editor offers where a reward's file is missing."""
+    file = REWARDS[key].files[0]
+    if key == "clip":
+        return {"name": CLIP, "url": f"{file.page}/resolve/main/{CLIP.split('/')[1]}", "directory": file.folder}
+    return published(file)
 
 
 def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:

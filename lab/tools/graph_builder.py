@@ -296,6 +296,8 @@ class Graph:
             wire = node.wires.get(name)
             if isinstance(wire, dict) and wire["default"] is not None:
                 left[name] = wire["default"]
+            elif isinstance(wire, tuple) and options.get("multiline"):
+                left[name] = ""  # the newer renderer shows what a wired text holds, which is not what is used
             values.append(left.pop(name, options.get("default", choices[0] if choices else "")))
             if options.get("control_after_generate") and not node.inside:
                 values.append(left.pop(f"{name}_control", "fixed"))

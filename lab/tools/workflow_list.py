@@ -22,12 +22,13 @@ from parts import (
     shown,
 )
 
+COUNTED = "a photo of three green triangles"  # what many samples get wrong
 STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it can be read and changed
 
 
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
-    generate = graph.add("TTSVAR_Generate", "", (360, 745), prompt=PROMPT, method="measured best", compare=True, **STEERED)
+    generate = graph.add("TTSVAR_Generate", "", (360, 745), prompt=PROMPT, budget=4.0, compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
     seen = graph.add(VIEW, "How it was found", (560, 735), show="family tree", state=generate.out("state"))
@@ -38,7 +39,7 @@ def quick_start(graph: Graph) -> None:
         "draws **without** a search.\n\n"
         "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow star above a purple circle*\n"
         "- another seed\n- **budget (pictures)** 8: more samples start, more are finished\n"
-        "- **method** TTS-VAR: the paper's search, by N\n\n"
+        "- **budget** 0 and **method** TTS-VAR: the paper's search, by N\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
     ), None)
     graph.row([generate], (x, HEAD))
@@ -56,7 +57,7 @@ def choose_by_hand(graph: Graph) -> None:
     load = load_node(graph, "a photo of a yellow star above a purple circle")
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     sketched = graph.add("TTSVAR_ScaleStepSampler", "Sketch: scales 0-7", state=start, through_scale=7, preview="off", **STEERED)
-    chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (480, 560), state=sketched)
+    chosen = graph.add("TTSVAR_ChooseSketches", "Click the ones you like", (560, 560), state=sketched)
     ended = graph.fold(finish(graph.catalogue), state=chosen.out("state"), reward=load.out("reward"))
     x = left_column(graph, (
         "## Choose by hand\n\nYou are the reward.\n\n"
@@ -122,7 +123,7 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
     graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
     graph.group("1  Load and start", "load", [load, start])
     low, lanes = max(load.bottom, note.bottom, start.bottom) + 20, []
-    titles = (("2  Keep diverse ones", "search"), ("3  Keep good ones", "search"), ("4  Finish", "answer"))
+    titles = (("2  Keep diverse", "search"), ("3  Keep good", "search"), ("4  Finish", "answer"))
     for row, (title, kind) in zip(rows, titles, strict=True):
         lanes.append(low)
         _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
@@ -150,7 +151,7 @@ def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], v
 
 def compare_methods(graph: Graph) -> None:
     """Four ways to spend samples, same prompt and seed, in a square."""
-    prompt = graph.add("PrimitiveStringMultiline", "Prompt for all", (300, 130), value=PROMPT)
+    prompt = graph.add("PrimitiveStringMultiline", "Prompt for all", (300, 130), value=COUNTED)
     x = left_column(graph, (
         "## Four ways to spend samples\n\n- **raw**: one picture, no search\n- **Best-of-N**: N full pictures, the best one\n"
         "- **Importance Sampling**: N pictures, resampled by score at scales 6 and 9\n- **TTS-VAR**: 8N sketches, the different "
@@ -163,7 +164,7 @@ def compare_methods(graph: Graph) -> None:
     graph.group("Shared by all", "load", [prompt])
     cells, low = [], 0
     for at, (method, n) in enumerate((("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2))):
-        settings = {"method": method, "n": n, "seed": 3, "preview": "off", **STEERED}
+        settings = {"method": method, "n": n, "preview": "off", **STEERED}
         generate = graph.add("TTSVAR_Generate", "", (290, 560), prompt=prompt, **settings)
         answer = graph.add("PreviewImage", f"{method}: the answer", (330, 400), images=generate.out("image"))
         row, column = divmod(at, 2)
@@ -178,7 +179,7 @@ def compare_methods(graph: Graph) -> None:
 
 def branch_lambda(graph: Graph) -> None:
     """Two lambdas from one scale 6."""
-    load = load_node(graph, "a photo of three green triangles")
+    load = load_node(graph, COUNTED)
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=8)
     to_6 = graph.add("TTSVAR_ScaleStepSampler", "Scales 0-6, once", state=start, through_scale=6, preview="off", **STEERED)
     scored = graph.add("TTSVAR_RewardScorer", "", state=to_6, reward=load.out("reward"))
@@ -211,7 +212,7 @@ def branch_lambda(graph: Graph) -> None:
 
 def swap_reward(graph: Graph) -> None:
     """Two rewards on one state."""
-    load = load_node(graph)
+    load = load_node(graph, COUNTED)
     start = graph.add("TTSVAR_StartState", "", model=load.out("model"), conditioning=load.out("conditioning"), samples=6)
     sampled = graph.add("TTSVAR_ScaleStepSampler", "All scales, once", state=start, preview="off", **STEERED)
     upside = graph.add(
@@ -267,7 +268,7 @@ def from_image(graph: Graph) -> None:
     graph.group("2  A picture", "load", [source, picture])
     graph.row([state, ended], (picture.right + GULF, HEAD), GAP)
     result = shown(graph, ended, "ttsvar/from_image", (ended.right + GAP, HEAD), "Variations")
-    graph.group("3  Draw on and choose", "answer", [state, ended, *result])
+    graph.group("3  Draw on", "answer", [state, ended, *result])
     lane = source.bottom + 20
     graph.lead([(load.right + 45, lane + 20)], (state, "model"))
     graph.lead([(load.right + 45, lane + 36)], (state, "conditioning"))

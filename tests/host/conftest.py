@@ -78,7 +78,8 @@ def publish_small_files(models: Path) -> None:
             tensors[WORDS] = torch.nn.functional.pad(tensors[WORDS], (0, 0, 0, BERT_WORDS - len(tensors[WORDS])))
         torch.save(tensors, models / "reward_models" / published)
         shutil.copy(GOLDEN / f"{tiny_name}.json", models / "reward_models" / f"{Path(published).stem}.json")
-    save_file(reward_files.open_clip(), models / "reward_models" / "clip-vit-large-patch14.safetensors")
+    (models / "reward_models" / "clip-vit-large-patch14").mkdir()
+    save_file(reward_files.open_clip(), models / "reward_models" / "clip-vit-large-patch14" / "model.safetensors")
     publish_small_checkpoint(models / "checkpoints")
 
 

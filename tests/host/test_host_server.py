@@ -138,7 +138,7 @@ def test_graph_one_node_and_library_agree_to_the_last_bit(server, tmp_path):
     words = prompt[numbers(prompt, "TTSVAR_PromptEncode")[0]]["inputs"]["text"]
     one = quiet(server.prompt_of("01_quick_start"))
     generate = numbers(one, "TTSVAR_Generate")[0]
-    one[generate]["inputs"] |= {"seed": 4, "method": "TTS-VAR", "n": 1, "prompt": words}
+    one[generate]["inputs"] |= {"seed": 4, "method": "TTS-VAR", "n": 1, "budget": 0, "prompt": words}
     one["900"] = {
         "class_type": "TTSVAR_SaveState",
         "inputs": {"state": [generate, 2], "filename_prefix": "parity/one", "with_cache": False},
@@ -249,7 +249,7 @@ def test_what_the_reward_cannot_judge_is_refused_before_anything_is_sampled(serv
     assert error["node_id"] == encoder and error["exception_type"] == "ValueError"
     assert not {prompt[number]["class_type"] for number in error["executed"]} & {"TTSVAR_StartState", "TTSVAR_ScaleStepSampler"}
     raw = quiet(server.prompt_of("01_quick_start"))
-    raw[numbers(raw, "TTSVAR_Generate")[0]]["inputs"] |= {"prompt": "a castle", "method": "raw"}
+    raw[numbers(raw, "TTSVAR_Generate")[0]]["inputs"] |= {"prompt": "a castle", "method": "raw", "budget": 0}
     server.run(raw)
 
 
