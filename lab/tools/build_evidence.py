@@ -1,7 +1,8 @@
 """Write the tables of docs/evidence.md from the stored results: `python tools/build_evidence.py [FOLDER]`.
 
 docs/evidence/ holds the raw per-prompt results of every run, compressed. FOLDER is where new ones lie, one folder per run as
-`python -m lab.experiment EXPERIMENT --out FOLDER/NAME` leaves them: they are stored first, and the page's plots drawn again. A table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
+`python -m lab.experiment EXPERIMENT --out FOLDER/NAME` leaves them: they are stored first, and the page's plots drawn again. A table
+in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
 `<!-- categories | NAME -->`, `<!-- foresight | NAME | how its arm ends -->`, `<!-- fixed | NAME -->` or
 `<!-- consistency | NAME -->`; the prose is written by hand.
 """
