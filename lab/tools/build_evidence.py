@@ -1,8 +1,8 @@
 """Write the tables of docs/evidence.md from the stored results: `python tools/build_evidence.py [FOLDER]`.
 
 docs/evidence/ holds the raw per-prompt results of every run, compressed. FOLDER is where new ones lie, one folder per run as
-`python -m lab.experiment EXPERIMENT --out FOLDER/NAME` leaves them: they are stored first, and the page's plots drawn again. A table
-in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
+`python -m lab.experiment EXPERIMENT --out FOLDER/NAME` leaves them: they are stored first, and the page's plots drawn again. A
+table in the page stands under a line `<!-- arms | NAME -->`, `<!-- pairs | NAME | how its title begins -->`,
 `<!-- categories | NAME -->`, `<!-- foresight | NAME | how its arm ends -->`, `<!-- fixed | NAME -->` or
 `<!-- consistency | NAME -->`; the prose is written by hand.
 """
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from lab.experiment import plots  # noqa: E402
 from lab.experiment.foresight import foresight_tables  # noqa: E402
 from lab.experiment.report import experiment_of, markdown_table  # noqa: E402
-from lab.experiment.tables import arm_row, category_rows, consistency, costs_no_more, pair_row, watched_arms  # noqa: E402
+from lab.experiment.tables import arm_row, category_rows, consistency, cost_cells, pair_row, watched_arms  # noqa: E402
 from lab.experiment.variance import fixed_shares  # noqa: E402
 from ttsvar_core.atomic import write  # noqa: E402
 
@@ -62,10 +62,8 @@ def pairs_table(results: dict[str, Any], title: str) -> list[tuple[str, ...]]:
     rows = [("search", "against", "cost in pictures", "at most its cost", "right", "p", "grade", "p")]
     for pair in table.pairs:
         found = pair_row(results, pair).metrics
-        ours, theirs = (arm_row(results, name).pictures for name in (pair.arm, pair.baseline))
         told = [text for metric in (VERDICT, GRADE) for text in (found[metric].difference.told("+.3f"), f"{found[metric].p:.2g}")]
-        cheap = "yes" if costs_no_more(results, pair) else "no"
-        rows.append((pair.arm, pair.baseline, f"{ours:.2f} of {theirs:.2f}", cheap, *told))
+        rows.append((pair.arm, pair.baseline, *cost_cells(results, pair), *told))
     return rows
 
 
