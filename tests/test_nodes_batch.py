@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from host_stand_in import load_pack
@@ -125,3 +127,18 @@ def test_scores_in_the_order_of_the_latents(pack):
     images = torch.tensor([0.2, 0.9, 0.5])[:, None, None, None].expand(3, 4, 4, 3)
     same, scores, report = pack.run("TTSVAR_ScoreImages", images=images, reward=Brightness(), prompt="", sort=False)
     assert torch.equal(same, images) and scores == pytest.approx([0.2, 0.9, 0.5]) and report.splitlines()[1] == "1. image 1: 0.9000"
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ([0.2, 0.9], "reward brief gave 2 scores for 3 images; expected one per image"),
+    ([0.2, math.nan, 0.9], "reward brief gave nan for image 1; expected a finite number"),
+])
+def test_pictures_that_a_reward_leaves_out_are_not_lost_in_silence(pack, given, words):
+    class Brief:
+        name, range = "brief", (0.0, 1.0)
+
+        def score(self, images, prompt):
+            return torch.tensor(given)
+
+    with pytest.raises(ValueError, match=words):
+        pack.run("TTSVAR_ScoreImages", images=torch.rand(3, 4, 4, 3), reward=Brief(), prompt="")

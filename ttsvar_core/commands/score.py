@@ -99,7 +99,7 @@ def _asking(args: argparse.Namespace) -> dict[str, Any]:
 
 def _columns(reward: Any, pictures: Sequence[Tensor], prompt: str) -> list[Column]:
     """A reward's scores, and after them its answers where there are several."""
-    from ..rewards.base import check_finite
+    from ..rewards.base import check_scores
 
     if not hasattr(reward, "explain"):
         scores, answers = _by_size(lambda images: reward.score(images, prompt), pictures), []
@@ -108,7 +108,7 @@ def _columns(reward: Any, pictures: Sequence[Tensor], prompt: str) -> list[Colum
         scores = reward.combine(values)
         asked = reward.asked(prompt) if values.shape[1] > 1 else ()
         answers = [Column(f"{reward.name}: {question}", values[:, i].tolist()) for i, question in enumerate(asked)]
-    check_finite(scores, reward.name)
+    check_scores(scores, len(pictures), reward.name)
     return [Column(reward.name, scores.tolist()), *answers]
 
 
