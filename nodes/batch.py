@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .batch_rows import latent_rows, select_rows
 from .host import device
 from .score import finite
-from .types import CATEGORY, MOST_SAMPLES, Extractor, resampling, seed
+from .types import CATEGORY, MOST_SAMPLES, Extractor, reason, resampling, seed
 
 FOLDER = f"{CATEGORY}/any model"
 
@@ -23,7 +23,7 @@ def _outputs(*more):
         io.Latent.Output("latent", tooltip="The latents of the samples that go on, if latents came."),
         io.Image.Output("images", tooltip="The pictures of the samples that go on, if pictures came."),
         *more,
-        io.String.Output("reason", tooltip="What was decided and on what evidence, in words."),
+        reason(),
     ]
 
 

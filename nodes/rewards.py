@@ -166,8 +166,8 @@ class BlendRewards(io.ComfyNode):
         others = [more[name] for name in MORE if (more or {}).get(name) is not None]
         rewards = [*(reward for reward, _ in wired), *others]
         weights = [*(weight for _, weight in wired), *(numbers(more_weights) if more_weights.strip() else [1.0] * len(others))]
-        patchers, networks = ([one for reward in rewards for one in getattr(reward, name, ())] for name in ("patchers", "networks"))
-        return io.NodeOutput(hosted.Hosted(Blend(rewards, how, weights), patchers, networks))
+        parts = ([part for reward in rewards for part in getattr(reward, name, ())] for name in ("patchers", "networks"))
+        return io.NodeOutput(hosted.Hosted(Blend(rewards, how, weights), *parts))
 
 
 class ExtractorLoader(io.ComfyNode):

@@ -7,15 +7,11 @@ from comfy_api.latest import io
 from .host import device, page
 from .live import grow
 from .sample import decoded
-from .types import CATEGORY, MOST_SAMPLES, Extractor, State, resampling
+from .types import CATEGORY, MOST_SAMPLES, Extractor, State, reason, resampling
 
 
 def _keep(default: int):
     return io.Int.Input("keep", default=default, min=1, max=MOST_SAMPLES, tooltip="How many samples go on.")
-
-
-def _reason():
-    return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
 def told(node, state, selection) -> io.NodeOutput:
@@ -42,7 +38,7 @@ class ClusterSelector(io.ComfyNode):
                 Extractor.Input("extractor", tooltip="What samples are compared by, from Extractor Loader."),
                 _keep(6),
             ],
-            outputs=[State.Output("state", tooltip="The samples kept."), _reason()],
+            outputs=[State.Output("state", tooltip="The samples kept."), reason()],
             hidden=[io.Hidden.prompt],
         )
 
@@ -81,7 +77,7 @@ class PotentialResampler(io.ComfyNode):
                     "cut, without copies.",
                 ),
             ],
-            outputs=[State.Output("state", tooltip="The samples that go on."), _reason()],
+            outputs=[State.Output("state", tooltip="The samples that go on."), reason()],
             hidden=[io.Hidden.prompt],
         )
 
@@ -108,7 +104,7 @@ class SelectBest(io.ComfyNode):
             "A search ends with this; after a Reward Scorer on full samples it is Best-of-N.",
             search_aliases=["best of n", "top k", "argmax", "pick best", "seed search", "tts-var", "最佳"],
             inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
-            outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
+            outputs=[State.Output("state", tooltip="The best samples, best first."), reason()],
             hidden=[io.Hidden.prompt],
         )
 
@@ -140,7 +136,7 @@ class SelectByHand(io.ComfyNode):
                     "twice; the order is kept.",
                 ),
             ],
-            outputs=[State.Output("state", tooltip="The samples you named."), _reason()],
+            outputs=[State.Output("state", tooltip="The samples you named."), reason()],
             hidden=[io.Hidden.prompt],
         )
 

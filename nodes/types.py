@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import DTYPES, MEANS, PIXEL_BUDGETS, POTENTIALS, SCHEMES
+from ..ttsvar_core.names import DTYPES, MAX_SEED, MEANS, PIXEL_BUDGETS, POTENTIALS, SCHEMES
 
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
@@ -23,7 +23,6 @@ PROMPT_TOOLTIP = (
     "at most."
 )
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
-MAX_SEED = 2**64 - 1
 
 
 def only(**values) -> dict:
@@ -35,6 +34,11 @@ def only(**values) -> dict:
 def seed(tooltip: str):
     """The seed widget."""
     return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def reason():
+    """The output of a selector that says what it decided."""
+    return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
 def precision(tooltip: str, *more: str, **options):

@@ -127,11 +127,10 @@ def _picture(path: Path) -> Tensor:
     """(H, W, 3) in [0, 1] of a picture's file, turned as it says and without transparency. Raises UnusableFile."""
     import io
 
-    import torch
     from PIL import Image, ImageOps
 
+    from ..inspect.canvas import to_tensor
     from ..reading import read_bytes, refusing
 
     with refusing(path, "Choose a picture."), Image.open(io.BytesIO(read_bytes(path, _MAX_BYTES))) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(picture.height, picture.width, 3) / 255
+        return to_tensor(ImageOps.exif_transpose(opened))[0]

@@ -78,16 +78,20 @@ class Answers(NamedTuple):
 
 
 def foretold(reward: Foreteller, state: SearchState, where: str = "") -> Answers:
-    """Scores of an unfinished state's samples, float32 on the CPU; they are made of nothing that could be told. Raises ValueError as
-    `check_scores`, which tells of `where`."""
+    """Scores of an unfinished state's samples, float32 on the CPU; they are made of nothing that could be told.
+
+    Raises ValueError as `check_scores`, which tells of `where`.
+    """
     scores = torch.as_tensor(reward.foretell(state)).detach().float().cpu()
     check_scores(scores, state.samples, reward.name, "sample", where)
     return Answers((), torch.empty(len(scores), 0), scores)
 
 
 def explained(reward: Reward, images: Tensor, prompt: str, sample: str = "image", where: str = "") -> Answers:
-    """Scores as `Reward.score` gives them, float32 on the CPU, and what they are made of where the reward can tell. Raises ValueError
-    as `check_scores`, which tells of `sample` and `where`."""
+    """Scores as `Reward.score` gives them, float32 on the CPU, and what they are made of where the reward can tell.
+
+    Raises ValueError as `check_scores`, which tells of `sample` and `where`.
+    """
     if hasattr(reward, "explain"):
         questions, *numbers = reward.explain(images, prompt)
     else:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..config import Sampling, StepSampling
+from ..names import MAX_SEED
 from ..reading import finite, open_regular, parse_json, whole
-from ..rng import MAX_SEED
 from ..scales import ScaleSchedule
 from ..state import LineageStep
 from ..weights.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
