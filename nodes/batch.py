@@ -114,9 +114,8 @@ class ClusterBatch(io.ComfyNode):
 
         samples, stage = _samples(latent, images), Cluster(0, keep)
         stage.check(samples, scored=False)
-        seen = _seen(extractor, latent, images)
-        with device.running(extractor, images=seen):
-            selection = stage.draw(samples, lambda: described(extractor, seen), extractor, selection_generator(seed, 0))
+        seen, looker = _seen(extractor, latent, images), device.InTurn(extractor)
+        selection = stage.draw(samples, lambda: described(looker, seen), looker, selection_generator(seed, 0))
         return io.NodeOutput(*_taken(latent, images, selection.ancestors.tolist()), selection.reason)
 
 

@@ -2,12 +2,13 @@
 
 import math
 import re
+from functools import partial
 
 from comfy_api.latest import io
 
 from .host import device, page
 from .sample import decoded
-from .types import CATEGORY, Reward, State
+from .types import CATEGORY, EXAMPLE, Reward, State
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -42,16 +43,15 @@ class RewardScorer(io.ComfyNode):
     @classmethod
     def execute(cls, state, reward, foreseen=False) -> io.NodeOutput:
         from ..ttsvar_core.foresight import check_foresight
-        from ..ttsvar_core.rewards.base import check_prompt, foretells
+        from ..ttsvar_core.rewards.base import check_prompt
         from ..ttsvar_core.search.score import Score
         from ..ttsvar_core.search.view import act
 
         check_prompt(reward, state.conditioning.prompt)
         if foreseen:
             check_foresight(state)
-        images = None if foretells(reward) and not state.finished else decoded(state, foreseen=foreseen)
-        with device.running(reward, images=images):
-            state, _ = act(state, Score(state.last_scale), reward, images=images)
+        decode = partial(decoded, foreseen=foreseen)
+        state, _ = act(state, Score(state.last_scale), device.InTurn(reward), decode=decode)
         scores = list(state.scores_at(state.last_scale))
         best = max(scores)
         page.say(f"{reward.name}: best {best:.3f} (number {scores.index(best)}), mean {sum(scores) / len(scores):.3f}")
@@ -154,7 +154,7 @@ class ScoreImages(io.ComfyNode):
                 io.Image.Input("images", tooltip="A batch of pictures from any node."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
                 io.String.Input(
-                    "prompt", multiline=True, default="a photo of a red circle left of a blue square",
+                    "prompt", multiline=True, default=EXAMPLE,
                     tooltip="What the pictures should show.",
                 ),
                 io.Boolean.Input(
@@ -175,8 +175,7 @@ class ScoreImages(io.ComfyNode):
         from ..ttsvar_core.search.resample import top_k
 
         check_prompt(reward, prompt)
-        with device.running(reward, images=images):
-            answers = explained(reward, images[..., :3].float(), prompt)
+        answers = explained(device.InTurn(reward), images[..., :3].float(), prompt)
         scores = answers.scores
         ranked = top_k(scores, len(scores)).tolist()
         page.say(f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}")

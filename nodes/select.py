@@ -48,11 +48,7 @@ class ClusterSelector(io.ComfyNode):
         from ..ttsvar_core.search.view import act
 
         stage = Cluster(state.last_scale, keep)
-        looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
-        images = decoded(state) if looks else None
-        with device.running(extractor, images=images):
-            state, selection = act(state, stage, extractor=extractor, images=images)
-        return told(cls, state, selection)
+        return told(cls, *act(state, stage, extractor=device.InTurn(extractor), decode=decoded))
 
 
 class PotentialResampler(io.ComfyNode):
@@ -87,8 +83,7 @@ class PotentialResampler(io.ComfyNode):
         from ..ttsvar_core.search.view import act
 
         stage = Resample(state.last_scale, keep, potential, lambda_, scheme, ess_threshold or None, target_ess or None)  # 0: off
-        state, selection = act(state, stage)
-        return told(cls, state, selection)
+        return told(cls, *act(state, stage))
 
 
 class SelectBest(io.ComfyNode):

@@ -44,10 +44,10 @@ def load_tokenizer(model: HostedModel, memory: float = 0) -> None:
 
 
 @contextmanager
-def running(*things: Any, images: torch.Tensor | None = None) -> Iterator[None]:
-    """Networks of hosted things on their device, with room to look at ``images``; every forward pass of theirs first looks whether
+def running(thing: Any, images: torch.Tensor | None = None) -> Iterator[None]:
+    """Networks of a hosted thing on their device, with room to look at ``images``; every forward pass of theirs first looks whether
     the user wants to stop."""
-    patchers = [patcher for thing in things for patcher in getattr(thing, "patchers", ())]
+    patchers = getattr(thing, "patchers", ())
     if patchers:
         room = 0 if images is None else footprint.looking_bytes(len(images))
         comfy.model_management.load_models_gpu(patchers, memory_required=room, force_full_load=True)

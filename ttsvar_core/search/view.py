@@ -100,14 +100,12 @@ def described(extractor: FeatureExtractor, seen: Tensor) -> Tensor:
 
 
 def act(
-    state: SearchState, stage: Stage, reward=None, extractor=None, images: Tensor | None = None
+    state: SearchState, stage: Stage, reward: Reward | None = None, extractor: FeatureExtractor | None = None,
+    decode: Callable[[SearchState], Tensor] = sketch,
 ) -> tuple[SearchState, Selection | None]:
-    """One stage by itself: the state after it and what was selected. images: of this very state, where they are decoded already.
-
-    Raises ValueError where the stage's `check` and `select` do.
-    """
+    """One stage by itself: the state after it and what was selected. Raises ValueError as the stage does."""
     stage.check(state.samples, scored=True)
-    view = View(state, reward, extractor, sketch if images is None else lambda state: images)
+    view = View(state, reward, extractor, decode)
     selection = stage.select(view)
     if selection is not None:
         view.select(selection)
