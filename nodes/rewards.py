@@ -37,11 +37,9 @@ def _missing(entries: dict, title: str | None, *files: str | None) -> bool | str
     """True, or what is missing, told before anything of a graph runs; a choice that a wire brings is None here."""
     if title is None or None in files:
         return True
-    if title not in {entry.title for entry in entries.values()}:
-        return f"There is no {title!r}; choose one of {', '.join(entry.title for entry in entries.values())}."
     try:
         _paths(registry.titled(entries, title), files)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         return str(error)
     return True
 

@@ -1,6 +1,5 @@
 """Rewards at work: on a state, on any images, and scores that come from other nodes."""
 
-import math
 import re
 from functools import partial
 
@@ -88,14 +87,15 @@ class AttachScores(io.ComfyNode):
 
 
 def finite(scores):
-    """(P,) float32 of all numbers in a value. Raises ValueError, naming the sample, for one that is not finite."""
+    """(P,) float32 of all numbers in a value. Raises ValueError, naming the sample, for one that is not finite there."""
     import torch
 
-    found = numbers(scores)
-    wrong = next((row for row, number in enumerate(found) if not math.isfinite(number)), None)
-    if wrong is not None:
-        raise ValueError(f"The score of sample {wrong} is {found[wrong]}; give a finite number.")
-    return torch.tensor(found, dtype=torch.float32)
+    found = torch.tensor(numbers(scores), dtype=torch.float64)
+    wrong = ~found.float().isfinite()
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        raise ValueError(f"The score of sample {row} is {found[row]:g}; give a finite number below 3e38.")
+    return found.float()
 
 
 def told(answers, rows=None) -> dict | None:
