@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .batch_rows import latent_rows, select_rows
 from .host import device
 from .score import finite
-from .types import CATEGORY, MOST_SAMPLES, Extractor, resampling, seed
+from .types import CATEGORY, MOST_SAMPLES, Extractor, reason, resampling, seed
 
 FOLDER = f"{CATEGORY}/any model"
 
@@ -23,7 +23,7 @@ def _outputs(*more):
         io.Latent.Output("latent", tooltip="The latents of the samples that go on, if latents came."),
         io.Image.Output("images", tooltip="The pictures of the samples that go on, if pictures came."),
         *more,
-        io.String.Output("reason", tooltip="What was decided and on what evidence, in words."),
+        reason(),
     ]
 
 
@@ -114,9 +114,8 @@ class ClusterBatch(io.ComfyNode):
 
         samples, stage = _samples(latent, images), Cluster(0, keep)
         stage.check(samples, scored=False)
-        seen = _seen(extractor, latent, images)
-        with device.running(extractor, images=seen):
-            selection = stage.draw(samples, lambda: described(extractor, seen), extractor, selection_generator(seed, 0))
+        seen, looker = _seen(extractor, latent, images), device.InTurn(extractor)
+        selection = stage.draw(samples, lambda: described(looker, seen), looker, selection_generator(seed, 0))
         return io.NodeOutput(*_taken(latent, images, selection.ancestors.tolist()), selection.reason)
 
 

@@ -22,7 +22,7 @@ class Budget:
         """A scale was drawn, for all samples or for a group of them: where the run stands."""
         scale = state.last_scale
         self._done += self._draws[scale] * state.samples / self._samples[scale]
-        return f"scale {scale} of {self._last}, {samples_told(state.samples)}{self._left()}"
+        return f"scale {scale} of {self._last}, {samples_told(state.samples)}, {duration(self.expected)} left"
 
     def looked(self, scale: int) -> None:
         """All looking after a scale is done."""
@@ -44,9 +44,6 @@ class Budget:
         pace = self.elapsed / self._done if self._done else _PACES.get(self._key)
         return None if pace is None else max(0.0, self.total - self._done) * pace
 
-    def _left(self) -> str:
-        return f", {duration(self.expected)} left"
-
 
 def of_sampling(state, through: int, sampling) -> Budget:
     """What drawing the scales of a state up to one costs."""
@@ -59,26 +56,21 @@ def of_sampling(state, through: int, sampling) -> Budget:
 
 def of_search(search: costs.Search, model) -> Budget:
     """What a whole search costs."""
-    draws = {one.scale: one.transformer for one in search.scales}
-    looks = {one.scale: one.decode + one.features + one.reward for one in search.scales}
-    return Budget(model, draws, looks, {one.scale: one.samples for one in search.scales}, len(search.schedule))
+    draws = {cost.scale: cost.transformer for cost in search.scales}
+    looks = {cost.scale: cost.decode + cost.features + cost.reward for cost in search.scales}
+    return Budget(model, draws, looks, {cost.scale: cost.samples for cost in search.scales}, len(search.schedule))
 
 
 def prediction(search: costs.Search, budget: Budget, memory: int) -> str:
     """A search before it runs: its samples, what it is worth in pictures drawn without one, memory, and time if that is known."""
-    left = list(dict.fromkeys(one.samples for one in search.scales))
+    path = " → ".join(dict.fromkeys(str(cost.samples) for cost in search.scales))
     time_known = "" if budget.expected is None else f", about {duration(budget.expected)}"
-    path = " → ".join(map(str, left))
     return f"{path} samples: the work of {worth(search):.1f} pictures{time_known}, {size(memory)} beside the weights"
 
 
 def worth(search: costs.Search) -> float:
     """How many pictures drawn without a search would have cost as much."""
-    from ..ttsvar_core.search.plan import raw
-
-    guided = search.config.sampling.branches(len(search.schedule))
-    picture = costs.Search(search.config, raw(), search.schedule, guided, search.text_tokens, itemsize=search.itemsize)
-    return search.total.flops / picture.total.flops
+    return search.total.flops / search.picture.total.flops
 
 
 def duration(seconds: float) -> str:

@@ -12,11 +12,10 @@ from .host import device, page
 from .live import grow
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
-from .sample import LAST, PREVIEW_TOOLTIP, PREVIEWS, previewer, sampling_of
+from .sample import LAST, previewer, previews, sampling_of
 from .types import (
     ASPECT_RATIOS,
     CATEGORY,
-    PROMPT_TOOLTIP,
     Extractor,
     Model,
     Reward,
@@ -25,7 +24,9 @@ from .types import (
     canvas,
     diverse,
     guidance_until,
+    negative,
     only,
+    prompt,
     sampling,
     seed,
 )
@@ -127,14 +128,8 @@ def _by_method(*methods: str) -> dict:
 def _inputs() -> list:
     resampled = _by_method("TTS-VAR", "Importance Sampling")
     return [
-        io.String.Input(
-            "prompt", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
-            tooltip=PROMPT_TOOLTIP,
-        ),
-        io.String.Input(
-            "negative", multiline=True, default="", advanced=True,
-            tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
-        ),
+        prompt("prompt"),
+        negative(),
         _method(),
         io.Int.Input(
             "n", display_name="N", default=1, min=1, max=8, display_mode=io.NumberDisplay.slider,
@@ -160,10 +155,7 @@ def _inputs() -> list:
             "plan", multiline=True, default=_PLAN_EXAMPLE, **_by_method(OWN_PLAN),
             tooltip="For method 'own plan': how many samples start, and at which scales how many go on, by cluster or resample.",
         ),
-        io.Combo.Input(
-            "preview", options=PREVIEWS, default="all samples", advanced=True,
-            tooltip=PREVIEW_TOOLTIP,
-        ),
+        previews(),
         Model.Input("model", optional=True, tooltip="From Infinity Loader; the bundled model otherwise."),
         TextEncoder.Input("text_encoder", optional=True, tooltip="From Text Encoder Loader; the bundled one otherwise."),
         Reward.Input("reward", optional=True, tooltip="From Reward Loader; the bundled model's scene verifier otherwise."),

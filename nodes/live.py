@@ -30,10 +30,10 @@ def grow(node: Any, state) -> None:
 def views_after(prompt: Mapping[str, Mapping], number: str) -> list[str]:
     """The numbers of the views that a node's outputs reach."""
     found, left = {number}, dict(prompt)
-    while fresh := {one for one, node in left.items() if found & _sources(node)}:
+    while fresh := {name for name, node in left.items() if found & _sources(node)}:
         found |= fresh
-        left = {one: node for one, node in left.items() if one not in fresh}
-    return sorted(one for one in found if one != number and prompt[one]["class_type"] == VIEW)
+        left = {name: node for name, node in left.items() if name not in fresh}
+    return sorted(name for name in found if name != number and prompt[name]["class_type"] == VIEW)
 
 
 def _sources(node: Mapping) -> set[str]:

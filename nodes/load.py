@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..ttsvar_core.names import BUNDLED
 from .host import device, folders, hosted
-from .types import CATEGORY, PROMPT_TOOLTIP, Conditioning, Model, Reward, TextEncoder, precision
+from .types import CATEGORY, Conditioning, Model, Reward, TextEncoder, negative, precision, prompt
 
 
 class InfinityLoader(io.ComfyNode):
@@ -122,14 +122,8 @@ class PromptEncode(io.ComfyNode):
             search_aliases=["clip text encode", "prompt", "conditioning", "negative prompt", "tts-var", "提示词"],
             inputs=[
                 TextEncoder.Input("text_encoder", tooltip="From Text Encoder Loader."),
-                io.String.Input(
-                    "text", multiline=True, dynamic_prompts=True, default="a photo of a red circle left of a blue square",
-                    tooltip=PROMPT_TOOLTIP,
-                ),
-                io.String.Input(
-                    "negative", multiline=True, default="", advanced=True,
-                    tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
-                ),
+                prompt("text"),
+                negative(),
                 Reward.Input(
                     "reward", optional=True,
                     tooltip="Wire it if the reward judges certain prompts only, as the scene verifier does: any other prompt is "

@@ -37,11 +37,9 @@ def _missing(entries: dict, title: str | None, *files: str | None) -> bool | str
     """True, or what is missing, told before anything of a graph runs; a choice that a wire brings is None here."""
     if title is None or None in files:
         return True
-    if title not in {entry.title for entry in entries.values()}:
-        return f"There is no {title!r}; choose one of {', '.join(entry.title for entry in entries.values())}."
     try:
         _paths(registry.titled(entries, title), files)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         return str(error)
     return True
 
@@ -166,8 +164,8 @@ class BlendRewards(io.ComfyNode):
         others = [more[name] for name in MORE if (more or {}).get(name) is not None]
         rewards = [*(reward for reward, _ in wired), *others]
         weights = [*(weight for _, weight in wired), *(numbers(more_weights) if more_weights.strip() else [1.0] * len(others))]
-        patchers, networks = ([one for reward in rewards for one in getattr(reward, name, ())] for name in ("patchers", "networks"))
-        return io.NodeOutput(hosted.Hosted(Blend(rewards, how, weights), patchers, networks))
+        parts = ([part for reward in rewards for part in getattr(reward, name, ())] for name in ("patchers", "networks"))
+        return io.NodeOutput(hosted.Hosted(Blend(rewards, how, weights), *parts))
 
 
 class ExtractorLoader(io.ComfyNode):

@@ -23,14 +23,18 @@ from .types import (
 )
 
 POLICIES = ["offload" if policy == "cpu" else policy for policy in CACHE_POLICIES]  # the host says where to
-PREVIEWS = ["all samples", "first sample", "off"]
 _SHOWN = {"all samples": 16, "first sample": 1, "off": 0}
-PREVIEW_TOOLTIP = (
-    'What the live preview decodes, where "Live preview method" in ComfyUI\'s settings (Execution) is not none. Previews take at '
-    "most as long as the sampling they show."
-)
 LAST = -1
 MOST_SCALES = 14
+
+
+def previews():
+    """The widget that says what the live preview shows."""
+    return io.Combo.Input(
+        "preview", options=list(_SHOWN), default="all samples", advanced=True,
+        tooltip='What the live preview decodes, where "Live preview method" in ComfyUI\'s settings (Execution) is not none. '
+        "Previews take at most as long as the sampling they show.",
+    )
 
 
 class StartState(io.ComfyNode):
@@ -90,10 +94,7 @@ class ScaleStepSampler(io.ComfyNode):
                     "byte per number (float8: half or a quarter of the memory, and a slightly different picture), offload them to "
                     "ComfyUI's intermediate device (system memory), or drop them; whatever comes next rebuilds them by replay.",
                 ),
-                io.Combo.Input(
-                    "preview", options=PREVIEWS, default="all samples", advanced=True,
-                    tooltip=PREVIEW_TOOLTIP,
-                ),
+                previews(),
                 guidance_until(),
                 io.Int.Input(
                     "candidates", default=1, min=1, max=MOST_SAMPLES, optional=True, advanced=True,

@@ -1,13 +1,13 @@
 """Rewards at work: on a state, on any images, and scores that come from other nodes."""
 
-import math
 import re
+from functools import partial
 
 from comfy_api.latest import io
 
 from .host import device, page
 from .sample import decoded
-from .types import CATEGORY, Reward, State
+from .types import CATEGORY, EXAMPLE, Reward, State
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -42,16 +42,15 @@ class RewardScorer(io.ComfyNode):
     @classmethod
     def execute(cls, state, reward, foreseen=False) -> io.NodeOutput:
         from ..ttsvar_core.foresight import check_foresight
-        from ..ttsvar_core.rewards.base import check_prompt, foretells
+        from ..ttsvar_core.rewards.base import check_prompt
         from ..ttsvar_core.search.score import Score
         from ..ttsvar_core.search.view import act
 
         check_prompt(reward, state.conditioning.prompt)
         if foreseen:
             check_foresight(state)
-        images = None if foretells(reward) and not state.finished else decoded(state, foreseen=foreseen)
-        with device.running(reward, images=images):
-            state, _ = act(state, Score(state.last_scale), reward, images=images)
+        decode = partial(decoded, foreseen=foreseen)
+        state, _ = act(state, Score(state.last_scale), device.InTurn(reward), decode=decode)
         scores = list(state.scores_at(state.last_scale))
         best = max(scores)
         page.say(f"{reward.name}: best {best:.3f} (number {scores.index(best)}), mean {sum(scores) / len(scores):.3f}")
@@ -88,14 +87,15 @@ class AttachScores(io.ComfyNode):
 
 
 def finite(scores):
-    """(P,) float32 of all numbers in a value. Raises ValueError, naming the sample, for one that is not finite."""
+    """(P,) float32 of all numbers in a value. Raises ValueError, naming the sample, for one that is not finite there."""
     import torch
 
-    found = numbers(scores)
-    wrong = next((row for row, number in enumerate(found) if not math.isfinite(number)), None)
-    if wrong is not None:
-        raise ValueError(f"The score of sample {wrong} is {found[wrong]}; give a finite number.")
-    return torch.tensor(found, dtype=torch.float32)
+    found = torch.tensor(numbers(scores), dtype=torch.float64)
+    wrong = ~found.float().isfinite()
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        raise ValueError(f"The score of sample {row} is {found[row]:g}; give a finite number below 3e38.")
+    return found.float()
 
 
 def told(answers, rows=None) -> dict | None:
@@ -154,7 +154,7 @@ class ScoreImages(io.ComfyNode):
                 io.Image.Input("images", tooltip="A batch of pictures from any node."),
                 Reward.Input("reward", tooltip="From Reward Loader or Blend Rewards."),
                 io.String.Input(
-                    "prompt", multiline=True, default="a photo of a red circle left of a blue square",
+                    "prompt", multiline=True, default=EXAMPLE,
                     tooltip="What the pictures should show.",
                 ),
                 io.Boolean.Input(
@@ -175,8 +175,7 @@ class ScoreImages(io.ComfyNode):
         from ..ttsvar_core.search.resample import top_k
 
         check_prompt(reward, prompt)
-        with device.running(reward, images=images):
-            answers = explained(reward, images[..., :3].float(), prompt)
+        answers = explained(device.InTurn(reward), images[..., :3].float(), prompt)
         scores = answers.scores
         ranked = top_k(scores, len(scores)).tolist()
         page.say(f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}")

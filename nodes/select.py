@@ -7,15 +7,11 @@ from comfy_api.latest import io
 from .host import device, page
 from .live import grow
 from .sample import decoded
-from .types import CATEGORY, MOST_SAMPLES, Extractor, State, resampling
+from .types import CATEGORY, MOST_SAMPLES, Extractor, State, reason, resampling
 
 
 def _keep(default: int):
     return io.Int.Input("keep", default=default, min=1, max=MOST_SAMPLES, tooltip="How many samples go on.")
-
-
-def _reason():
-    return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
 def told(node, state, selection) -> io.NodeOutput:
@@ -42,7 +38,7 @@ class ClusterSelector(io.ComfyNode):
                 Extractor.Input("extractor", tooltip="What samples are compared by, from Extractor Loader."),
                 _keep(6),
             ],
-            outputs=[State.Output("state", tooltip="The samples kept."), _reason()],
+            outputs=[State.Output("state", tooltip="The samples kept."), reason()],
             hidden=[io.Hidden.prompt],
         )
 
@@ -52,11 +48,7 @@ class ClusterSelector(io.ComfyNode):
         from ..ttsvar_core.search.view import act
 
         stage = Cluster(state.last_scale, keep)
-        looks = extractor.looks_at == "images" and stage.sees(state.samples) == "vectors"
-        images = decoded(state) if looks else None
-        with device.running(extractor, images=images):
-            state, selection = act(state, stage, extractor=extractor, images=images)
-        return told(cls, state, selection)
+        return told(cls, *act(state, stage, extractor=device.InTurn(extractor), decode=decoded))
 
 
 class PotentialResampler(io.ComfyNode):
@@ -81,7 +73,7 @@ class PotentialResampler(io.ComfyNode):
                     "cut, without copies.",
                 ),
             ],
-            outputs=[State.Output("state", tooltip="The samples that go on."), _reason()],
+            outputs=[State.Output("state", tooltip="The samples that go on."), reason()],
             hidden=[io.Hidden.prompt],
         )
 
@@ -91,8 +83,7 @@ class PotentialResampler(io.ComfyNode):
         from ..ttsvar_core.search.view import act
 
         stage = Resample(state.last_scale, keep, potential, lambda_, scheme, ess_threshold or None, target_ess or None)  # 0: off
-        state, selection = act(state, stage)
-        return told(cls, state, selection)
+        return told(cls, *act(state, stage))
 
 
 class SelectBest(io.ComfyNode):
@@ -108,7 +99,7 @@ class SelectBest(io.ComfyNode):
             "A search ends with this; after a Reward Scorer on full samples it is Best-of-N.",
             search_aliases=["best of n", "top k", "argmax", "pick best", "seed search", "tts-var", "最佳"],
             inputs=[State.Input("state", tooltip="A state that was scored at its last scale."), _keep(1)],
-            outputs=[State.Output("state", tooltip="The best samples, best first."), _reason()],
+            outputs=[State.Output("state", tooltip="The best samples, best first."), reason()],
             hidden=[io.Hidden.prompt],
         )
 
@@ -140,7 +131,7 @@ class SelectByHand(io.ComfyNode):
                     "twice; the order is kept.",
                 ),
             ],
-            outputs=[State.Output("state", tooltip="The samples you named."), _reason()],
+            outputs=[State.Output("state", tooltip="The samples you named."), reason()],
             hidden=[io.Hidden.prompt],
         )
 

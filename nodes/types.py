@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..ttsvar_core.names import DTYPES, MEANS, PIXEL_BUDGETS, POTENTIALS, SCHEMES
+from ..ttsvar_core.names import DTYPES, MAX_SEED, MEANS, PIXEL_BUDGETS, POTENTIALS, SCHEMES
 
 Model = io.Custom("TTSVAR_MODEL")
 TextEncoder = io.Custom("TTSVAR_TEXT_ENCODER")
@@ -17,13 +17,8 @@ ASPECT_RATIOS = {
     "1:1": 1.0, "5:4": 0.8, "4:3": 0.75, "3:2": 0.666, "7:4": 0.571, "2:1": 0.5, "5:2": 0.4, "3:1": 0.333,
     "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
 }
-PROMPT_TOOLTIP = (
-    "What to draw. The bundled model knows: (a, two to six) (small, large) (red, orange, yellow, green, cyan, blue, purple, black) "
-    "(circle, square, triangle, star, cross, heart), several of them joined by and, left of, right of, above, below; seven things "
-    "at most."
-)
+EXAMPLE = "a photo of a red circle left of a blue square"
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
-MAX_SEED = 2**64 - 1
 
 
 def only(**values) -> dict:
@@ -32,9 +27,32 @@ def only(**values) -> dict:
     return {"extra_dict": {"ttsvar_only": {name: list(some) for name, some in values.items()}}}
 
 
+def prompt(name: str):
+    """The widget of what to draw."""
+    return io.String.Input(
+        name, multiline=True, dynamic_prompts=True, default=EXAMPLE,
+        tooltip="What to draw. The bundled model knows: (a, two to six) (small, large) (red, orange, yellow, green, cyan, blue, "
+        "purple, black) (circle, square, triangle, star, cross, heart), several of them joined by and, left of, right of, above, "
+        "below; seven things at most.",
+    )
+
+
+def negative():
+    """The widget of what to lead away from."""
+    return io.String.Input(
+        "negative", multiline=True, default="", advanced=True,
+        tooltip="What to lead away from. Empty: guidance leads away from 'no prompt', as the model was trained.",
+    )
+
+
 def seed(tooltip: str):
     """The seed widget."""
     return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def reason():
+    """The output of a selector that says what it decided."""
+    return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
 def precision(tooltip: str, *more: str, **options):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from host_stand_in import load_pack
 
 from ttsvar_core.rng import selection_generator
 from ttsvar_core.search.cluster import cluster
-from ttsvar_core.search.potential import log_potential
+from ttsvar_core.search.potential import exponents
 from ttsvar_core.search.resample import resample
 
 SCORES = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7]
@@ -35,7 +37,7 @@ def resampled(pack, **inputs):
 @pytest.mark.parametrize("scheme", ["multinomial", "systematic", "stratified", "residual", "top-k"])
 def test_rows_are_those_of_the_search(pack, scheme):
     history = torch.tensor([SCORES]).T
-    expected = resample(log_potential("value", history, 0, 10.0), 4, scheme, selection_generator(7, 0))
+    expected = resample(10.0 * exponents("value", history, 0), 4, scheme, selection_generator(7, 0))
     given = {"latent": latent(), "images": torch.rand(6, 8, 8, 3), "scores": SCORES}
     out, images, scores, reason = resampled(pack, **given, keep=4, scheme=scheme, seed=7)
     rows = expected.ancestors.tolist()
@@ -60,7 +62,7 @@ def test_all_that_is_a_samples_own_goes_along_and_copies_get_numbers_of_their_ow
 def test_two_looks_count_as_two_scales(pack, potential):
     earlier = [0.5, 0.0, 0.4, 0.9, 0.1, 0.0]
     expected = resample(
-        log_potential(potential, torch.tensor([earlier, SCORES]).T, 1, 4.0), 3, "multinomial", selection_generator(5, 1)
+        4.0 * exponents(potential, torch.tensor([earlier, SCORES]).T, 1), 3, "multinomial", selection_generator(5, 1)
     )
     given = {"latent": latent(), "scores": SCORES, "earlier_scores": earlier}
     out, *_ = resampled(pack, **given, potential=potential, lambda_=4.0, keep=3, seed=5)
@@ -125,3 +127,18 @@ def test_scores_in_the_order_of_the_latents(pack):
     images = torch.tensor([0.2, 0.9, 0.5])[:, None, None, None].expand(3, 4, 4, 3)
     same, scores, report = pack.run("TTSVAR_ScoreImages", images=images, reward=Brightness(), prompt="", sort=False)
     assert torch.equal(same, images) and scores == pytest.approx([0.2, 0.9, 0.5]) and report.splitlines()[1] == "1. image 1: 0.9000"
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ([0.2, 0.9], "reward brief gave 2 scores for 3 images; expected one per image"),
+    ([0.2, math.nan, 0.9], "reward brief gave nan for image 1; expected a finite number"),
+])
+def test_pictures_that_a_reward_leaves_out_are_not_lost_in_silence(pack, given, words):
+    class Brief:
+        name, range = "brief", (0.0, 1.0)
+
+        def score(self, images, prompt):
+            return torch.tensor(given)
+
+    with pytest.raises(ValueError, match=words):
+        pack.run("TTSVAR_ScoreImages", images=torch.rand(3, 4, 4, 3), reward=Brief(), prompt="")

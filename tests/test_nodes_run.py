@@ -411,6 +411,7 @@ def test_scores_from_other_nodes_select_like_our_own(pack, parts, sketch):
     (["1. image 0: 0.9\n2. image 1: 0.8"], "Cannot tell which score"),
     (["0.1, 0.2, nan, 0.4"], "Cannot tell which score is meant by 'nan'"),
     ([0.1, 0.2, float("nan"), 0.4], "score of sample 2 is nan"),
+    ([0.1, 1e39, 0.3, 0.4], "score of sample 1 is 1e+39"),
     ([0.1, 0.2, 0.3, True], "got True"),
 ])
 def test_scores_that_leave_a_doubt_are_refused(pack, sketch, given, words):

@@ -46,8 +46,15 @@ def test_what_names_no_reward_is_refused_with_those_there_are(spec):
 def test_the_grid_of_the_latent_pool_is_a_number():
     assert registry.load(registry.EXTRACTORS, "Latent-Pool=3", "cpu").grid == 3
     assert registry.load(registry.EXTRACTORS, "latent-pool", "cpu").grid == 4
-    with pytest.raises(ValueError, match="latent-pool"):
-        registry.load(registry.EXTRACTORS, "latent-pool=0", "cpu")
+    for wrong in ("latent-pool=0", "latent-pool=²"):
+        with pytest.raises(ValueError, match=f"cannot load '{wrong}'; write one of"):
+            registry.load(registry.EXTRACTORS, wrong, "cpu")
+
+
+def test_a_title_that_is_none_is_told_with_those_there_are():
+    assert registry.titled(registry.REWARDS, "HPS v2.1").key == "hps"
+    with pytest.raises(ValueError, match="There is no 'taste'; choose one of scene verifier"):
+        registry.titled(registry.REWARDS, "taste")
 
 
 def test_the_command_line_names_everything_without_torch():

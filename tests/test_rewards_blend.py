@@ -72,6 +72,11 @@ def test_a_part_that_is_not_finite_is_refused_with_its_name_and_row(how, wrong):
         Blend([A, Fixed((3.0, wrong, 1.0), "B")], how).score(IMAGES, "x")
 
 
+def test_a_part_that_scores_too_few_is_named():
+    with pytest.raises(ValueError, match="reward B gave 2 scores for 3 images"):
+        Blend([A, Fixed((3.0, 1.0), "B")]).score(IMAGES, "x")
+
+
 @pytest.mark.parametrize("how", ["softmax", "z-score", "rank"])
 def test_comparisons_do_not_care_about_the_unit(how):
     scaled = Fixed(tuple(0.001 * value for value in A.values), "milli")

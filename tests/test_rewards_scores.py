@@ -1,7 +1,9 @@
 """Scoring: one forward pass per batch, one text embedding per prompt, float32. What every reward keeps is in test_contracts."""
 
+import gc
 import time
 import weakref
+from dataclasses import replace
 
 import pytest
 import reward_files
@@ -112,6 +114,18 @@ def test_half_precision_towers_still_score_in_float32(folder, rewards, kind):
     assert (half - full).abs().max() <= 0.05 * max(1.0, float(full.abs().max()))
 
 
+def test_a_reward_that_remembers_prompts_goes_with_its_last_holder(folder, rewards):
+    other = replace(rewards["hps"])
+    other.score(pictures(1), PROMPT)
+    gone = weakref.ref(other)
+    gc.disable()
+    try:
+        del other
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_towers_can_be_moved_and_cast_after_loading(folder):
     reward = load("image_reward", folder)
     assert reward.to("cpu") is reward
@@ -153,7 +167,7 @@ def test_out_of_memory_halves_the_chunk(error):
 def test_what_failed_is_freed_before_memory_is_given_back(monkeypatch):
     """Another error is not taken for one of memory; the frames of one of memory are gone when the cache is emptied."""
     failed, freed = [], []
-    monkeypatch.setattr("ttsvar_core.vision.network.empty_cache", lambda: freed.append(failed[-1]() is None))
+    monkeypatch.setattr("ttsvar_core.out_of_memory.empty_cache", lambda: freed.append(failed[-1]() is None))
 
     def tight(images):
         large = torch.zeros(len(images))

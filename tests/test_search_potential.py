@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttsvar_core.search.potential import exponents, log_potential, solve_lambda
+from ttsvar_core.search.potential import exponents, solve_lambda
 from ttsvar_core.selection import effective_sample_size
 
 NAN = math.nan
@@ -17,37 +17,34 @@ HISTORY = torch.tensor([[NAN, 0.3, NAN, 0.1, 0.9], [NAN, -0.5, NAN, 0.2, 0.9]]) 
     ("kind", "expected"), [("value", [0.1, 0.2]), ("diff", [-0.2, 0.7]), ("max", [0.3, 0.2]), ("sum", [0.4, -0.3])]
 )
 def test_potentials(kind, expected):
-    weights = log_potential(kind, HISTORY, 3, 10.0)
+    weights = 10.0 * exponents(kind, HISTORY, 3)
     assert weights.dtype == torch.float64
     assert weights.tolist() == pytest.approx([10 * value for value in expected], rel=1e-6)
 
 
 def test_the_first_scored_scale():
     for kind in ("value", "max", "sum"):
-        assert log_potential(kind, HISTORY, 1, 1.0).tolist() == pytest.approx([0.3, -0.5])
+        assert exponents(kind, HISTORY, 1).tolist() == pytest.approx([0.3, -0.5])
     with pytest.raises(ValueError, match=r"DIFF at scale 1.*sample 0 has none.*use VALUE"):
-        log_potential("diff", HISTORY, 1, 1.0)
+        exponents("diff", HISTORY, 1)
     with pytest.raises(ValueError, match="DIFF at scale 0"):
-        log_potential("diff", torch.zeros(2, 3), 0, 1.0)
+        exponents("diff", torch.zeros(2, 3), 0)
 
 
 def test_diff_looks_at_each_samples_own_last_score():
     history = torch.tensor([[1.0, NAN, 5.0], [1.0, 3.0, 5.0]])
-    assert log_potential("diff", history, 2, 1.0).tolist() == [4.0, 2.0]
+    assert exponents("diff", history, 2).tolist() == [4.0, 2.0]
 
 
 def test_missing_scores_and_bad_settings_are_refused():
     with pytest.raises(ValueError, match="sample 0 has no score at scale 2"):
-        log_potential("value", HISTORY, 2, 10.0)
+        exponents("value", HISTORY, 2)
     with pytest.raises(ValueError, match=r"unknown potential 'best'.*value, diff, max, sum"):
-        log_potential("best", HISTORY, 3, 10.0)
-    for lam in (-1.0, NAN, math.inf):
-        with pytest.raises(ValueError, match="lambda is"):
-            log_potential("value", HISTORY, 3, lam)
+        exponents("best", HISTORY, 3)
 
 
 def test_huge_lambda_stays_finite():
-    weights = log_potential("value", torch.tensor([[200.0], [-200.0]]), 0, 1e6)
+    weights = 1e6 * exponents("value", torch.tensor([[200.0], [-200.0]]), 0)
     assert weights.isfinite().all()
     assert effective_sample_size(weights) == 1
 
@@ -73,7 +70,3 @@ def test_lambda_at_the_ends():
     assert solve_lambda(torch.full((4,), 0.7), 2) == 0
     with pytest.raises(ValueError, match=r"target effective sample size is 4; expected 1 to 3"):
         solve_lambda(values, 4)
-
-
-def test_exponents_are_the_log_potential_at_lambda_one():
-    assert exponents("sum", HISTORY, 3).equal(log_potential("sum", HISTORY, 3, 1.0))

@@ -569,7 +569,7 @@ def test_a_share_that_is_none_is_refused_of_a_stage_by_itself(tiny_model, condit
 def test_a_stage_by_itself_keeps_no_more_than_there_are(tiny_model, conditioning, stage):
     state = sample(start(tiny_model, conditioning, 2, 5), 1).with_scores(torch.zeros(2))
     with pytest.raises(ValueError, match="keep is 3, but only 2 samples are there; keep at most 2"):
-        act(state, stage, extractor=Thumbnail(), images=None)
+        act(state, stage, extractor=Thumbnail())
     with pytest.raises(ValueError, match="keep is 3, but only 2 samples are there"):
         best(state, 3)
 

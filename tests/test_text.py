@@ -1,9 +1,11 @@
 """The prompt as features: T5 from a folder or a single file, its tokenizer from either of its files, prompts of any length."""
 
+import gc
 import json
 import shutil
 import struct
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ttsvar_core
-from ttsvar_core.infinity.text import Conditioning, encode_prompt, load_text_encoder
+from ttsvar_core.infinity.text import Conditioning, TextEncoder, encode_prompt, load_text_encoder
 from ttsvar_core.weights import UnusableFile
 
 FOLDER = Path(ttsvar_core.__file__).parent / "bundled" / "scenes128.t5"
@@ -46,6 +48,19 @@ def test_features_equal_those_of_a_padded_prompt(encoder):
     assert tokens.input_ids[0, length - 1] == tokenizer.eos_token_id
     assert ours.shape == (length, 128) and ours.dtype == torch.float32
     assert (ours - padded[:length]).abs().max() < 1e-5
+
+
+def test_an_encoder_goes_with_its_last_holder(encoder):
+    """At once: five gigabytes are too many to wait until somebody looks for circles."""
+    other = TextEncoder(encoder.model, encoder.tokenizer)
+    other.encode(PROMPT)
+    gone = weakref.ref(other)
+    gc.disable()
+    try:
+        del other
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_prompt_is_encoded_once(encoder, monkeypatch):

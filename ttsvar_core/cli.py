@@ -65,8 +65,7 @@ def _run(argv: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     modules = {name: importlib.import_module(f".commands.{name}", __package__) for name in COMMANDS}
     for name, module in modules.items():
-        summary = getattr(module, "SUMMARY", "")
-        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
+        module.add_arguments(commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY))
     args = parser.parse_args(argv)
     if importlib.util.find_spec("torch") is None:
         return _said(NO_TORCH, 1)

@@ -8,7 +8,7 @@ counted. Importing this needs no torch. Start reading at `Search`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,6 +100,14 @@ class Search:
         forwards = sum(scale.samples * tokens for scale, tokens in zip(self.scales, self.schedule.tokens, strict=True))
         sums = [sum(getattr(scale, name) for scale in self.scales) for name in ("pictures", "scored", "described")]
         return Cost(sum(self.parts.values()), forwards, *sums)
+
+    @property
+    def picture(self) -> Search:
+        """One picture of the same model and prompt, drawn without a search and guided throughout."""
+        from .search.plan import raw
+
+        branches = self.config.sampling.branches(len(self.schedule))
+        return replace(self, plan=raw(), branches=branches, extractor=NOTHING, reward=NOTHING, whole=False)
 
     def look(self, scale: int) -> int:
         """Operations of scoring one sample after a scale: its decode and the reward, or a reward that foretells alone."""

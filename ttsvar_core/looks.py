@@ -17,7 +17,7 @@ PROMPT_TOKENS = 32  # a prompt's usual length, for networks that read it
 
 
 def counted(function: Callable[..., Any], *given: Any) -> int:
-    """Operations of a call, counted while it runs: for networks of a user's own, and to check what stands above."""
+    """Operations of a call, counted while it runs: for networks of a user's own, and to check what `networks` says."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -16,6 +16,7 @@ MEANS = ("geometric", "arithmetic")
 """Of a picture's answers: geometric where all must hold, arithmetic for how much of the prompt is there."""
 REDUCERS = ("PCA", "PCA-shared", "Pool")
 CACHE_POLICIES = ("keep", "float8", "cpu", "drop")
+MAX_SEED = 2**64 - 1
 DTYPES = ("float32", "bfloat16", "float16")
 PIXEL_BUDGETS = {"0.06M": 7, "0.25M": 10, "0.60M": 12, "1M": 13}
 """Budgets of the published models with the number of scales each runs."""

@@ -35,6 +35,14 @@ def first_that_fits(attempts: Sequence[Callable[[], T]]) -> T:
     return attempts[-1]()
 
 
+def halving(attempt: Callable[[int], T], size: int) -> tuple[T, int]:
+    """``attempt(size)``, the size halved each time memory runs out, and the size that fitted; errors as of `first_that_fits`."""
+    sizes = [size]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
+    return first_that_fits([lambda size=size: (attempt(size), size) for size in sizes])
+
+
 def empty_cache() -> None:
     """Give back what PyTorch keeps of freed device memory. Call it after an ``except`` clause, not within: until its end the
     error holds the frames that failed, and their tensors."""

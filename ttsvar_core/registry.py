@@ -169,7 +169,11 @@ def find(entries: Mapping[str, Entry], key: str) -> Entry | None:
 
 
 def titled(entries: Mapping[str, Entry], title: str) -> Entry:
-    return next(entry for entry in entries.values() if entry.title == title)
+    """The entry of a title. Raises ValueError for one that is none."""
+    titles = {entry.title: entry for entry in entries.values()}
+    if title not in titles:
+        raise ValueError(f"There is no {title!r}; choose one of {', '.join(titles)}.")
+    return titles[title]
 
 
 def load(entries: Mapping[str, Entry], spec: str, device: str, **options: Any) -> Any:
@@ -179,7 +183,7 @@ def load(entries: Mapping[str, Entry], spec: str, device: str, **options: Any) -
     """
     key, _, given = spec.partition("=")
     entry, paths = find(entries, key), tuple(given.split(",")) if given else ()
-    if entry and entry.number and given.isdigit() and int(given) > 0:
+    if entry and entry.number and given.isdecimal() and int(given) > 0:
         return entry.load(**{entry.number: int(given)})
     if entry is None or len(paths) != len(entry.files) or not all(paths):
         raise ValueError(f"cannot load {spec!r}; write one of {usages(entries)}")

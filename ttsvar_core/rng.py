@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from .names import MAX_SEED
+
 _BITS_STREAM = 0
 _SELECTION_STREAM = 1
-MAX_SEED = 2**64 - 1
 
 
 def _generator(seed: int, stream: int, scale: int, slot: int) -> np.random.Generator:

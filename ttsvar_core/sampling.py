@@ -74,15 +74,15 @@ def sample(
     the device has none.
     """
     sampling = sampling or state.model.config.sampling
-    _check_through(state, through)
+    check_through(state, through)
     if cache_policy not in CACHE_POLICIES:
         raise ValueError(f"Unknown cache policy {cache_policy!r}; expected one of {', '.join(CACHE_POLICIES)}.")
     check_candidates(candidates)
-    if cache_policy == "float8":
+    float8 = cache_policy == "float8"
+    if float8:
         check_float8(state.model.transformer.device)
     sampling.check(state.model.config.transformer.depth, range(state.next_scale, through + 1))
     with torch.inference_mode():
-        float8 = cache_policy == "float8"
         while state.next_scale <= through:
             branches = branches_needed(state, sampling)
             state = with_cache(state, branches, group_size, float8)
@@ -197,7 +197,8 @@ def _apply_policy(state: SearchState, policy: str) -> SearchState:
     return state._replace(cache=state.cache.in_float8() if policy == "float8" else state.cache.to("cpu"))
 
 
-def _check_through(state: SearchState, through: int) -> None:
+def check_through(state: SearchState, through: int) -> None:
+    """Raise ValueError for a scale that is sampled already or does not exist."""
     last = len(state.schedule) - 1
     if state.finished:
         raise ValueError(f"All {last + 1} scales are sampled already; decode the state instead.")

@@ -20,8 +20,8 @@ from .image_model import ImageModel
 from .infinity.cache import KVCache
 from .infinity.model import LEVELS, TextContext
 from .infinity.text import Conditioning
+from .names import MAX_SEED
 from .rewards.base import Answers
-from .rng import MAX_SEED
 from .scales import ScaleSchedule
 from .selection import Selection, check_rows, choose
 from .threads import threads_for

@@ -16,7 +16,6 @@ from .page import check_interrupt
 if TYPE_CHECKING:
     from ...ttsvar_core.config import Sampling
     from ...ttsvar_core.image_model import ImageModel
-    from ...ttsvar_core.rewards.base import Answers
     from ...ttsvar_core.scales import ScaleSchedule
     from ...ttsvar_core.search.plan import Plan
     from ...ttsvar_core.state import SearchState
@@ -45,10 +44,10 @@ def load_tokenizer(model: HostedModel, memory: float = 0) -> None:
 
 
 @contextmanager
-def running(*things: Any, images: torch.Tensor | None = None) -> Iterator[None]:
-    """Networks of hosted things on their device, with room to look at ``images``; every forward pass of theirs first looks whether
+def running(thing: Any, images: torch.Tensor | None = None) -> Iterator[None]:
+    """Networks of a hosted thing on their device, with room to look at ``images``; every forward pass of theirs first looks whether
     the user wants to stop."""
-    patchers = [patcher for thing in things for patcher in getattr(thing, "patchers", ())]
+    patchers = getattr(thing, "patchers", ())
     if patchers:
         room = 0 if images is None else footprint.looking_bytes(len(images))
         comfy.model_management.load_models_gpu(patchers, memory_required=room, force_full_load=True)
@@ -68,30 +67,16 @@ class InTurn:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    def score(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
-        """As the reward's own."""
-        with running(self._inner, images=images):
-            return self._inner.score(images, prompt)
-
-    def explain(self, images: torch.Tensor, prompt: str) -> Answers:
-        """The scores and what they are made of, where the reward tells."""
-        from ...ttsvar_core.rewards.base import explained
-
-        with running(self._inner, images=images):
-            return explained(self._inner, images, prompt)
-
-    def describe(self, seen: torch.Tensor) -> torch.Tensor:
-        """As the extractor's own."""
-        with running(self._inner, images=seen):
-            return self._inner.describe(seen)
-
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        return self._foretold if name == "foretell" else found
+        if name not in ("score", "explain", "describe", "foretell"):
+            return found
 
-    def _foretold(self, state: SearchState) -> torch.Tensor:
-        with running(self._inner):
-            return self._inner.foretell(state)
+        def looking(seen: Any, *prompt: str) -> Any:
+            with running(self._inner, images=None if name == "foretell" else seen):
+                return found(seen, *prompt)
+
+        return looking
 
 
 def _settle(module: torch.nn.Module, device: torch.device) -> None:

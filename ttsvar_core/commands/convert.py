@@ -10,6 +10,7 @@ from ..names import DTYPES
 SUMMARY = "rewrite a transformer or tokenizer file as safetensors"
 _KEPT = (
     "name", "scale_schedule", "rope_reference_grid", "h_div_w", "pixel_budget", "cfg", "tau", "top_p", "cfg_insertion_layer",
+    "apply_spatial_patchify",
 )
 
 
@@ -37,6 +38,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     from ..weights import UnusableFile, read_checkpoint
     from ..weights.finite import converted
     from ..weights.names import detect_kind, model_tensors
+    from ..weights.shapes import METADATA_KEY
     from ..weights.write import write_safetensors
 
     if target.suffix != ".safetensors":
@@ -47,7 +49,7 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     kind = detect_kind(raw)
     tensors = model_tensors(raw, kind)
     dtype = getattr(torch, dtype_name) if dtype_name else _common_dtype(tensors, raw.path.name)
-    metadata = {"ttsvar": json.dumps(_configuration(raw, kind, tensors))}
+    metadata = {METADATA_KEY: json.dumps(_configuration(raw, kind, tensors))}
     write_safetensors(target, tensors, metadata, dtype, lambda name, tensor: converted(raw, name, tensor, dtype))
     return target.stat().st_size
 
@@ -74,5 +76,5 @@ def _configuration(raw: Any, kind: str, tensors: dict[str, Any]) -> dict[str, An
         return {**tokenizer_sizes(tensors), "source": source}
     beside = json_beside(raw.path)
     stated = {**stored, **(beside[1] if beside else {})}
-    kept = {key: stated[key] for key in (*_KEPT, "apply_spatial_patchify") if key in stated}
+    kept = {key: stated[key] for key in _KEPT if key in stated}
     return {**transformer_sizes(tensors), **kept, "source": source}

@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..search.plan import raw
     from ..search.plan_file import named_plan
 
     config = _config(args.model)
@@ -51,12 +50,11 @@ def main(args: argparse.Namespace) -> int:
     plan = named_plan(args.plan, args.n, len(schedule))
     rewards = args.reward or ["scenes" if args.model == BUNDLED else "image-reward"]
     reward, extractor = _reward(rewards, args.text_tokens), _known(registry.EXTRACTORS, args.extractor, args.text_tokens)
-    size, scales, guided = ITEMSIZE[args.dtype], len(schedule), config.sampling
-    drawn = guided if args.guidance_until is None else guided.guided_until(args.guidance_until, scales)
+    size, scales, drawn = ITEMSIZE[args.dtype], len(schedule), config.sampling
+    drawn = drawn if args.guidance_until is None else drawn.guided_until(args.guidance_until, scales)
     whole = args.sketches == "whole"
     search = Search(config, plan, schedule, drawn.branches(scales), args.text_tokens, extractor, reward, whole, size)
-    picture = Search(config, raw(), schedule, guided.branches(scales), args.text_tokens, itemsize=size)
-    found = figures(search, picture, {"rewards": rewards, "extractor": args.extractor, "sketches": args.sketches})
+    found = figures(search, {"rewards": rewards, "extractor": args.extractor, "sketches": args.sketches})
     print(table(found))
     if args.json:
         from ..atomic import write
@@ -65,8 +63,9 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def figures(search: Search, picture: Search, names: dict[str, Any]) -> dict[str, Any]:
+def figures(search: Search, names: dict[str, Any]) -> dict[str, Any]:
     """The costs of a search beside those of one picture guided throughout, as plain JSON values: operations and bytes."""
+    picture = search.picture
     total, single = search.total, picture.total
     return {
         "model": search.config.name,

@@ -4,6 +4,8 @@ import argparse
 import math
 from typing import NamedTuple
 
+from ..names import MAX_SEED
+
 
 class Number(NamedTuple):
     """The type of an option that is a number in a range; ``above``: without its least value. Raises ArgumentTypeError."""
@@ -35,7 +37,7 @@ class Number(NamedTuple):
 
 COUNT = Number(int, 1, 2**16)
 FROM_ZERO = Number(int, 0, 2**16)
-SEED = Number(int, 0, 2**64 - 1)
+SEED = Number(int, 0, MAX_SEED)
 FINITE = Number()
 NOT_NEGATIVE = Number(least=0)
 POSITIVE = Number(least=0, above=True)

@@ -1,6 +1,11 @@
 """What checking one model against its reference gave."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class VerifyResult(NamedTuple):
@@ -18,3 +23,10 @@ class VerifyResult(NamedTuple):
     def line(self) -> str:
         measures = [f"{what} {value:.6f}" if what == "bits" else f"{what} {value:.3g}" for what, value in self.measures.items()]
         return "  ".join([self.name, *measures, "ok" if self.ok else "FAIL", *([self.note] if self.note else [])])
+
+
+def largest_difference(ours: Tensor, reference: Tensor) -> float:
+    """The largest absolute difference; infinite for another shape or for values that are not numbers."""
+    if ours.shape != reference.shape:
+        return float("inf")
+    return float((ours.float() - reference.float()).abs().max().nan_to_num(nan=float("inf")))

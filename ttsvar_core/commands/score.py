@@ -99,7 +99,7 @@ def _asking(args: argparse.Namespace) -> dict[str, Any]:
 
 def _columns(reward: Any, pictures: Sequence[Tensor], prompt: str) -> list[Column]:
     """A reward's scores, and after them its answers where there are several."""
-    from ..rewards.base import check_finite
+    from ..rewards.base import check_scores
 
     if not hasattr(reward, "explain"):
         scores, answers = _by_size(lambda images: reward.score(images, prompt), pictures), []
@@ -108,7 +108,7 @@ def _columns(reward: Any, pictures: Sequence[Tensor], prompt: str) -> list[Colum
         scores = reward.combine(values)
         asked = reward.asked(prompt) if values.shape[1] > 1 else ()
         answers = [Column(f"{reward.name}: {question}", values[:, i].tolist()) for i, question in enumerate(asked)]
-    check_finite(scores, reward.name)
+    check_scores(scores, len(pictures), reward.name)
     return [Column(reward.name, scores.tolist()), *answers]
 
 
@@ -127,11 +127,10 @@ def _picture(path: Path) -> Tensor:
     """(H, W, 3) in [0, 1] of a picture's file, turned as it says and without transparency. Raises UnusableFile."""
     import io
 
-    import torch
     from PIL import Image, ImageOps
 
+    from ..inspect.canvas import to_tensor
     from ..reading import read_bytes, refusing
 
     with refusing(path, "Choose a picture."), Image.open(io.BytesIO(read_bytes(path, _MAX_BYTES))) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(picture.height, picture.width, 3) / 255
+        return to_tensor(ImageOps.exif_transpose(opened))[0]

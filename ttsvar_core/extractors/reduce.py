@@ -17,7 +17,7 @@ def pca(tokens: Tensor) -> Tensor:
 
     With G = X Xᵀ of the centred tokens X, its first eigenvector times the root of the eigenvalue is that projection.
     """
-    centred = _centred(tokens, dim=1)
+    centred = _centred(tokens)
     values, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
     projections = vectors[..., -1] * values[..., -1:].clamp_min(0).sqrt()
     return (projections * _sign(projections)).float()
@@ -26,7 +26,7 @@ def pca(tokens: Tensor) -> Tensor:
 def pca_shared(tokens: Tensor) -> Tensor:
     """(B, L) float32: the patch tokens (B, L, C) of all images on the one first principal component of the batch."""
     samples, patches, channels = tokens.shape
-    centred = _centred(tokens.reshape(1, -1, channels), dim=1)[0]
+    centred = _centred(tokens.reshape(1, -1, channels))[0]
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     projections = (centred @ vectors[:, -1])[None]
     return (projections * _sign(projections)).view(samples, patches).float()
@@ -40,9 +40,10 @@ def pool(tokens: Tensor) -> Tensor:
 REDUCERS: dict[str, Callable[[Tensor], Tensor]] = dict(zip(names.REDUCERS, (pca, pca_shared, pool), strict=True))
 
 
-def _centred(tokens: Tensor, dim: int) -> Tensor:
+def _centred(tokens: Tensor) -> Tensor:
+    """(B, L, C) float64 on the CPU, without the mean over the patches."""
     tokens = tokens.detach().cpu().double()
-    return tokens - tokens.mean(dim=dim, keepdim=True)
+    return tokens - tokens.mean(dim=1, keepdim=True)
 
 
 def _sign(projections: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ A prompt is encoded once; the encoder remembers the last few. An empty prompt ha
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class TextEncoder:
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> None:
         self.model, self.tokenizer, self.max_tokens = model, tokenizer, min(MAX_TOKENS, max_tokens)
-        self._remembered = lru_cache(_REMEMBERED)(self._encode)
+        self._remembered = lru_cache(_REMEMBERED)(partial(_encoded, model))  # of the model alone: a circle would hold it longer
 
     @property
     def channels(self) -> int:
@@ -78,21 +78,23 @@ class TextEncoder:
         )
         return tokens[: self.max_tokens - 1] + tokens[-1:]
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def _encode(self, tokens: tuple[int, ...]) -> Tensor:
-        known, device = self.model.get_input_embeddings().weight.shape[0], self.model.get_input_embeddings().weight.device
-        if max(tokens, default=0) >= known:
-            raise UnusableFile(
-                f"The tokenizer gives token {max(tokens)}, the text encoder knows {known}: they do not belong together. "
-                + TEXT_ENCODER.advice
-            )
-        ids = torch.tensor([tokens], device=device)
-        with threads_for(self.model, len(tokens)):
-            return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
-
     def __repr__(self) -> str:
         return f"TextEncoder(channels={self.channels}, tokens<={self.max_tokens})"
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _encoded(model: nn.Module, tokens: tuple[int, ...]) -> Tensor:
+    """The features of a prompt's tokens, as `TextEncoder.encode` gives them. Raises UnusableFile for a token the model lacks."""
+    embeddings = model.get_input_embeddings().weight
+    if max(tokens, default=0) >= len(embeddings):
+        raise UnusableFile(
+            f"The tokenizer gives token {max(tokens)}, the text encoder knows {len(embeddings)}: they do not belong together. "
+            + TEXT_ENCODER.advice
+        )
+    ids = torch.tensor([tokens], device=embeddings.device)
+    with threads_for(model, len(tokens)):
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float().cpu()
 
 
 def encode_prompt(encoder: TextEncoder, prompt: str, negative_prompt: str = "") -> Conditioning:
@@ -162,8 +164,8 @@ def _find_tokenizer(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     if (folder / "tokenizer_config.json").exists() and (folder / "tokenizer.json").is_file():
         return folder
-    stems = ["", *([path.stem + "."] if path.is_file() else [])]
-    for candidate in (folder / (stem + name) for stem in reversed(stems) for name in ("tokenizer.json", "spiece.model")):
+    stems = [path.stem + ".", ""] if path.is_file() else [""]
+    for candidate in (folder / (stem + name) for stem in stems for name in ("tokenizer.json", "spiece.model")):
         if candidate.exists():
             return candidate
     raise UnusableFile(

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..bsq.bits import cell_grid, codes_to_bits, empty_features, fuse, map_to_tokens
-from ..commands.result import VerifyResult
+from ..bsq.bits import average, cell_grid, codes_to_bits, empty_features, fuse, map_to_tokens
+from ..commands.result import VerifyResult, largest_difference
 from ..config import ModelConfig
 from ..image_model import ImageModel
 
@@ -45,7 +44,7 @@ def verify_model(directory: str | Path, data: Mapping[str, Any], name: str) -> V
     golden = load_file(golden_path)
     with torch.inference_mode():
         logits, features = _compare_logits(model, golden)
-        grey = _largest(_to_bytes(model.tokenizer.decode(features)).flip(3), golden["image_uint8_bgr_BHWC"])
+        grey = largest_difference(_to_bytes(model.tokenizer.decode(features)).flip(3), golden["image_uint8_bgr_BHWC"])
         measures = {"logits": logits}
         bits_ok = True
         if "encode.image_BCHW" in golden:
@@ -75,7 +74,7 @@ def _compare_logits(model: ImageModel, golden: Mapping[str, Tensor]) -> tuple[fl
     for scale in range(len(schedule)):
         bits, expected = golden[f"scale{scale:02d}.bits"], golden[f"scale{scale:02d}.logits"]
         logits, chunk = model.transformer.forward_scale(features, scale, schedule, text, cache, sampling.at(scale))
-        largest = max(largest, _largest(logits, expected))
+        largest = max(largest, largest_difference(logits, expected))
         features = fuse(features, bits, scale, schedule, model.patchify)
         cache = cache.append(chunk)
     return largest, features
@@ -107,27 +106,20 @@ def _compare_encoder(model: ImageModel, golden: Mapping[str, Tensor]) -> tuple[f
     features = model.tokenizer.encode(golden["encode.image_BCHW"])
     accumulated = torch.zeros_like(features)
     equal = total = 0
-    within_rounding = _largest(features, golden["encode.features"]) <= LOGIT_BOUND
+    within_rounding = largest_difference(features, golden["encode.features"]) <= LOGIT_BOUND
     for scale, grid in enumerate(schedule.grids):
         cells = cell_grid(grid, model.patchify)
         stored = golden[f"encode.scale{scale:02d}.bits"].reshape(len(features), *cells, -1).permute(0, 3, 1, 2)
-        residual = F.interpolate(features - accumulated, size=cells, mode="area")
+        residual = average(features - accumulated, cells)
         differs = codes_to_bits(residual) != stored
         equal, total = equal + int((~differs).sum()), total + differs.numel()
         within_rounding &= bool((residual[differs].abs() <= ROUNDING).all())
         accumulated = fuse(accumulated, map_to_tokens(stored, model.patchify), scale, schedule, model.patchify)
     rebuilt = model.tokenizer.decode(accumulated)
-    grey = _largest(_to_bytes(rebuilt), _to_bytes(golden["encode.reconstruction"].clamp(-1, 1)))
+    grey = largest_difference(_to_bytes(rebuilt), _to_bytes(golden["encode.reconstruction"].clamp(-1, 1)))
     return equal / total, within_rounding, grey
 
 
 def _to_bytes(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8, truncated as the reference does."""
     return ((images + 1) / 2).permute(0, 2, 3, 1).mul(255).to(torch.uint8)
-
-
-def _largest(ours: Tensor, reference: Tensor) -> float:
-    """Largest absolute difference; infinite for another shape or for values that are not numbers."""
-    if ours.shape != reference.shape:
-        return float("inf")
-    return float((ours.float() - reference.float()).abs().max().nan_to_num(nan=float("inf")))

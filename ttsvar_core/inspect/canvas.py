@@ -39,7 +39,7 @@ def family_colour(founder: int) -> tuple[int, int, int]:
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Pictures of images (P, H, W, 3) in [0, 1]."""
     pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return [Image.fromarray(picture, "RGB") for picture in pixels]
+    return [Image.fromarray(picture) for picture in pixels]
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

@@ -70,26 +70,35 @@ class Answers(NamedTuple):
         return self._replace(values=self.values[rows], scores=self.scores[rows])
 
     def table(self) -> list[dict]:
-        """As JSON: every question with the pictures' answers in their order. None where a single answer is the score itself."""
+        """As JSON: every question with the pictures' answers in their order; empty where a single answer is the score itself."""
         if len(self.questions) < 2:
             return []
         columns = self.values.T.tolist()
         return [{"question": question, "answers": column} for question, column in zip(self.questions, columns, strict=True)]
 
 
-def foretold(reward: Foreteller, state: SearchState) -> Answers:
-    """Scores of an unfinished state's samples, float32 on the CPU; they are made of nothing that could be told."""
+def foretold(reward: Foreteller, state: SearchState, where: str = "") -> Answers:
+    """Scores of an unfinished state's samples, float32 on the CPU; they are made of nothing that could be told.
+
+    Raises ValueError as `check_scores`, which tells of `where`.
+    """
     scores = torch.as_tensor(reward.foretell(state)).detach().float().cpu()
+    check_scores(scores, state.samples, reward.name, "sample", where)
     return Answers((), torch.empty(len(scores), 0), scores)
 
 
-def explained(reward: Reward, images: Tensor, prompt: str) -> Answers:
-    """Scores as `Reward.score` gives them, float32 on the CPU, and what they are made of where the reward can tell."""
+def explained(reward: Reward, images: Tensor, prompt: str, sample: str = "image", where: str = "") -> Answers:
+    """Scores as `Reward.score` gives them, float32 on the CPU, and what they are made of where the reward can tell.
+
+    Raises ValueError as `check_scores`, which tells of `sample` and `where`.
+    """
     if hasattr(reward, "explain"):
         questions, *numbers = reward.explain(images, prompt)
     else:
         questions, numbers = (), [torch.empty(len(images), 0), reward.score(images, prompt)]
-    return Answers(questions, *(torch.as_tensor(those).detach().float().cpu() for those in numbers))
+    answers = Answers(questions, *(torch.as_tensor(those).detach().float().cpu() for those in numbers))
+    check_scores(answers.scores, len(images), reward.name, sample, where)
+    return answers
 
 
 def answer_lines(answers: Answers, rows: Sequence[int] | None = None) -> list[str]:
@@ -104,11 +113,15 @@ def check_prompt(reward: Reward, prompt: str) -> None:
         reward.check_prompt(prompt)
 
 
-def check_finite(scores: Tensor, name: str, sample: str = "image", where: str = "") -> None:
-    """Raises ValueError, naming the reward and the row, for scores (B,) that are not all finite numbers.
+def check_scores(scores: Tensor, count: int, name: str, sample: str = "image", where: str = "") -> None:
+    """Raises ValueError, naming the reward and the row, for scores that are not one finite number for each of `count` pictures: one
+    NaN would take every other sample's weight with it.
 
     sample, where: what a row is called in the message, and where it was scored.
     """
+    if scores.shape != (count,):
+        came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
+        raise ValueError(f"reward {name} gave {came} for {count} images; expected one per image")
     wrong = ~scores.isfinite()
     if wrong.any():
         row = int(wrong.int().argmax())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..names import BLENDS
 from ..vision.network import NetworkBacked
-from .base import Answers, Reward, check_finite, check_prompt, explained
+from .base import Answers, Reward, check_prompt, explained
 
 RANGES: dict[str, tuple[float, float]] = {"softmax": (0.0, 1.0), "z-score": (-3.0, 3.0), "rank": (0.0, 1.0)}
 
@@ -79,9 +79,7 @@ class Blend(NetworkBacked):
         return Answers(tuple(questions), torch.cat(columns, dim=1), self.combine(torch.stack([part.scores for part in parts])))
 
     def combine(self, scores: Tensor) -> Tensor:
-        """(B,) float32 of the rewards' scores (R, B) of one batch. Raises ValueError as `score` does."""
-        for reward, of_reward in zip(self.rewards, scores, strict=True):
-            check_finite(of_reward, reward.name)
+        """(B,) float32 of the rewards' scores (R, B) of one batch."""
         weights = torch.tensor(self._weights, dtype=torch.float32, device=scores.device)
         if self.how != "weighted":
             weights = weights / weights.sum()

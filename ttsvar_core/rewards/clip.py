@@ -9,7 +9,7 @@ HPS v2.1, the plain cosine of a ViT-H tuned on preferences, and the hpsv2 packag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -39,7 +39,8 @@ class ClipReward(SingleNetwork):
     scaled: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "_text", lru_cache(REMEMBERED)(self._embed))
+        embed = partial(_embedded, self.model, self.tokenizer)  # not of the reward itself: a circle would hold the network longer
+        object.__setattr__(self, "_text", lru_cache(REMEMBERED)(embed))
 
     @torch.no_grad()
     def score(self, images: Tensor, prompt: str) -> Tensor:
@@ -51,9 +52,10 @@ class ClipReward(SingleNetwork):
         cosine = self.look(images, cosines).to(images.device)
         return cosine * self.model.temperature().to(cosine.device) if self.scaled else cosine
 
-    def _embed(self, prompt: str, dtype: torch.dtype) -> Tensor:
-        """(1, C) on the CPU; ``dtype``, that of the network at the time, tells its results apart."""
-        return self.model.embed_text(self.tokenizer(prompt).to(placement(self.model)[0])).cpu()
+
+def _embedded(model: ClipNetwork, tokenizer: PromptTokenizer, prompt: str, dtype: torch.dtype) -> Tensor:
+    """(1, C) on the CPU; ``dtype``, that of the network at the time, tells its results apart."""
+    return model.embed_text(tokenizer(prompt).to(placement(model)[0])).cpu()
 
 
 def load_clip_score(path: str | Path, dtype=torch.float32) -> ClipReward:

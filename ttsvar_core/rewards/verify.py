@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..commands.result import VerifyResult
+from ..commands.result import VerifyResult, largest_difference
 
 BOUND = 1e-4
 """The largest absolute difference in float32 that counts as equal."""
@@ -34,15 +34,8 @@ def verify_model(directory: str | Path, config: Mapping, name: str | None = None
     reference = load_file(golden)
     with torch.no_grad():
         outputs = KINDS[config["kind"]](load_file(weights), config, reference, str(weights))
-    measures = {key: _difference(value, reference[key]) for key, value in outputs.items()}
+    measures = {key: largest_difference(value, reference[key]) for key, value in outputs.items()}
     return VerifyResult(name, measures, all(value <= BOUND for value in measures.values()))
-
-
-def _difference(ours: Tensor, reference: Tensor) -> float:
-    """Largest absolute difference; infinite for another shape or for values that are not numbers."""
-    if ours.shape != reference.shape:
-        return float("inf")
-    return float((ours - reference).abs().max().nan_to_num(nan=float("inf")))
 
 
 def _beside(pixels: Tensor, whole: nn.Module, *towers: nn.Module) -> None:

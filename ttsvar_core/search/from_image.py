@@ -23,7 +23,7 @@ def state_from_image(
     schedule = schedule or model.schedule()
     last = len(schedule) - 1
     if image.ndim != 4 or len(image) != 1 or image.shape[-1] < 3:
-        raise ValueError(f"Expected one picture in colour; {len(image)} came. Pick one from the batch.")
+        raise ValueError(f"Expected one picture in colour, (1, height, width, 3); {tuple(image.shape)} came. Pick one of a batch.")
     if not 0 <= through < last:
         raise ValueError(f"Cannot keep the picture through scale {through}: choose 0 to {last - 1} and leave scales to draw.")
     state = start(model, conditioning, samples, seed, schedule)

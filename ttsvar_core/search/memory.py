@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..config import Sampling
 from ..footprint import cache_bytes
-from ..out_of_memory import empty_cache, is_out_of_memory
-from ..sampling import Part, branches_needed, check_candidates, sample
+from ..out_of_memory import first_that_fits, halving
+from ..sampling import Part, branches_needed, check_candidates, check_through, sample
 from ..selection import branching
 from ..state import SearchState
 
@@ -74,16 +74,15 @@ class Sampler:
 
         Raises ValueError as `sampling.sample` does.
         """
-        sampling, size, policy = self.settings(state), None, "float8" if self.float8_cache else "keep"
-        if not state.next_scale <= through < len(state.schedule):
-            return sample(state, through, sampling)  # which says what is wrong with `through`
+        sampling, size, policy = self.settings(state), state.samples, "float8" if self.float8_cache else "keep"
+        check_through(state, through)
         check_candidates(candidates)
         if not self._fits_cap(state, through):
             return state
         while state.next_scale <= through:
             drawn = candidates if state.next_scale == through else 1
-            one_scale = partial(sample, through=state.next_scale, sampling=sampling, cache_policy=policy, candidates=drawn)
-            following, size = _halving(lambda s, n, run=one_scale: run(s, group_size=n), state, size)
+            one_scale = partial(sample, state, state.next_scale, sampling, cache_policy=policy, candidates=drawn)
+            following, size = _fitting(lambda n, run=one_scale: run(group_size=n), size)
             if following is None:
                 return state
             state = following
@@ -106,7 +105,7 @@ class Sampler:
             if self.on_scale:
                 self.on_scale(part)
 
-        finished, _ = _halving(lambda s, n: self._groups(s, through, n, ran, candidates), state, size)
+        finished, _ = _fitting(lambda n: self._groups(state, through, n, ran, candidates), min(size, state.samples))
         if finished is None:
             raise OutOfMemory(_what_would_fit(state, max(reached) + 1))
         return finished
@@ -142,19 +141,9 @@ def _joined(parts: Sequence[Tensor], candidates: int) -> Tensor:
     return torch.cat([part.unflatten(0, (candidates, -1)) for part in parts], dim=1).flatten(0, 1)
 
 
-def _halving(attempt: Callable, state: SearchState, size: int | None) -> tuple[SearchState | None, int | None]:
-    """`attempt(state, size)` and the size that fitted, halved each time memory runs out; None when one sample did not."""
-    while True:
-        try:
-            return attempt(state, size), size
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        empty_cache()
-        size = min(size or state.samples, state.samples)
-        if size == 1:
-            return None, size
-        size = -(-size // 2)
+def _fitting(attempt: Callable[[int], SearchState], size: int) -> tuple[SearchState | None, int]:
+    """`attempt(size)` and the size that fitted, as `halving` finds it; None where a single sample does not fit."""
+    return first_that_fits([lambda: halving(attempt, size), lambda: (None, 1)])
 
 
 def _what_would_fit(state: SearchState, scale: int) -> str:

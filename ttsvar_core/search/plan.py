@@ -208,7 +208,7 @@ PLANS = dict(zip(names.PLANS, _MAKERS, strict=True))
 
 def with_potential(plan: Plan, **settings) -> Plan:
     """`plan` with these settings of `Resample` at every resampling it has."""
-    stages = tuple(replace(stage, **settings) if stage.kind == Resample.kind else stage for stage in plan.stages)
+    stages = tuple(replace(stage, **settings) if isinstance(stage, Resample) else stage for stage in plan.stages)
     return replace(plan, stages=stages)
 
 

@@ -49,7 +49,7 @@ def _of_the_first_version(data: dict[str, Any]) -> Plan:
     selectors = {_whole(scale): dict(entry) for scale, entry in data.get("selectors", {}).items()}
     if not survivors:
         raise ValueError("a plan needs 'survivors': for each scale, how many samples are left after it")
-    samples, stages, left = _whole(data.get("samples", survivors[0])), [], None
+    samples, stages = _whole(data.get("samples", survivors[0])), []
     left = samples
     for scale, keep in enumerate(survivors):
         entry = selectors.pop(scale, None)
@@ -86,11 +86,18 @@ def _refuse_unknown(data: dict, known: set[str], what: str) -> None:
         raise ValueError(f"{what} has no {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}")
 
 
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"expected a number in the plan, got {str(value)[:40]!r}") from None
+
+
 def _whole(value: Any) -> int:
-    number = int(value)
-    if number != float(value) or number > MAX_COUNT:
+    number = _number(value)
+    if not (number.is_integer() and number <= MAX_COUNT):
         raise ValueError(f"expected a whole number up to {MAX_COUNT} in the plan, got {str(value)[:40]!r}")
-    return number
+    return int(number)
 
 
 def _flag(value: Any) -> bool:
@@ -99,7 +106,7 @@ def _flag(value: Any) -> bool:
     return value
 
 
-_READERS = {int: _whole, float: float, float | None: float, str: str}
+_READERS = {int: _whole, float: _number, float | None: _number, str: str}
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:

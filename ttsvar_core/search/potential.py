@@ -16,20 +16,10 @@ NEEDS_EARLIER_SCORES = frozenset({"diff", "max", "sum"})
 _UNDERFLOW = 745.0  # exp(-746) is zero in float64
 
 
-def log_potential(kind: str, history: Tensor, scale: int, lam: float) -> Tensor:
-    """(P,) float64 log-weights of the samples after `scale`.
-
-    history: (P, S) rewards, NaN where a scale was not scored. lam: the inverse temperature, at least 0.
-    Raises ValueError as `exponents` does, and for a negative or non-finite lam.
-    """
-    if not (np.isfinite(lam) and lam >= 0):
-        raise ValueError(f"lambda is {lam}; expected a finite number of at least 0 (the paper uses 10)")
-    return lam * exponents(kind, history, scale)
-
-
 def exponents(kind: str, history: Tensor, scale: int) -> Tensor:
-    """(P,) float64: the log-potential at lambda = 1, which every other lambda multiplies.
+    """(P,) float64: the log-weights of the samples after `scale` at lambda = 1, which every other lambda multiplies.
 
+    history: (P, S) rewards, NaN where a scale was not scored.
     Raises ValueError for an unknown potential, a sample without a score at `scale`, and DIFF without an earlier score.
     """
     if kind not in POTENTIALS:

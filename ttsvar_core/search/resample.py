@@ -18,7 +18,7 @@ import torch
 from ..names import POTENTIALS, SCHEMES
 from ..rng import selection_generator
 from ..selection import Selection, as_log_weights, check_keep, effective_sample_size, normalised_weights
-from .potential import NEEDS_EARLIER_SCORES, exponents, log_potential, solve_lambda
+from .potential import NEEDS_EARLIER_SCORES, exponents, solve_lambda
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ class Resample:
     def select(self, view: View) -> Selection:
         """See `resample`; the weights are the potential times what earlier selections have not spent.
 
-        Raises ValueError where `log_potential` and `resample` do.
+        Raises ValueError where `exponents` and `resample` do.
         """
         state = view.scored()
         generator = selection_generator(state.seed, state.last_scale, state.selections_here)
@@ -74,15 +74,14 @@ class Resample:
     def draw(
         self, history: Tensor, scale: int, generator: np.random.Generator, unspent: Tensor | float = 0.0
     ) -> Selection:
-        """The selection among P samples with rewards (P, S), as `log_potential` takes them; of a state or of any other batch.
+        """The selection among P samples with rewards (P, S), as `exponents` takes them; of a state or of any other batch.
 
-        unspent: (P,) log-weights from before. Raises ValueError where `log_potential` and `resample` do.
+        unspent: (P,) log-weights from before. Raises ValueError where `exponents` and `resample` do.
         """
-        lam = self.lam
+        exponent, lam = exponents(self.potential, history, scale), self.lam
         if self.target_ess is not None:
-            lam = solve_lambda(exponents(self.potential, history, scale), max(1.0, self.target_ess * len(history)))
-        log_weights = unspent + log_potential(self.potential, history, scale, lam)
-        selection = resample(log_weights, self.keep, self.scheme, generator, self.ess_threshold)
+            lam = solve_lambda(exponent, max(1.0, self.target_ess * len(history)))
+        selection = resample(unspent + lam * exponent, self.keep, self.scheme, generator, self.ess_threshold)
         return selection._replace(reason=f"{self.potential.upper()}, lambda {lam:.4g}, {selection.reason}")
 
 

@@ -103,13 +103,12 @@ def _act(view: View, plan: Plan, seconds: dict[str, float]) -> tuple[SearchState
     began = time.perf_counter()
     if finished and view.reward is not None:
         view.scored()
-    before = view.state.scores_at(scale)
     for stage in plan.at(scale):
         selection = stage.select(view)
-        before = before if selections else view.state.scores_at(scale)
         if selection is not None:
             view.select(selection)
             selections.append(selection)
+    before = view.state.lineage[-len(selections)].scores if selections else view.state.scores_at(scale)
     images = view.images if finished else None
     looked = sum(view.seconds.values())
     seconds |= view.seconds
@@ -130,7 +129,6 @@ def run(
 ) -> Result:
     """`search` to its end, with a report; the answer is the finished sample of the highest reward."""
     meter = Meter(plan, state.schedule, sampler.on_scale)
-    step = None
     for step in search(state, plan, reward, extractor, replace(sampler, on_scale=meter.sampled), decode):
         meter.acted(step)
         if on_step:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -54,45 +54,39 @@ def load_state(path: str | Path, model: ImageModel, conditioning: Conditioning) 
     state (`reading.UnusableFile`); in both cases before anything is allocated for it.
     """
     with refusing(path, REMEDY):
-        saved, file = read_saved(path)
-    with file:
-        with refusing(path, REMEDY):
-            saved.check_bytes(file)
-        _check_model(path, saved.about, model)
-        _check_prompt(path, saved.about, conditioning)
-        with refusing(path, REMEDY):
-            return _state(saved, file, model, conditioning)
+        saved = read_saved(path)
+        saved.check_bytes()
+    _check_model(path, saved.about, model)
+    _check_prompt(path, saved.about, conditioning)
+    with refusing(path, REMEDY):
+        return _state(saved, model, conditioning)
 
 
 def describe_file(path: str | Path) -> dict:
     """What a saved state says about itself, without a model: prompt, model, seed, samples, scales, lineage."""
     with refusing(path, REMEDY):
-        saved, file = read_saved(path)
-        file.close()
-        return saved.about
+        return read_saved(path).about
 
 
-def _state(saved: Saved, file: BinaryIO, model: ImageModel, conditioning: Conditioning) -> SearchState:
+def _state(saved: Saved, model: ImageModel, conditioning: Conditioning) -> SearchState:
     about, schedule, device = saved.about, saved.schedule, model.transformer.device
     samples, scales = about["samples"], about["next_scale"]
     _check_size(samples, schedule.final, model)
-    scores = saved.read(file, "scores", torch.float32, samples, len(schedule))
+    scores = saved.read("scores", torch.float32, samples, len(schedule))
     if torch.isinf(scores).any():
         raise ValueError("its scores hold infinity")
     per_token = model.config.transformer.bits_per_token
-    bits = tuple(
-        _unpacked(saved, file, scale, (samples, schedule.tokens[scale], per_token)).to(device) for scale in range(scales)
-    )
+    bits = tuple(_unpacked(saved, scale, (samples, schedule.tokens[scale], per_token)).to(device) for scale in range(scales))
     state = start(model, conditioning, samples, about["seed"], schedule)
     weights = state.log_weights  # of files of the first version, which hold none
-    if "log_weights" in saved.entries:
-        weights = saved.read(file, "log_weights", torch.float64, samples)
+    if "log_weights" in saved.tensors:
+        weights = saved.read("log_weights", torch.float64, samples)
         as_log_weights(weights)
     features = state.features
     for grown in fused(features.to(device), bits, schedule, model.patchify):
         features = grown
     return state._replace(
-        next_scale=scales, bits=bits, features=features, cache=_cache(saved, file, model), scores=scores,
+        next_scale=scales, bits=bits, features=features, cache=_cache(saved, model), scores=scores,
         log_weights=weights, lineage=saved.lineage, steps=saved.steps,
     )
 
@@ -184,10 +178,10 @@ def _packed(bits: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(bits.cpu().numpy()))
 
 
-def _unpacked(saved: Saved, file: BinaryIO, scale: int, shape: tuple[int, int, int]) -> Tensor:
+def _unpacked(saved: Saved, scale: int, shape: tuple[int, int, int]) -> Tensor:
     """Bits (P, L, Z) uint8 of a scale."""
     count = math.prod(shape)
-    packed = saved.read(file, f"bits.{scale:02d}", torch.uint8, -(-count // 8))
+    packed = saved.read(f"bits.{scale:02d}", torch.uint8, -(-count // 8))
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).reshape(shape))
 
 
@@ -201,34 +195,34 @@ def _cache_tensors(cache: KVCache) -> dict[str, Tensor]:
     return tensors
 
 
-def _cache(saved: Saved, file: BinaryIO, model: ImageModel) -> KVCache | None:
+def _cache(saved: Saved, model: ImageModel) -> KVCache | None:
     """Keys and values of every finished scale, if the file has them."""
-    first = saved.entries.get("keys.00.000")
+    first = saved.tensors.get("keys.00.000")
     if first is None:
         return None
     config, samples = model.config.transformer, saved.about["samples"]
     chunks = []
     for scale in range(saved.about["next_scale"]):
-        branches, stored = saved.entries[f"keys.{scale:02d}.000"].shape[:2]
+        branches, stored = saved.tensors[f"keys.{scale:02d}.000"].shape[:2]
         shape = (branches, stored, config.num_heads, saved.schedule.tokens[scale], config.embed_dim // config.num_heads)
         if branches != first.shape[0] or branches not in (1, 2):
             raise ValueError(f"keys of {branches} guidance branches at scale {scale}")
         keys, values = (
-            tuple(saved.read(file, f"{side}.{scale:02d}.{layer:03d}", first.dtype, *shape) for layer in range(config.depth))
+            tuple(saved.read(f"{side}.{scale:02d}.{layer:03d}", first.dtype, *shape) for layer in range(config.depth))
             for side in ("keys", "values")
         )
         if not all((tensor.float().abs() <= _MOST).all() for tensor in (*keys, *values)):  # false of NaN as well
             raise ValueError(f"keys or values of scale {scale} are no numbers a model computes")
-        chunks.append(Chunk(keys, values, _rows(saved, file, f"rows.{scale:02d}", stored, samples)).to(model.transformer.device))
+        chunks.append(Chunk(keys, values, _rows(saved, f"rows.{scale:02d}", stored, samples)).to(model.transformer.device))
     return KVCache(tuple(chunks))
 
 
-def _rows(saved: Saved, file: BinaryIO, name: str, stored: int, samples: int) -> Tensor | None:
-    if name not in saved.entries:
+def _rows(saved: Saved, name: str, stored: int, samples: int) -> Tensor | None:
+    if name not in saved.tensors:
         if stored != samples:
             raise ValueError(f"keys of {stored} samples for {samples}")
         return None
-    rows = saved.read(file, name, torch.int64, samples)
+    rows = saved.read(name, torch.int64, samples)
     if not 0 <= int(rows.min()) <= int(rows.max()) < stored:
         raise ValueError(f"{name} names a sample that is not there")
     return rows

@@ -1,20 +1,19 @@
-"""The file of a saved state, checked from its header alone: nothing is allocated for a file that promises more than it holds."""
+"""The file of a saved state, checked before it is read: nothing is allocated for a file that promises more than it holds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import struct
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..config import Sampling, StepSampling
+from ..names import MAX_SEED
 from ..reading import finite, open_regular, parse_json, whole
-from ..rng import MAX_SEED
 from ..scales import ScaleSchedule
 from ..state import LineageStep
 from ..weights.write import CHECKSUM, NO_CHECKSUM, TYPE_NAMES, checksum_entry
@@ -25,96 +24,62 @@ MAX_FEATURE_BYTES = 2**29  # of accumulated features: 1024 samples of the 2B mod
 _MAX_HEADER = 16 * 2**20  # bytes; thousands of samples and their lineage need two
 _MAX_COUNT = 2**20  # of samples, sides of grids, scales: beyond any, and products of them stay small numbers
 _HASHED_AT_ONCE = 2**20
-_TYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
-
-
-class Entry(NamedTuple):
-    """A tensor of the file: its type, its shape and where it starts, in bytes from the beginning."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Saved(NamedTuple):
-    """A file's header. about: what the state says of itself, as JSON values. head: the header's own bytes."""
+    """What a file says. about: what the state says of itself, as JSON values. tensors: mapped from the file, taking no memory yet.
+    head: the header's own bytes."""
 
+    path: Path
     about: dict[str, Any]
     schedule: ScaleSchedule
     steps: tuple[StepSampling, ...]
     lineage: tuple[LineageStep, ...]
     checksum: str | None
-    entries: dict[str, Entry]
+    tensors: dict[str, Tensor]
     head: bytes
 
-    def check_bytes(self, file: BinaryIO) -> None:
+    def check_bytes(self) -> None:
         """Raise ValueError if a byte of the file is another than was written (files of early versions cannot tell)."""
         if self.checksum is None:
             return
         digest = hashlib.sha256(self.head.replace(checksum_entry(self.checksum), checksum_entry(NO_CHECKSUM)))
-        file.seek(len(self.head))
-        while block := file.read(_HASHED_AT_ONCE):
-            digest.update(block)
+        with open_regular(self.path) as file:
+            file.seek(len(self.head))
+            while block := file.read(_HASHED_AT_ONCE):
+                digest.update(block)
         if digest.hexdigest() != self.checksum:
             raise ValueError("damaged: its checksum is not that of its content")
 
-    def read(self, file: BinaryIO, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+    def read(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
         """A copy of a tensor. Raises ValueError, before it allocates anything, if the file has another one under that name."""
-        entry = self.entries[name]
-        if (entry.dtype, entry.shape) != (dtype, shape):
-            raise ValueError(f"{name} is {TYPE_NAMES[entry.dtype]} {entry.shape}, expected {TYPE_NAMES[dtype]} {shape}")
-        file.seek(entry.start)
-        data = bytearray(entry.nbytes)
-        if file.readinto(data) != len(data):
-            raise ValueError(f"{name} is not all there")
-        return torch.frombuffer(data, dtype=dtype).reshape(shape)
+        tensor = self.tensors[name]
+        if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
+            came = TYPE_NAMES.get(tensor.dtype, tensor.dtype)
+            raise ValueError(f"{name} is {came} {tuple(tensor.shape)}, expected {TYPE_NAMES[dtype]} {shape}")
+        return tensor.clone()
 
 
-def read_saved(path: str | Path) -> tuple[Saved, BinaryIO]:
-    """The header of a saved state, and the file. Within `reading.refusing`: raises what a header of any content may."""
-    file = open_regular(path)
+def read_saved(path: str | Path) -> Saved:
+    """What a saved state's file says. Within `reading.refusing`: raises what a header of any content may."""
+    from safetensors import SafetensorError, safe_open
+
+    with open_regular(path) as file:
+        start = file.read(8)
+        if (length := int.from_bytes(start, "little")) > _MAX_HEADER:
+            raise ValueError(f"not a whole safetensors file: it claims a header of {length:,} bytes")
+        head = start + file.read(length)
     try:
-        return _saved(file, Path(path).stat().st_size), file
-    except BaseException:
-        file.close()
-        raise
-
-
-def _saved(file: BinaryIO, size: int) -> Saved:
-    start = file.read(9)
-    length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
-    if start[8:] != b"{" or not 2 <= length <= min(size - 8, _MAX_HEADER):
-        raise ValueError("not a whole safetensors file")
-    file.seek(0)
-    head = file.read(8 + length)
-    header = parse_json(head[8:].decode())
-    metadata = header.pop("__metadata__", {})
+        with safe_open(path, framework="pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"not a saved state: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
     if unknown := sorted(metadata.keys() - {"format", "state", CHECKSUM}):
         raise ValueError(f"unknown metadata {unknown[:3]}")
     about = parse_json(metadata["state"])
-    schedule, steps, lineage = _parsed(about)
-    entries = _entries(header, len(head), size)
-    return Saved(about, schedule, steps, lineage, metadata.get(CHECKSUM), entries, head)
-
-
-def _entries(header: dict[str, Any], start: int, size: int) -> dict[str, Entry]:
-    """The tensors, which must lie one after another and fill the file."""
-    entries, at = {}, start
-    for name, stored in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        entry = Entry(_TYPES[stored["dtype"]], tuple(whole(side, 0, size) for side in stored["shape"]), at)
-        if stored["data_offsets"] != [at - start, at - start + entry.nbytes]:
-            raise ValueError(f"not a whole safetensors file: {name} is not where it should be")
-        entries[name], at = entry, at + entry.nbytes
-    if at != size:
-        raise ValueError(f"not a whole safetensors file: it has {size:,} bytes, its header promises {at:,}")
-    return entries
+    return Saved(Path(path), about, *_parsed(about), metadata.get(CHECKSUM), tensors, head)
 
 
 def _parsed(about: dict[str, Any]) -> tuple[ScaleSchedule, tuple[StepSampling, ...], tuple[LineageStep, ...]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..decoding import sketch
-from ..rewards.base import check_finite, explained, foretells, foretold
+from ..rewards.base import explained, foretells, foretold
 
 if TYPE_CHECKING:
     from ..extractors.base import FeatureExtractor
@@ -53,21 +53,17 @@ class View:
     def scored(self) -> SearchState:
         """The state with the rewards of its samples at its last scale: of their pictures, or foretold from their features.
 
-        Raises ValueError, naming the reward and the sample, for a reward that is not a finite number: one NaN would take every
-        other sample's weight with it.
+        Raises ValueError, naming the reward and the sample, for a reward that is not a finite number.
         """
         if not self._scored and self.reward is not None:
-            scale, ahead = self.state.last_scale, foretells(self.reward) and not self.state.finished
+            where, ahead = f" at scale {self.state.last_scale}", foretells(self.reward) and not self.state.finished
             images = None if ahead else self.images
             with self.timed("score"):
-                prompt = self.state.conditioning.prompt
-                self.answers = foretold(self.reward, self.state) if ahead else explained(self.reward, images, prompt)
-            scores = self.answers.scores
-            if scores.shape != (self.state.samples,):
-                came = f"{len(scores)} scores" if scores.ndim == 1 else f"scores of shape {tuple(scores.shape)}"
-                raise ValueError(f"reward {self.reward.name} gave {came} for {self.state.samples} images; expected one per image")
-            check_finite(scores, self.reward.name, "sample", f" at scale {scale}")
-            self.state, self._scored = self.state.with_scores(scores, self.answers), True
+                if ahead:
+                    self.answers = foretold(self.reward, self.state, where)
+                else:
+                    self.answers = explained(self.reward, images, self.state.conditioning.prompt, "sample", where)
+            self.state, self._scored = self.state.with_scores(self.answers.scores, self.answers), True
         return self.state
 
     def vectors(self) -> Tensor:
@@ -104,14 +100,12 @@ def described(extractor: FeatureExtractor, seen: Tensor) -> Tensor:
 
 
 def act(
-    state: SearchState, stage: Stage, reward=None, extractor=None, images: Tensor | None = None
+    state: SearchState, stage: Stage, reward: Reward | None = None, extractor: FeatureExtractor | None = None,
+    decode: Callable[[SearchState], Tensor] = sketch,
 ) -> tuple[SearchState, Selection | None]:
-    """One stage by itself: the state after it and what was selected. images: of this very state, where they are decoded already.
-
-    Raises ValueError where the stage's `check` and `select` do.
-    """
+    """One stage by itself: the state after it and what was selected. Raises ValueError as the stage does."""
     stage.check(state.samples, scored=True)
-    view = View(state, reward, extractor, sketch if images is None else lambda state: images)
+    view = View(state, reward, extractor, decode)
     selection = stage.select(view)
     if selection is not None:
         view.select(selection)

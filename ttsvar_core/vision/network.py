@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..out_of_memory import empty_cache, is_out_of_memory
+from ..out_of_memory import halving
 from .preprocess import Preprocess
 
 CHUNK = 32
@@ -70,14 +70,8 @@ def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor, chunk: int =
     """`function` over `images` in slices of `chunk`, concatenated; when the device runs out of memory, in halves."""
     outputs, start = [], 0
     while start < len(images):
-        try:
-            outputs.append(function(images[start : start + chunk]))
-            start += chunk
-            continue
-        except (RuntimeError, MemoryError) as error:
-            tried = min(chunk, len(images) - start)
-            if tried == 1 or not is_out_of_memory(error):
-                raise
-        empty_cache()
-        chunk = (tried + 1) // 2
+        rest = images[start:]
+        output, chunk = halving(lambda size, rest=rest: function(rest[:size]), min(chunk, len(rest)))
+        outputs.append(output)
+        start += chunk
     return torch.cat(outputs)
