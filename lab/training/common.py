@@ -34,7 +34,6 @@ def add_common_arguments(parser: argparse.ArgumentParser, steps: int, batch: int
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
-    parser.add_argument("--init", type=Path, default=None, help="folder with exported weights to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy
 import torch
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--ch-mult", default="1,1,2,4", help="the stride is 2 to the number of these less one")
     parser.add_argument("--res-blocks", type=int, default=1)
+    parser.add_argument("--init", type=Path, help="folder with exported weights to go on from")
     parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of --init, whose features are in use")
     return parser
 

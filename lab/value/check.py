@@ -30,7 +30,7 @@ _HEAD = ("scale", "scored by", "rank correlation", "pick gains", "share", f"best
 def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) -> str:
     """A table of both measures by scale. Raises ValueError for samples of another model, reward or schedule."""
     collection = read_collection(folders)
-    value = Value(*read_value(path))
+    value = read_value(path)
     _check_made_for(value, collection, path)
     pools = predicted(value, collection)
     found = figures(pools, value, collection)

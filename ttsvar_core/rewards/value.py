@@ -3,7 +3,7 @@ trained for. `python -m lab.value` trains one on a model and reward of your own.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,14 +132,14 @@ def load_value(path: str | Path, dtype: torch.dtype = torch.float32, reward: Rew
     otherwise it is loaded, its files found beside the value model's under their usual names. Raises MissingFile or UnusableFile,
     naming the file, also for a reward of other weights.
     """
-    network, _, made_for = read_value(path)
-    reward = reward or _reward(made_for.reward, Path(path), dtype)
-    _check_networks(reward, made_for, Path(path))
-    return Value(network, reward, made_for)
+    value = read_value(path)
+    reward = reward or _reward(value.made_for.reward, Path(path), dtype)
+    _check_networks(reward, value.made_for, Path(path))
+    return replace(value, reward=reward)
 
 
-def read_value(path: str | Path) -> tuple[ValueNetwork, None, MadeFor]:
-    """Network, no reward, and what it was trained for: a `Value` that only foretells. Raises as `load_value`."""
+def read_value(path: str | Path) -> Value:
+    """The same without a reward: it only foretells. Raises as `load_value`, but for the reward."""
     path = Path(path)
     with refusing(str(path), VALUE.advice):
         checkpoint, about = read_described(path, METADATA, FORMAT, _NOTHING)
@@ -147,7 +147,7 @@ def read_value(path: str | Path) -> tuple[ValueNetwork, None, MadeFor]:
         made_for = _made_for(about["made_for"], sizes)
         with torch.device("meta"):
             network = ValueNetwork(sizes)
-        return filled(network, checkpoint, path), None, made_for
+        return Value(filled(network, checkpoint, path), None, made_for)
 
 
 def trained_for(path: str | Path) -> str:
