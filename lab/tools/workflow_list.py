@@ -28,17 +28,17 @@ STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it 
 
 def quick_start(graph: Graph) -> None:
     """One node, the best picture, and what was in the running."""
-    generate = graph.add("TTSVAR_Generate", "", (360, 745), prompt=PROMPT, budget=4.0, compare=True, **STEERED)
+    generate = graph.add("TTSVAR_Generate", "", (360, 800), prompt=COUNTED, budget=2.0, attempts=4, compare=True, **STEERED)
     saved = graph.add("SaveImage", "Best picture", (330, 300), images=generate.out("image"), filename_prefix="ttsvar/quick_start")
     alone = graph.add("PreviewImage", "Without a search", (330, 270), images=generate.out("raw"))
     seen = graph.add(VIEW, "How it was found", (560, 735), show="family tree", state=generate.out("state"))
     x = left_column(graph, (
         "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
-        "The node says what the search will cost, how far it is, and what it found. Below the best picture is what the same seed "
-        "draws **without** a search.\n\n"
-        "**Try**\n- *a photo of three green triangles*\n- *a photo of a yellow star above a purple circle*\n"
-        "- another seed\n- **budget (pictures)** 8: more samples start, more are finished\n"
+        "The node says what the search will cost, how far it is, and what it found; it searches again, four times at most, until "
+        "the verifier finds the picture **good enough**. Below the best picture is what the same seed draws **without** a search.\n\n"
+        "**Try**\n- *a photo of two red hearts and a blue cross*\n- *a photo of a yellow star above a purple circle*\n"
+        "- another seed\n- **budget (pictures)** 4: more samples start in every attempt, more are finished\n"
         "- **budget** 0 and **method** TTS-VAR: the paper's search, by N\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
     ), None)
@@ -48,7 +48,7 @@ def quick_start(graph: Graph) -> None:
     graph.lead([(generate.right + 18, saved.bottom + 40)], (seen, "state"))
     graph.group("1  Search", "search", [generate])
     graph.group("2  Result", "answer", [saved, alone, seen])
-    asked = [(generate, name) for name in ("prompt", "budget", "seed")]
+    asked = [(generate, name) for name in ("prompt", "budget", "attempts", "seed")]
     graph.on_phone([*asked, (seen, "ttsvar_view")], [saved])
 
 
