@@ -36,11 +36,12 @@ Look next:
 
 
 class Answer(NamedTuple):
-    """A prompt's picture (1, H, W, 3) by one method, and what the verifier says of it."""
+    """A prompt's picture (1, H, W, 3) by one method, what the verifier says of it, and after how many attempts."""
 
     prompt: str
     image: Any
     judgement: Judgement
+    attempts: int = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,9 @@ def demo(prompt: str, seed: int, out: Path):
     pairs = [_pair(models, scene.text, seed) for scene in benchmark_prompts("test", PROMPTS)]
     write_picture(out / "raw-beside-search.png", comparison(pairs))
     raw, searched = (sum(pair[side].judgement.correct for pair in pairs) for side in (0, 1))
-    yield f"  {out / 'raw-beside-search.png'}  raw {raw} of {PROMPTS} right, searched {searched} of {PROMPTS}"
+    attempts = sum(answer.attempts for _, answer in pairs)
+    told = f"raw {raw} of {PROMPTS} right, searched {searched} of {PROMPTS} in {attempts} attempts"
+    yield f"  {out / 'raw-beside-search.png'}  {told}"
     yield _NEXT.format(python=_this_python())
 
 
@@ -156,10 +159,10 @@ def _pair(models: Any, prompt: str, seed: int) -> tuple[Answer, Answer]:
     searches = _searches(models, prompt)
     first = searches.begin(seed)
     alone = _run(start(first.model, first.conditioning, 1, seed), raw())
-    best = best_of(list(repeated(searches.run, seed, searches.how.attempts, searches.how.enough)))
-    images = [result.images[result.best][None] for result in (alone, best)]
+    found = list(repeated(searches.run, seed, searches.how.attempts, searches.how.enough))
+    images = [result.images[result.best][None] for result in (alone, best_of(found))]
     raw_answer, answer = (Answer(prompt, image, _judge(image, prompt)) for image in images)
-    return raw_answer, answer
+    return raw_answer, answer._replace(attempts=len(found))
 
 
 def _run(begin: SearchState, plan: Plan, decode: Any = None, on_step: Any = None) -> Result:
