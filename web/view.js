@@ -218,7 +218,7 @@ function leaf(view, data, generation, row, x, y, side, column) {
     : make("circle", { cx: x + side / 2, cy: y, r: 6, fill: now.colours[row] }));
   group.append(make("rect", { x, y: y - side / 2, width: side, height: side, fill: "transparent", stroke: living ? now.colours[row] : GREY, "stroke-width": living ? 2 : 1 }));
   const words = [`#${row}`];
-  if (score !== null && score !== undefined && column - side > 40 && side > 27) words.push(score.toFixed(2));
+  if (score !== null && score !== undefined && column - side > 40 && side > 25) words.push(score.toFixed(2));
   // The line to the next generation leaves at half the height: words stand above and below it
   words.forEach((word, line) => group.append(make("text", { x: x + side + 5, y: y + (line ? 14 : -5) }, word)));
   return about(view, data, generation, row, group);
