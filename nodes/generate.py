@@ -274,7 +274,7 @@ def _search(state, plan, reward, extractor, sampling, preview, node, before: str
     budget = of_search(cost, model)
     page.say(before + prediction(cost, budget, device.plan_memory(model, plan, schedule, sampling)))
     load_transformer()
-    sampler = Sampler(sampling, on_scale=previewer(model, len(schedule), preview, budget.drawn))
+    sampler = Sampler(sampling, on_scale=previewer(len(schedule), preview, budget.drawn))
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
     budget.ended()
     return result

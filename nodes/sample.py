@@ -117,7 +117,7 @@ class ScaleStepSampler(io.ComfyNode):
         drawn = sampling_of(state.model, guidance, tau, top_p, guidance_until, last + 1, diverse)
         device.load_transformer(state.model, device.sampling_memory(state, through, drawn), _wanted(preview))
         budget = of_sampling(state, through, drawn)
-        watch = previewer(state.model, through + 1 - state.next_scale, preview, budget.drawn)
+        watch = previewer(through + 1 - state.next_scale, preview, budget.drawn)
         state = Sampler(drawn, float8_cache=cache_policy == "float8", on_scale=watch).advance(state, through, candidates)
         page.say(f"scale {through}, {samples_told(state.samples)}, {budget.ended()}; {_settings(drawn, through)}")
         return io.NodeOutput(device.put_cache(state, cache_policy))
@@ -147,7 +147,7 @@ def _wanted(preview: str) -> int:
     return _SHOWN[preview] if page.shows_previews() else 0
 
 
-def previewer(model: hosted.HostedModel, scales: int, shown: str, told: Callable = lambda state: ""):
+def previewer(scales: int, shown: str, told: Callable = lambda state: ""):
     """What to call with the state after every scale: progress, interrupt, a preview of it, and the words of ``told``.
 
     After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
@@ -161,7 +161,7 @@ def previewer(model: hosted.HostedModel, scales: int, shown: str, told: Callable
         nonlocal due
         picture, begun = None, time.monotonic()
         if samples and begun >= due:
-            picture = preview(model, state.features, samples)
+            picture = preview(state, samples)
         progress.step(picture, told(state))
         if picture is not None:
             ended = time.monotonic()

@@ -311,6 +311,19 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(collec
     assert train(arguments(collected, out=tmp_path / "straight")).read_bytes() == whole
 
 
+def test_a_live_preview_shows_what_samples_become_while_keys_and_values_are_at_hand():
+    from ttsvar_core.infinity.text import encode_prompt
+    from ttsvar_core.inspect.canvas import to_pictures
+    from ttsvar_core.inspect.preview import preview
+
+    model, encoder = load_bundled()
+    state = sample(start(model, encode_prompt(encoder, "a red circle"), 1, 5), 7)
+    for shown, expected in ((state, sketch(state, foreseen=True)), (state.without_cache(), sketch(state))):
+        picture = preview(shown)
+        below = (0, picture.height // 4, *picture.size)  # the number stands above
+        assert picture.crop(below).tobytes() == to_pictures(expected)[0].resize(picture.size, 0).crop(below).tobytes()
+
+
 def _stop(*given):
     raise KeyboardInterrupt
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core.decoding import decode
+from ttsvar_core.decoding import decode, sketch
+from ttsvar_core.inspect import preview as preview_module
 from ttsvar_core.inspect.canvas import fitted, to_pictures, to_tensor
 from ttsvar_core.inspect.family import generations, latest_scores
 from ttsvar_core.inspect.maps import feature_maps, principal_colours
@@ -94,13 +95,15 @@ def test_sheets_are_full_and_no_strip():
     assert {count: sheet_columns(count, 256, 310) for count in (1, 2, 4, 6, 8)} == {1: 1, 2: 2, 4: 2, 6: 3, 8: 4}
 
 
-def test_a_preview_shows_the_first_samples_within_its_size(state):
-    model = state.model
-    picture = preview(model, state.features, 1)
-    expected = to_pictures(decode(state)[:1])[0]
-    assert picture.resize(expected.size, 0).tobytes() == expected.tobytes()
-    large = torch.zeros(1, state.features.shape[1], 400, 300)
-    assert max(preview(model, large).size) <= 512
+def test_a_preview_shows_the_first_samples_and_their_numbers_within_its_size(state, monkeypatch):
+    picture, plain = preview(state, 2), to_pictures(sketch(state)[:2])
+    side = picture.width // 2
+    for number, expected in enumerate(plain):
+        seen = picture.crop((number * side, 0, (number + 1) * side, side))
+        below, shown = (0, side // 2, side, side), expected.resize((side, side), 0)  # the number stands above
+        assert seen.crop(below).tobytes() == shown.crop(below).tobytes() and seen.tobytes() != shown.tobytes()
+    monkeypatch.setattr(preview_module, "_SIDE", 2 * plain[0].width // 3)
+    assert max(preview(state, 1).size) <= 2 * plain[0].width // 3
 
 
 def test_a_preview_that_does_not_fit_is_decoded_in_less_memory(state, monkeypatch):
@@ -114,6 +117,6 @@ def test_a_preview_that_does_not_fit_is_decoded_in_less_memory(state, monkeypatc
             raise torch.OutOfMemoryError("out of memory")
         return whole(self, features)
 
-    expected = preview(state.model, state.features, 2).tobytes()
+    expected = preview(state, 2).tobytes()
     monkeypatch.setattr(tokenizer, "decode", short)
-    assert preview(state.model, state.features, 2).tobytes() == expected and len(sides) == 3
+    assert preview(state, 2).tobytes() == expected and len(sides) == 3

@@ -10,7 +10,6 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -296,11 +295,11 @@ def test_previews_take_no_more_time_than_the_sampling_between_them(pack, parts, 
         return "a picture"
 
     monkeypatch.setattr(pack.core("inspect.preview"), "preview", slow)
-    watch = sampler.previewer(parts["model"], 7, "all samples")
+    watch = sampler.previewer(7, "all samples")
     pack.host.steps.clear()
     for _ in range(7):
         clock[0] += 1.0
-        watch(SimpleNamespace(features=None))
+        watch(None)
     assert [bool(preview) for *_, preview in pack.host.steps] == [True, False, True, False, True, False, True]
 
 

@@ -14,6 +14,7 @@ from .bsq.bits import average
 from .footprint import decoded_together
 from .image_model import ImageModel
 from .out_of_memory import first_that_fits
+from .scales import Grid
 from .state import SearchState
 from .threads import threads_for
 
@@ -28,9 +29,16 @@ def sketch(state: SearchState, tile: int = 0, foreseen: bool = False) -> Tensor:
     the cost; not below the smallest pictures the tokenizer was trained on, and whole once all scales are sampled. ``tile`` as in
     `decode`. ``foreseen``: what they are foretold to become, on the same grid, where the model's foresight knows the scale.
     """
-    cells, ahead = state.model.config.sketch_cells(state.schedule, state.last_scale), state.model.foresight
-    foretold = foreseen and ahead is not None and ahead.sees(state)
-    return decode_fitting(state.model, ahead.foresee(state, cells) if foretold else average(state.features, cells), tile)
+    cells = state.model.config.sketch_cells(state.schedule, state.last_scale)
+    return decode_fitting(state.model, features_seen(state, cells, foreseen), tile)
+
+
+def features_seen(state: SearchState, cells: Grid, foreseen: bool = False) -> Tensor:
+    """(P, Cd, *cells): a state's features so far or, where the model's foresight knows the scale, those that are foretold."""
+    ahead = state.model.foresight
+    if foreseen and ahead is not None and ahead.sees(state):
+        return ahead.foresee(state, cells)
+    return average(state.features, cells)
 
 
 def decode(state: SearchState, tile: int = 0) -> Tensor:

@@ -2,37 +2,40 @@
 
 import math
 
-from PIL import Image
-from torch import Tensor
+from PIL import Image, ImageDraw
 
-from ..bsq.bits import average
-from ..decoding import decode_fitting
+from ..decoding import decode_fitting, features_seen
 from ..image_model import ImageModel
+from ..state import SearchState
 from .canvas import BACKGROUND, to_pictures
+from .letters import font
 
 _SIDE = 512
+_LETTERS = 16
 
 
-def preview(model: ImageModel, features: Tensor, samples: int = 4) -> Image.Image:
-    """One picture of the first ``samples`` of accumulated features (P, Cd, h, w), side by side.
+def preview(state: SearchState, samples: int = 4) -> Image.Image:
+    """One picture of a state's first ``samples``, side by side with their numbers: what they become where that can be foretold from
+    the keys and values at hand, what is sampled so far elsewhere.
 
-    Decoding is the dear part, so features wider than the preview needs are averaged down before it.
+    Decoding is the dear part, so it is as small as a sketch, and no larger than the preview.
     """
-    shown = features[:samples]
-    columns = _columns(len(shown))
-    cells = largest_cells(model, columns)
-    longest = max(shown.shape[-2:])
-    if longest > cells:
-        size = tuple(max(1, round(side * cells / longest)) for side in shown.shape[-2:])
-        shown = average(shown, size)
-    pictures = to_pictures(decode_fitting(model, shown))
+    first = state if state.samples <= samples else state.select(range(samples))
+    columns, cells = _columns(first.samples), state.model.config.sketch_cells(state.schedule, state.last_scale)
+    share = min(1.0, largest_cells(state.model, columns) / max(cells))
+    small = tuple(max(1, round(side * share)) for side in cells)
+    pictures = to_pictures(decode_fitting(state.model, features_seen(first, small, foreseen=first.cache is not None)))
     width, height = pictures[0].size
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), BACKGROUND)
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * width, index // columns * height))
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height), BACKGROUND)
+    places = [(index % columns * width, index // columns * height) for index in range(len(pictures))]
+    for picture, place in zip(pictures, places, strict=True):
+        sheet.paste(picture, place)
     factor = max(1, _SIDE // 2 // sheet.width)
-    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
+    sheet = sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(sheet)
+    for number, (left, top) in enumerate(places):
+        draw.text((left * factor + 4, top * factor + 2), str(number), "white", font(_LETTERS), stroke_width=2, stroke_fill="black")
+    return sheet
 
 
 def largest_cells(model: ImageModel, columns: int = 1) -> int:
