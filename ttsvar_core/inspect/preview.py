@@ -4,6 +4,7 @@ import math
 
 from PIL import Image, ImageDraw
 
+from ..bsq.bits import average
 from ..decoding import decode_fitting, features_seen
 from ..image_model import ImageModel
 from ..state import SearchState
@@ -22,9 +23,9 @@ def preview(state: SearchState, samples: int = 4) -> Image.Image:
     """
     first = state if state.samples <= samples else state.select(range(samples))
     columns, cells = _columns(first.samples), state.model.config.sketch_cells(state.schedule, state.last_scale)
-    share = min(1.0, largest_cells(state.model, columns) / max(cells))
-    small = tuple(max(1, round(side * share)) for side in cells)
-    pictures = to_pictures(decode_fitting(state.model, features_seen(first, small, foreseen=first.cache is not None)))
+    seen, share = features_seen(first, cells, first.cache is not None), min(1.0, largest_cells(state.model, columns) / max(cells))
+    small = average(seen, tuple(max(1, round(side * share)) for side in cells))
+    pictures = to_pictures(decode_fitting(state.model, small))
     width, height = pictures[0].size
     sheet = Image.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height), BACKGROUND)
     places = [(index % columns * width, index // columns * height) for index in range(len(pictures))]
