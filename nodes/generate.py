@@ -290,8 +290,8 @@ def _cost(state, plan, sampling, reward, extractor) -> Search:
 def _told(found, result, cost: Search) -> str:
     """What came of all attempts, each of this cost, in a line."""
     best = "" if result.scores is None else f"best {float(result.scores[result.best]):.3f} "
-    finished = f"of {sum(len(one.images) for one in found)} finished" + f" in {len(found)} attempts" * (len(found) > 1)
-    return f"{best}{finished}, {duration(result.report['seconds'])}, the work of {len(found) * worth(cost):.1f} pictures"
+    of = f"in {len(found)} attempts" if len(found) > 1 else f"of {len(result.images)} finished"
+    return f"{best}{of}, {duration(result.report['seconds'])}, the work of {len(found) * worth(cost):.1f} pictures"
 
 
 def _best_first(found):

@@ -83,7 +83,7 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
     kept = page(add("SaveState", state=sketch, filename_prefix="ttsvar/help"))
     loaded = add("LoadState", model=model, text_encoder=encoder, path=kept)
     page(loaded, view(loaded.out("state")))
-    whole = add("Generate", WIDE, 440, prompt=PROMPT, seed=4, preview="off", **STEERED)
+    whole = add("Generate", WIDE, 510, prompt=PROMPT, seed=4, preview="off", **STEERED)
     page(whole, picture(whole.out("image")))
     other = add("PromptEncode", text_encoder=encoder, text="a photo of a blue star above a green circle")
     begun = add("StateFromImage", model=model, conditioning=other, image=whole.out("image"), through_scale=6, samples=4)
