@@ -87,10 +87,10 @@ def test_a_run_shows_previews_and_the_picture(page):
     page.wait_for_function("window.seen.done || window.seen.failed", timeout=3 * MINUTE)
     seen = page.evaluate("window.seen")
     assert seen["failed"] is None and seen["previews"] >= 2  # as many as half of the time allows
-    assert seen["grown"] == [14 + 2]  # while it ran
+    assert seen["grown"] == [7 + 1]  # while it ran
     picture = "window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth"
     page.wait_for_function(f"{picture} === 128")
-    page.wait_for_function("document.querySelectorAll('.ttsvar-panel svg image').length === 14 + 2")  # all who lived
+    page.wait_for_function("document.querySelectorAll('.ttsvar-panel svg image').length === 7 + 1")  # all who lived
 
 
 def test_what_a_node_said_is_still_there_when_the_run_has_ended(page):
