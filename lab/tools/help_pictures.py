@@ -83,11 +83,7 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
     kept = page(add("SaveState", state=sketch, filename_prefix="ttsvar/help"))
     loaded = add("LoadState", model=model, text_encoder=encoder, path=kept)
     page(loaded, view(loaded.out("state")))
-    whole = add("Generate", WIDE, 510, prompt=PROMPT, seed=4, preview="off", **STEERED)
-    page(whole, picture(whole.out("image")))
-    other = add("PromptEncode", text_encoder=encoder, text="a photo of a blue star above a green circle")
-    begun = add("StateFromImage", model=model, conditioning=other, image=whole.out("image"), through_scale=6, samples=4)
-    page(begun, view(add("ScaleStepSampler", state=begun, preview="off", **STEERED)))
+    _searched(add, page, picture, view, model, encoder)
     _batches(add, page, picture, sketch, reward, extractor)
     graph.row(graph.nodes, (0, 0), 100)
     return shown
@@ -102,6 +98,14 @@ def _load(add: Any, page: Any) -> None:
     page(add("PromptEncode", WIDE, 160, text_encoder=encoder, text=PROMPT, reward=reward))
     page(add("BlendRewards", reward_1=reward, reward_2=reward))
     page(add("VisionLanguageReward", questions="Is there a yellow star?\nIs there a purple circle?"))
+
+
+def _searched(add: Any, page: Any, picture: Any, view: Any, model: Node, encoder: Node) -> None:
+    whole = add("Generate", WIDE, 510, prompt=PROMPT, seed=4, preview="off", **STEERED)
+    page(whole, picture(whole.out("image")))
+    other = add("PromptEncode", text_encoder=encoder, text="a photo of a blue star above a green circle")
+    begun = add("StateFromImage", model=model, conditioning=other, image=whole.out("image"), through_scale=6, samples=4)
+    page(begun, view(add("ScaleStepSampler", state=begun, preview="off", **STEERED)))
 
 
 def _batches(add: Any, page: Any, picture: Any, sketch: Node, reward: Node, extractor: Node) -> None:
