@@ -64,10 +64,9 @@ def test_the_best_attempt_is_the_answer_and_its_report_tells_of_all(five):
     assert best_of(five[:1]).images is five[0].images
 
 
-def test_attempts_that_cannot_be_compared_are_refused(search):
+def test_where_nothing_scores_the_first_attempt_is_the_last(search):
+    model, conditioning = make_tiny_model(), make_conditioning()
+    (unscored,) = repeated(lambda seed: run(start(model, conditioning, 1, seed), raw()), 3, most=2, enough=0.0)
+    assert unscored.state.seed == 3 and [one["score"] for one in best_of([unscored]).report["attempts"]] == [None]
     with pytest.raises(ValueError, match="at least 1"):
         next(repeated(search, 0, most=0))
-    model, conditioning = make_tiny_model(), make_conditioning()
-    unscored = repeated(lambda seed: run(start(model, conditioning, 1, seed), raw()), 0, most=2)
-    with pytest.raises(ValueError, match="reward"):
-        next(unscored)

@@ -138,7 +138,7 @@ def test_graph_one_node_and_library_agree_to_the_last_bit(server, tmp_path):
     words = prompt[numbers(prompt, "TTSVAR_PromptEncode")[0]]["inputs"]["text"]
     one = quiet(server.prompt_of("01_quick_start"))
     generate = numbers(one, "TTSVAR_Generate")[0]
-    one[generate]["inputs"] |= {"seed": 4, "method": "TTS-VAR", "n": 1, "budget": 0, "prompt": words}
+    one[generate]["inputs"] |= {"seed": 4, "method": "TTS-VAR", "n": 1, "budget": 0, "attempts": 1, "prompt": words}
     one["900"] = {
         "class_type": "TTSVAR_SaveState",
         "inputs": {"state": [generate, 2], "filename_prefix": "parity/one", "with_cache": False},

@@ -21,17 +21,15 @@ _STEP = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: seeds far apart
 def repeated(search: Callable[[int], Result], seed: int, most: int = 1, enough: float | None = None) -> Iterator[Result]:
     """What `search` finds with seeds of their own, one after another: the first that scores `enough` is the last, or the `most`-th.
 
-    The first attempt has `seed` itself, so it is what one search finds. Raises ValueError for fewer than one attempt, and, once the
-    first is over, where more are asked for and nothing scores them.
+    The first attempt has `seed` itself, so it is what one search finds; where nothing scores it, no other would be better, and it is
+    the last. Raises ValueError for fewer than one attempt.
     """
     if most < 1:
         raise ValueError(f"{most} attempts; expected at least 1")
     for place in range(most):
         result = search(seed_of(seed, place))
-        if most > 1 and result.scores is None:
-            raise ValueError("several attempts need a reward that says which is best; give one")
         yield result
-        if enough is not None and result.scores is not None and answered(result) >= enough:
+        if result.scores is None or (enough is not None and answered(result) >= enough):
             return
 
 
