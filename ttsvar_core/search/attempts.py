@@ -21,7 +21,7 @@ _STEP = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: seeds far apart
 def repeated(search: Callable[[int], Result], seed: int, most: int = 1, enough: float | None = None) -> Iterator[Result]:
     """What `search` finds with seeds of their own, one after another: the first that scores `enough` is the last, or the `most`-th.
 
-    The first attempt has `seed` itself, so it is what one search finds; where nothing scores it, it is the last, as no other would be
+    The first attempt has `seed` itself, so it is what one search finds; where nothing scores it, it is the last, as none would be
     better. Raises ValueError for fewer than one attempt.
     """
     if most < 1:
