@@ -7,10 +7,10 @@ def extension():
     """The ComfyUI extension with all nodes of the pack."""
     from comfy_api.latest import ComfyExtension
 
-    from . import batch, choose, files, generate, inspect, language, load, rewards, sample, score, select
+    from . import batch, choose, files, generate, inspect, language, load, plan, rewards, sample, score, select
     from .host import folders
 
-    families = (load, rewards, language, sample, score, select, choose, inspect, files, generate, batch)
+    families = (load, rewards, language, sample, score, select, choose, inspect, files, plan, generate, batch)
     nodes = [_with_plain_errors(node) for family in families for node in family.NODES]
 
     class TTSVARExtension(ComfyExtension):

@@ -15,6 +15,7 @@ from .rewards import load_extractor, load_reward
 from .sample import LAST, previewer, previews, sampling_of
 from .types import (
     ASPECT_RATIOS,
+    BUDGET_TOOLTIP,
     CATEGORY,
     Extractor,
     Model,
@@ -204,8 +205,7 @@ def _attempts() -> list:
 def _budget():
     return io.Float.Input(
         "budget", display_name="budget (pictures)", default=0.0, min=0.0, max=64.0, step=0.5, optional=True,
-        tooltip="What the search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing "
-        "four, and the report says which and why. 0 goes by method and N.",
+        tooltip=f"{BUDGET_TOOLTIP} The report says which and why. 0 goes by method and N.",
     )
 
 

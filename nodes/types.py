@@ -18,6 +18,7 @@ ASPECT_RATIOS = {
     "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
 }
 EXAMPLE = "a photo of a red circle left of a blue square"
+BUDGET_TOOLTIP = "What a search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing four."
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
 
 

@@ -197,6 +197,27 @@ def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
     assert json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, **unmeasured)[3])["plan"]["name"] == "tts-var"
 
 
+@pytest.mark.parametrize("budget", [1, 2.5])
+def test_a_graph_by_the_numbers_of_a_budget_draws_what_the_whole_search_does(pack, parts, budget):
+    model, reward, run = parts["model"], parts["reward"], pack.run
+    (words,) = run("TTSVAR_PromptEncode", text_encoder=parts["text_encoder"], text=PROMPT)
+    samples, scale, keep, foreseen, plan, reason = run("TTSVAR_BudgetPlan", model=model, conditioning=words, budget=budget)
+    (state,) = run("TTSVAR_StartState", model=model, conditioning=words, samples=samples, seed=3)
+    (state,) = run("TTSVAR_ScaleStepSampler", state=state, through_scale=scale, preview="off")
+    state, _ = run("TTSVAR_RewardScorer", state=state, reward=reward, foreseen=foreseen)
+    state, _ = run("TTSVAR_SelectBest", state=state, keep=keep)
+    (state,) = run("TTSVAR_ScaleStepSampler", state=state, preview="off")
+    state, _ = run("TTSVAR_RewardScorer", state=state, reward=reward)
+    best, _ = run("TTSVAR_SelectBest", state=state, keep=1)
+    (ours,) = run("TTSVAR_DecodeState", state=best)
+    whole, *_, report, _ = run("TTSVAR_Generate", prompt=PROMPT, seed=3, budget=budget)
+    assert torch.equal(ours, whole) and json.loads(report)["budget"] == reason
+    assert json.loads(report)["plan"] == json.loads(plan) and (keep < samples) == (budget > 1)
+    assert torch.equal(run("TTSVAR_Generate", prompt=PROMPT, seed=3, method="own plan", plan=plan)[0], whole)
+    with pytest.raises(ValueError, match="wire a Reward Loader"):
+        run("TTSVAR_BudgetPlan", model=named(model, "infinity_2b_reg"), conditioning=words)
+
+
 def test_attempts_end_with_the_first_that_is_good_enough(pack):
     usual = {"prompt": PROMPT, "method": "Best-of-N", "n": 2, "seed": 5}
     image, finalists, _, report, _ = pack.run("TTSVAR_Generate", **usual)

@@ -78,6 +78,15 @@ def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
     assert nothing.message is None  # what takes it does not run, and that is no error
 
 
+def test_a_plan_says_what_it_is_in_a_line(pack):
+    (words,) = pack.run("TTSVAR_PromptEncode", text_encoder=pack.run("TTSVAR_TextEncoderLoader")[0], text=PROMPT)
+    model = pack.run("TTSVAR_InfinityLoader")[0]
+    for budget, expected in ((1, "1 start, all finish: the work of 1.0 pictures"),
+                             (2, "7 start, the best 1 after scale 7 finish: the work of 2.0 pictures")):
+        lines, (*_, reason) = said(pack, "TTSVAR_BudgetPlan", model=model, conditioning=words, budget=budget)
+        assert lines == [expected] and reason.startswith(f"budget of {budget} picture")
+
+
 def test_the_whole_search_says_which_attempt_it_is(pack):
     usual = {"prompt": PROMPT, "method": "Best-of-N", "n": 2, "preview": "off", "attempts": 2, "enough": 100.0}
     lines, _ = said(pack, "TTSVAR_Generate", **usual)

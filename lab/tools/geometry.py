@@ -20,7 +20,7 @@ SPOKEN = 60  # the lines under the widgets in which a node says what it did
 SPEAKING = {
     "TTSVAR_ScaleStepSampler", "TTSVAR_ClusterSelector", "TTSVAR_PotentialResampler", "TTSVAR_SelectBest", "TTSVAR_SelectByHand",
     "TTSVAR_ChooseSketches", "TTSVAR_SaveState", "TTSVAR_LoadState", "TTSVAR_RewardScorer", "TTSVAR_Generate",
-    "TTSVAR_ScoreImages",
+    "TTSVAR_ScoreImages", "TTSVAR_BudgetPlan",
 }
 WINDOW, FILLED, MARGIN = (1920, 1080), 0.75, 10
 WIDTH = 225

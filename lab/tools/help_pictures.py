@@ -59,6 +59,8 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
         "InfinityLoader", "TextEncoderLoader", "RewardLoader", "ExtractorLoader", "PromptEncode"
     ))
     start = page(add("StartState", model=model, conditioning=text, samples=8, seed=4))
+    plan = page(add("BudgetPlan", WIDE, 300, model=model, conditioning=text, reward=reward))
+    graph.add("PreviewAny", source=plan.out("reason"))  # so that it runs
     coarse = add("ScaleStepSampler", state=start, through_scale=5, preview="off", **STEERED)
     differ = add("ClusterSelector", state=coarse, extractor=extractor, keep=4)
     page(differ, view(differ.out("state"), "family tree"))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from .result import VerifyResult
+from ..verified import VerifyResult
 
 SUMMARY = "compare models with stored reference numbers"
 

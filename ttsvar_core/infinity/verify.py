@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..bsq.bits import average, cell_grid, codes_to_bits, empty_features, fuse, map_to_tokens
-from ..commands.result import VerifyResult, largest_difference
 from ..config import ModelConfig
 from ..image_model import ImageModel
+from ..verified import VerifyResult, largest_difference
 
 LOGIT_BOUND = 1e-4  # largest absolute difference in float32 that counts as equal
 GREY_BOUND = 1  # grey levels

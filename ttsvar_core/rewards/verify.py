@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..commands.result import VerifyResult, largest_difference
+from ..verified import VerifyResult, largest_difference
 
 BOUND = 1e-4
 """The largest absolute difference in float32 that counts as equal."""
