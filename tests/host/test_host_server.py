@@ -91,7 +91,7 @@ def test_the_pack_starts_fast_and_says_nothing(server):
 
 def test_the_catalogue_the_templates_the_words_and_the_help(server):
     ours = {name for name in server.catalogue if name.startswith("TTSVAR_")}
-    assert len(ours) == 26 and all(server.catalogue[name]["search_aliases"] for name in ours)
+    assert len(ours) == 27 and all(server.catalogue[name]["search_aliases"] for name in ours)
     assert set(json.loads(server.get("/workflow_templates"))["ttsvar"]) == set(GRAPHS)
     for name in GRAPHS:
         assert json.loads(server.get(f"/api/workflow_templates/ttsvar/{name}.json"))["nodes"]
