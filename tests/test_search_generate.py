@@ -295,6 +295,7 @@ def test_without_a_word_on_how_the_bundled_model_takes_what_was_measured_to_pay_
         return report_of(*options)["plan"]
 
     hard = [one["score"] for one in report_of(prompt="a photo of five green stars")["attempts"]]
+    assert "; 4 attempts at most, until one scores 0.95\n" in capsys.readouterr().out
     assert 1 < len(hard) <= 4 and (len(hard) == 4 or hard[-1] >= 0.95) and max(hard[:-1]) < 0.95
     usual = report_of()
     assert [one["score"] > 0.95 for one in usual["attempts"]] == [True]

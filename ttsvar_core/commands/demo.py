@@ -118,8 +118,7 @@ def _searches(models: Any, prompt: str) -> Searches:
     model, encoder = models
     conditioning, how = encode_prompt(encoder, prompt), usual_search(model, SceneReward())
     chosen = plan_within(how.budget, model, conditioning, model.schedule(), model.config.sampling, SceneReward())
-    again = f"; at most {how.attempts} attempts, until one scores {how.enough:g}"
-    return Searches(partial(start, model, conditioning, chosen.plan.samples), chosen.plan, how, chosen.why + again)
+    return Searches(partial(start, model, conditioning, chosen.plan.samples), chosen.plan, how, chosen.why + how.told)
 
 
 def _search(models: Any, prompt: str, seed: int) -> tuple[Result, Image.Image, str]:

@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
     if how.budget:
         chosen = plan_within(how.budget, model, conditioning, schedule, sampling, reward, measured, args.whole_sketches)
         plan, told = chosen.plan, {"budget": chosen.why}
-        print(chosen.why)
+        print(chosen.why + how.told)
     else:
         plan, told = _plan(args, len(schedule)), {}
     if state and args.seed not in (None, state.seed):

@@ -143,6 +143,12 @@ class Usual(NamedTuple):
     attempts: int = 1
     enough: float | None = None
 
+    @property
+    def told(self) -> str:
+        """What there is to say of attempts, after why a plan was chosen; nothing where there is one."""
+        until = "" if self.enough is None else f", until one scores {self.enough:g}"
+        return "" if self.attempts == 1 else f"; {self.attempts} attempts at most{until}"
+
 
 def usual_search(model: ImageModel, reward: Reward | None, attempts: int | None = None) -> Usual | None:
     """What was measured to pay, in so many attempts (None: as pays best); None where nobody measured.
