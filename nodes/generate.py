@@ -92,7 +92,7 @@ class Generate(io.ComfyNode):
             reward = load_reward()
         model, text_encoder, extractor = model or load(), text_encoder or load_encoder(), extractor or load_extractor()
         schedule = model.schedule(ASPECT_RATIOS[aspect_ratio], pixel_budget)
-        method, how = _how(method, budget, attempts, model, reward)
+        method, how = _how(method, budget, attempts, enough, model, reward)
         chosen, why = _plan(method, n, len(schedule), plan, {"potential": potential, "lam": lambda_, "scheme": scheme}), {}
         reward = _judge(reward, chosen, method, prompt)
         conditioning = encode(text_encoder, prompt, negative)
@@ -111,7 +111,7 @@ class Generate(io.ComfyNode):
             before = f"attempt {len(tried) + 1} of {how.attempts} at most: " * (how.attempts > 1)
             return searched(seed, chosen, reward, extractor, before=before)
 
-        for one in repeated(attempt, seed, how.attempts, enough):
+        for one in repeated(attempt, seed, how.attempts, how.enough):
             tried.append(one)
         result = best_of(tried)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
@@ -195,7 +195,7 @@ def _attempts() -> list:
         ),
         io.Float.Input(
             "enough", display_name="good enough", default=0.95, min=-100.0, max=100.0, step=0.01, optional=True,
-            **only(attempts=[0, *range(2, _MOST_ATTEMPTS + 1)]),
+            **only(attempts=range(2, _MOST_ATTEMPTS + 1)),
             tooltip="The score of an answer that needs no further attempt, on the reward's own scale: of those that the bundled "
             "verifier gives 0.95, nearly all are right.",
         ),
@@ -209,7 +209,7 @@ def _budget():
     )
 
 
-def _how(method: str, budget: float, attempts: int, model, reward):
+def _how(method: str, budget: float, attempts: int, enough: float, model, reward):
     """The method whose plan says what is needed, and budget and attempts as asked for; with `MEASURED` what was measured to pay,
     where anybody did."""
     from ..ttsvar_core.search.budget import Usual, usual_search
@@ -217,7 +217,7 @@ def _how(method: str, budget: float, attempts: int, model, reward):
     how = Usual(budget, attempts or 1)
     if method == MEASURED:
         method, how = "TTS-VAR", how if budget else usual_search(model, reward, attempts) or how
-    return "Funnel" if how.budget else method, how
+    return "Funnel" if how.budget else method, how._replace(enough=enough) if attempts else how
 
 
 def _judge(reward, plan, method: str, prompt: str):

@@ -188,6 +188,8 @@ def test_a_budget_in_pictures_says_what_it_chose(pack, parts):
     measured, paper = (json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, **how)[3]) for how in ({}, {"method": "TTS-VAR"}))
     assert measured["budget"].startswith("budget of 2 pictures: ") and measured["plan"]["foreseen"]
     assert [one["score"] >= 0.95 for one in measured["attempts"]] == [False] * (len(measured["attempts"]) - 1) + [True]
+    hidden = json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, enough=100.0)[3])  # has no say where attempts are as measured
+    assert len(hidden["attempts"]) == len(measured["attempts"]) < 4
     once = json.loads(pack.run("TTSVAR_Generate", prompt=PROMPT, attempts=1)[3])
     assert once["budget"].startswith("budget of 4 pictures: ") and len(once["attempts"]) == len(paper["attempts"]) == 1
     assert "budget" not in paper and paper["plan"]["name"] == "tts-var"
