@@ -15,13 +15,13 @@ from .rewards import load_extractor, load_reward
 from .sample import LAST, previewer, previews, sampling_of
 from .types import (
     ASPECT_RATIOS,
-    BUDGET_TOOLTIP,
     CATEGORY,
     Extractor,
     Model,
     Reward,
     State,
     TextEncoder,
+    budget,
     canvas,
     diverse,
     guidance_until,
@@ -162,7 +162,7 @@ def _inputs() -> list:
         Reward.Input("reward", optional=True, tooltip="From Reward Loader; the bundled model's scene verifier otherwise."),
         Extractor.Input("extractor", optional=True, tooltip="From Extractor Loader; the latent pool otherwise."),
         guidance_until(),
-        _budget(),
+        budget(0.0, 0.0, 0.5, " The report says which and why. 0 goes by method and N.", optional=True),
         diverse(),
         _compare(),
         *_attempts(),
@@ -200,13 +200,6 @@ def _attempts() -> list:
             "verifier gives 0.95, nearly all are right.",
         ),
     ]
-
-
-def _budget():
-    return io.Float.Input(
-        "budget", display_name="budget (pictures)", default=0.0, min=0.0, max=64.0, step=0.5, optional=True,
-        tooltip=f"{BUDGET_TOOLTIP} The report says which and why. 0 goes by method and N.",
-    )
 
 
 def _how(method: str, budget: float, attempts: int, enough: float, model, reward):

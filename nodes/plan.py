@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ttsvar_core.names import BUNDLED
 from .host import device, page
 from .rewards import load_reward
-from .types import ASPECT_RATIOS, BUDGET_TOOLTIP, CATEGORY, Conditioning, Model, Reward, canvas
+from .types import ASPECT_RATIOS, CATEGORY, Conditioning, Model, Reward, budget, canvas
 
 
 class BudgetPlan(io.ComfyNode):
@@ -27,9 +27,7 @@ class BudgetPlan(io.ComfyNode):
                 Model.Input("model", tooltip="The model that will draw."),
                 Conditioning.Input("conditioning", tooltip="The prompt, whose length counts a little."),
                 Reward.Input("reward", optional=True, tooltip="What will score; the bundled model's verifier otherwise."),
-                io.Float.Input(
-                    "budget", display_name="budget (pictures)", default=4.0, min=1.0, max=64.0, step=0.25, tooltip=BUDGET_TOOLTIP,
-                ),
+                budget(4.0, 1.0, 0.25),
                 *canvas(),
             ],
             outputs=[

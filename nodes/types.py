@@ -18,7 +18,6 @@ ASPECT_RATIOS = {
     "4:5": 1.25, "3:4": 1.333, "2:3": 1.5, "4:7": 1.75, "1:2": 2.0, "2:5": 2.5, "1:3": 3.0,
 }
 EXAMPLE = "a photo of a red circle left of a blue square"
-BUDGET_TOOLTIP = "What a search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing four."
 MOST_SAMPLES = 64  # that a widget offers; the paper's largest search starts with as many (8 samples at N = 8)
 
 
@@ -54,6 +53,15 @@ def seed(tooltip: str):
 def reason():
     """The output of a selector that says what it decided."""
     return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
+
+
+def budget(default: float, least: float, step: float, more: str = "", **options):
+    """The widget of what a search may cost; ``more`` ends its tooltip."""
+    return io.Float.Input(
+        "budget", display_name="budget (pictures)", default=default, min=least, max=64.0, step=step, **options,
+        tooltip="What a search may cost, in pictures: 4 finds the plan that should give the best one for the work of drawing four."
+        + more,
+    )
 
 
 def precision(tooltip: str, *more: str, **options):

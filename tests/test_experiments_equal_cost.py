@@ -75,7 +75,7 @@ def test_no_arm_costs_more_than_best_of_n_for_any_prompt_but_the_papers(measured
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_budget_s_own_choice_is_what_runs(budget):
     """The lab has no second way of choosing."""
-    plan, why = chosen(INFINITY, best_of_n(budget), MEASURED, "2b")
+    plan, why = chosen(INFINITY, best_of_n(budget), MEASURED)
     wanted = plan_for(budget, INFINITY.search(raw()), MEASURED)
     assert (plan.stages, why) == (wanted.plan.stages, wanted.why) and 0 <= wanted.plan.samples - plan.samples <= 1
     assert "(measured)" in why and plan.stages

@@ -1,6 +1,5 @@
 """Scoring: one forward pass per batch, one text embedding per prompt, float32. What every reward keeps is in test_contracts."""
 
-import gc
 import time
 import weakref
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import pytest
 import reward_files
 import torch
+from lifetimes import freed_at_once
 from safetensors.torch import save_file
 
 from ttsvar_core.rewards.aesthetic import load_aesthetic
@@ -115,15 +115,12 @@ def test_half_precision_towers_still_score_in_float32(folder, rewards, kind):
 
 
 def test_a_reward_that_remembers_prompts_goes_with_its_last_holder(folder, rewards):
-    other = replace(rewards["hps"])
-    other.score(pictures(1), PROMPT)
-    gone = weakref.ref(other)
-    gc.disable()
-    try:
-        del other
-        assert gone() is None
-    finally:
-        gc.enable()
+    def used():
+        other = replace(rewards["hps"])
+        other.score(pictures(1), PROMPT)
+        return other
+
+    assert freed_at_once(used)
 
 
 def test_towers_can_be_moved_and_cast_after_loading(folder):

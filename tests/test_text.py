@@ -1,15 +1,14 @@
 """The prompt as features: T5 from a folder or a single file, its tokenizer from either of its files, prompts of any length."""
 
-import gc
 import json
 import shutil
 import struct
 import warnings
-import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from lifetimes import freed_at_once
 from safetensors.torch import load_file, save_file
 
 import ttsvar_core
@@ -52,15 +51,14 @@ def test_features_equal_those_of_a_padded_prompt(encoder):
 
 def test_an_encoder_goes_with_its_last_holder(encoder):
     """At once: five gigabytes are too many to wait until somebody looks for circles."""
-    other = TextEncoder(encoder.model, encoder.tokenizer)
-    other.encode(PROMPT)
-    gone = weakref.ref(other)
-    gc.disable()
-    try:
-        del other
-        assert gone() is None
-    finally:
-        gc.enable()
+
+
+    def used():
+        other = TextEncoder(encoder.model, encoder.tokenizer)
+        other.encode(PROMPT)
+        return other
+
+    assert freed_at_once(used)
 
 
 def test_a_prompt_is_encoded_once(encoder, monkeypatch):

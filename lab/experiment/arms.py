@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ttsvar_core.search.budget import Measured
+from ttsvar_core.search.budget import Measured, known
 from ttsvar_core.search.plan import Plan, best_of_n, tts_var
 from ttsvar_core.search.score import Score
 
@@ -96,6 +96,11 @@ class Setting(NamedTuple):
     prices: Prices | None = None
     measured: Measured | None = None
     model: str = ""
+
+    @property
+    def known(self) -> Measured | None:
+        """What is known to foretell the end under the first reward. Raises ValueError for a measurement of something else."""
+        return known(self.measured, self.model, next(iter(self.prices.names.values()), ""))
 
     def scored_scales(self, reward: str) -> tuple[int, ...]:
         """The scales before the last at which a reward can judge: of one that foretells, those it was trained for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ttsvar_core.search.budget import known, plan_for
+from ttsvar_core.search.budget import plan_for
 from ttsvar_core.search.plan import Plan, best_of_n, raw
 from ttsvar_core.search.resample import Resample
 
@@ -65,21 +65,20 @@ _NOTE = (
 
 def _chosen(setting: Setting, given: Plan, name: str) -> tuple[Arm, str]:
     """The plan that the budget chooses at the cost of ``given``, Best-of-N itself where no cut should gain more, and why."""
-    plan, why = chosen(setting.prices, given, setting.measured, setting.model)
+    plan, why = chosen(setting.prices, given, setting.known)
     return Arm(name, replace(plan, name=name)), why
 
 
 def _little_more(setting: Setting) -> list[Arm]:
     """What the budget chooses for more than one picture and less than two, where it cuts; nothing else costs as much."""
-    table = known(setting.measured, setting.model, next(iter(setting.prices.names.values()), ""))
-    plans = [(pictures, plan_for(pictures, setting.prices.search(raw()), table).plan) for pictures in LITTLE_MORE]
+    plans = [(pictures, plan_for(pictures, setting.prices.search(raw()), setting.known).plan) for pictures in LITTLE_MORE]
     return [Arm(f"budget-{pictures:g}", replace(plan, name=f"budget-{pictures:g}")) for pictures, plan in plans if plan.stages]
 
 
 def _again(setting: Setting, pictures: int) -> list[Arm]:
     """What is carried out again until an answer is good enough, at the cost of so many pictures at most: the smallest budget that
     cuts, and single pictures. Nothing where nobody measured what is good enough, and where two attempts cost more."""
-    table, attempts = known(setting.measured, setting.model, next(iter(setting.prices.names.values()), "")), pictures // SMALLEST
+    table, attempts = setting.known, pictures // SMALLEST
     if table is None or table.enough is None or attempts < 2:
         return []
     small = _chosen(setting, best_of_n(SMALLEST), f"attempts-{pictures}")[0]._replace(attempts=attempts, enough=table.enough)

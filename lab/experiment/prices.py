@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ttsvar_core.config import ForesightConfig, ModelConfig, TokenizerConfig, TransformerConfig
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.scales import ScaleSchedule
-from ttsvar_core.search.budget import Measured, cost_in_pictures, known, plan_for
+from ttsvar_core.search.budget import Measured, cost_in_pictures, plan_for
 from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, funnel, raw
 
 from .scorers import FIRST, Scorer
@@ -93,13 +93,12 @@ def largest(
 # Plans at the cost of another -----------------------------------------------------------------------------------------
 
 
-def chosen(prices: Prices, given: Plan, measured: Measured | None, model: str) -> tuple[Plan, str]:
+def chosen(prices: Prices, given: Plan, measured: Measured | None) -> tuple[Plan, str]:
     """What `budget.plan_for` spends the cost of ``given`` on, and why; with fewer starts where a long prompt asks for that.
 
-    measured: what foretells the end. Raises ValueError where that is of another model or reward.
+    measured: what foretells the end.
     """
-    found = known(measured, model, next(iter(prices.names.values()), ""))
-    plan, *_, why = plan_for(prices.pictures(given), prices.search(raw()), found)
+    plan, *_, why = plan_for(prices.pictures(given), prices.search(raw()), measured)
     if not plan.stages or prices.pays(given, plan):
         return plan, why
     cut = plan.stages[0]

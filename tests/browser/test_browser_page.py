@@ -93,13 +93,17 @@ def test_a_run_shows_previews_and_the_picture(page):
     page.wait_for_function("document.querySelectorAll('.ttsvar-panel svg image').length === 7 + 1")  # all who lived
 
 
-def test_what_a_node_said_is_still_there_when_the_run_has_ended(page):
-    open_graph(page, "03_full_search")
+def run_to_the_end(page):
     page.evaluate("""() => { window.over = false;
         window.app.api.addEventListener('execution_success', () => { window.over = true; }); }""")
     page.get_by_role("button", name="Run", exact=True).first.click()
     page.wait_for_function("window.over", timeout=3 * MINUTE)
     page.wait_for_timeout(2000)  # newer releases of the page take their own words away by now
+
+
+def test_what_a_node_said_is_still_there_when_the_run_has_ended(page):
+    open_graph(page, "03_full_search")
+    run_to_the_end(page)
     said = """window.app.graph._nodes.filter(n => n.type === 'TTSVAR_PotentialResampler').map(n => n.widgets
         .filter(w => !w.hidden).some(w => `${w.value} ${w.element?.textContent}`.includes('ess ')))"""
     assert page.evaluate(said) == [True, True]
@@ -107,11 +111,7 @@ def test_what_a_node_said_is_still_there_when_the_run_has_ended(page):
 
 def test_words_of_nodes_in_a_closed_subgraph_do_not_stray(page):
     open_graph(page, "08_resume_from_disk")
-    page.evaluate("""() => { window.over = false;
-        window.app.api.addEventListener('execution_success', () => { window.over = true; }); }""")
-    page.get_by_role("button", name="Run", exact=True).first.click()
-    page.wait_for_function("window.over", timeout=3 * MINUTE)
-    page.wait_for_timeout(2000)
+    run_to_the_end(page)
     inside = "window.app.graph._nodes.flatMap(n => n.subgraph?.nodes ?? []).filter(n => n.ttsvarWords).map(n => n.type)"
     assert page.evaluate(inside) == [] and page.get_by_text("best 1 of 4").count() == 0
 
