@@ -3,6 +3,7 @@
 import time
 
 from ..ttsvar_core import costs, flops
+from .host import page
 
 _PACES: dict[str, float] = {}  # seconds per operation of each model, measured by the runs of this process
 
@@ -52,6 +53,22 @@ def of_sampling(state, through: int, sampling) -> Budget:
     scales = range(state.next_scale, min(through + 1, len(schedule)))  # whatever does not exist, sampling refuses with words
     draws = {at: flops.scale_flops(sizes, schedule, at, state.samples, branches[at], tokens) for at in scales}
     return Budget(state.model, draws, {}, dict.fromkeys(scales, state.samples), len(schedule))
+
+
+def learn_pace(state, sampling) -> None:
+    """Learn the pace of a model that nobody ran yet by drawing two thirds of the scales, an eighth of a picture's work, of one
+    sample: that of the last of them, as small ones mostly wait. A scale that takes a second is told enough by."""
+    from ..ttsvar_core.sampling import sample
+    from ..ttsvar_core.state import start
+
+    state = start(state.model, state.conditioning, 1, state.seed, state.schedule)
+    for scale in range(2 * len(state.schedule) // 3 + 1):
+        page.check_interrupt()
+        budget = of_sampling(state, scale, sampling)
+        state = sample(state, scale, sampling)
+        budget.ended()
+        if budget.elapsed > 1:
+            break
 
 
 def of_search(search: costs.Search, model) -> Budget:

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ttsvar_core.costs import Search
 from ..ttsvar_core.looks import told_look
 from ..ttsvar_core.names import BUDGET, BUNDLED, POTENTIALS, SCHEMES
-from .budget import duration, of_search, prediction, worth
+from .budget import duration, learn_pace, of_search, prediction, worth
 from .host import device, page
 from .live import grow
 from .load import encode, load, load_encoder
@@ -81,7 +81,7 @@ class Generate(io.ComfyNode):
     def execute(
         cls, prompt, negative, method, n, seed, aspect_ratio, pixel_budget, guidance, tau, top_p,
         lambda_, potential, scheme, plan, preview, model=None, text_encoder=None, reward=None, extractor=None,
-        guidance_until=LAST, budget=0.0, diverse=False, compare=False, attempts=0, enough=0.95,
+        guidance_until=LAST, budget=0.0, diverse=False, compare=False, attempts=0, enough=0.95, only_price=False,
     ) -> io.NodeOutput:
         from ..ttsvar_core.search.attempts import best_of, repeated
         from ..ttsvar_core.search.budget import plan_within
@@ -101,6 +101,12 @@ class Generate(io.ComfyNode):
             found = plan_within(how.budget, model, conditioning, schedule, drawn, device.InTurn(reward))
             chosen, why = found.plan, {"budget": found.why}
         device.load_transformer(model)
+        if only_price:
+            before = f"up to {how.attempts} attempts, each " * (how.attempts > 1)
+            begin = start(model, conditioning, chosen.samples, seed, schedule)
+            told = before + _price(begin, chosen, drawn, reward, extractor)
+            page.say(told)
+            return io.NodeOutput(*[page.nothing()] * 3, told, page.nothing())
 
         tried = []
 
@@ -166,6 +172,11 @@ def _inputs() -> list:
         diverse(),
         _compare(),
         *_attempts(),
+        io.Boolean.Input(
+            "only_price", default=False, optional=True, advanced=True,
+            tooltip="Draw nothing: say what the search would cost, on the node and as the report. The button of the node does the "
+            "same without a change to the graph.",
+        ),
     ]
 
 
@@ -271,6 +282,15 @@ def _search(state, plan, reward, extractor, sampling, preview, node, before: str
     result = run(state, plan, judged_by, seen_by, sampler, decoded, acted)
     budget.ended()
     return result
+
+
+def _price(state, plan, sampling, reward, extractor) -> str:
+    """What the search from a state's beginning would cost, in words, its time from a few scales where none was run before."""
+    cost = _cost(state, plan, sampling, reward, extractor)
+    budget = of_search(cost, state.model)
+    if budget.expected is None:
+        learn_pace(state, sampling)
+    return prediction(cost, budget, device.plan_memory(state.model, plan, state.schedule, sampling))
 
 
 def _cost(state, plan, sampling, reward, extractor) -> Search:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
 from host_stand_in import load_pack
+
+from ttsvar_core.flops import scale_flops
 
 PROMPT = "a photo of a red circle left of a blue square"
 
@@ -76,6 +80,28 @@ def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
     _, (alone, *_, nothing) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", method="raw")
     assert torch.equal(raw, alone) and image.shape == alone.shape
     assert nothing.message is None  # what takes it does not run, and that is no error
+
+
+def test_a_price_is_told_without_a_picture_and_its_time_before_any_run(pack, monkeypatch):
+    monkeypatch.setattr(budget_module(pack), "_PACES", {})
+    lines, (*blocked, report, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, only_price=True)
+    price = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, about .+, \d+ MiB beside the weights"
+    assert lines == [report] and re.fullmatch(price, report)
+    assert [output.message for output in (*blocked, raw)] == [None] * 4  # what takes them does not run, and that is no error
+
+
+@pytest.mark.parametrize("seconds, scale", [(0.3, 8), (0.6, 0)], ids=["quick", "slow"])
+def test_the_pace_of_a_model_is_learnt_from_a_few_scales(pack, started, monkeypatch, seconds, scale):
+    budget, sampling = budget_module(pack), started.model.config.sampling
+    monkeypatch.setattr(budget, "_PACES", {})
+    looks_at_the_clock = count(step=seconds)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(looks_at_the_clock)))
+    budget.learn_pace(started, sampling)
+    branches, tokens = sampling.branches(13), len(started.conditioning.text)
+    work = scale_flops(started.model.config.transformer, started.schedule, scale, 1, branches[scale], tokens)
+    (pace,) = budget._PACES.values()
+    assert pace == pytest.approx(seconds / work)
+
 
 
 def test_a_plan_says_what_it_is_in_a_line(pack):

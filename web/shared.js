@@ -13,6 +13,7 @@ const WORDS = {
     "Run to see the search.": "运行后即可查看搜索过程。", "scale": "尺度", "start": "开始",
     "Nothing has been scored yet; put a Reward Scorer before.": "还没有打分；请在前面接上“奖励打分”。",
     "Click a sample: it goes on in": "点击样本：它将继续进入", "went on in": "已写入",
+    "What will it cost?": "这要花多少？", "The node is muted.": "该节点已被静音。",
     "Show advanced inputs": "显示高级输入", "Hide advanced inputs": "隐藏高级输入",
   },
 };
@@ -167,7 +168,7 @@ export function nodeAt(number) {
 }
 
 /** The node's numbers in a prompt: one, or one for every use of the subgraph it lies in. */
-function numbersOf(node, prompt) {
+export function numbersOf(node, prompt) {
   return Object.keys(prompt).filter((number) => nodeAt(number) === node);
 }
 

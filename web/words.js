@@ -5,7 +5,8 @@ import { make, nodeAt } from "./shared.js";
 
 const said = new Map(); // by node, in this run
 
-function show(node, text) {
+/** Put words on a node, or take them away. */
+export function show(node, text) {
   if (!text && !node.ttsvarWords) return;
   node.ttsvarWords ??= node.addDOMWidget("ttsvar_words", "ttsvar", make("div", { className: "ttsvar-said" }), {
     serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => 52,

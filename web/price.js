@@ -1,0 +1,38 @@
+// TTS-VAR Generate tells its price before it runs: a copy of it is asked, so neither the graph nor what it has cached changes.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { hide, numbersOf, say } from "./shared.js";
+import { show } from "./words.js";
+
+const asked = new Map(); // nodes, by the number of the text that will hold their price
+
+async function ask(node) {
+  const graph = await app.graphToPrompt();
+  const [own] = numbersOf(node, graph.output);
+  if (!own) return show(node, say("The node is muted."));
+  const copy = `ttsvar_price_${own.replaceAll(":", "_")}`, text = `${copy}_text`;
+  const { [own]: { inputs, ...rest } } = graph.output;
+  graph.output[copy] = { ...rest, inputs: { ...inputs, only_price: true } };
+  graph.output[text] = { class_type: "PreviewAny", inputs: { source: [copy, 3] } };
+  asked.set(text, node);
+  try {
+    await api.queuePrompt(0, graph, { partialExecutionTargets: [text] });
+  } catch (error) {
+    show(node, error.message);
+  }
+}
+
+api.addEventListener("executed", ({ detail }) => {
+  const node = asked.get(detail.node);
+  if (node) show(node, detail.output.text.join(""));
+  asked.delete(detail.node);
+});
+
+app.registerExtension({
+  name: "ttsvar.price",
+  nodeCreated(node) {
+    if (node.comfyClass !== "TTSVAR_Generate") return;
+    hide(node, "only_price");
+    node.addWidget("button", say("What will it cost?"), null, () => ask(node), { serialize: false }).serialize = false;
+  },
+});
