@@ -73,7 +73,7 @@ def test_saving_and_loading_say_what_and_where(pack, started):
 
 def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
     lines, (image, *_, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, method="TTS-VAR", preview="off", compare=True)
-    price = r"8 → 6 → 4 → 2 → 1 samples: the work of \d\.\d pictures(, about .+)?, \d+ MiB beside the weights"
+    price = r"8 → 6 → 4 → 2 → 1 samples: the work of \d\.\d pictures(, (under|about) .+)?, \d+ MiB beside the weights"
     assert re.fullmatch(price, lines[0])
     assert sum(line.startswith("scale ") for line in lines) == 26  # of the search, and of the picture without one
     assert re.fullmatch(r"best 0\.\d+ of 1 finished, .+, the work of \d\.\d pictures", lines[-1])
@@ -85,7 +85,7 @@ def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
 def test_a_price_is_told_without_a_picture_and_its_time_before_any_run(pack, monkeypatch):
     monkeypatch.setattr(budget_module(pack), "_PACES", {})
     lines, (*blocked, report, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, only_price=True)
-    price = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, about .+, \d+ MiB beside the weights"
+    price = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, (under|about) .+, \d+ MiB beside the weights"
     assert lines == [report] and re.fullmatch(price, report)
     assert [output.message for output in (*blocked, raw)] == [None] * 4  # what takes them does not run, and that is no error
 

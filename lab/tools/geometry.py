@@ -22,6 +22,7 @@ SPEAKING = {
     "TTSVAR_ChooseSketches", "TTSVAR_SaveState", "TTSVAR_LoadState", "TTSVAR_RewardScorer", "TTSVAR_Generate",
     "TTSVAR_ScoreImages", "TTSVAR_BudgetPlan",
 }
+BUTTONS = {"TTSVAR_Generate": 1}  # that the page adds below the widgets (web/price.js)
 WINDOW, FILLED, MARGIN = (1920, 1080), 0.75, 10
 WIDTH = 225
 
@@ -31,7 +32,7 @@ def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: d
     default."""
     shown, folded = _widgets(inputs, wires, values)
     sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
-    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
+    rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown) + WIDGET * BUTTONS.get(type, 0)
     return WIDTH, FRAME + sockets * SOCKET + rows + FOLDED * bool(folded) + SPOKEN * (type in SPEAKING)
 
 

@@ -35,8 +35,9 @@ def quick_start(graph: Graph) -> None:
     x = left_column(graph, (
         "## Quick start\n\nPress **Run**. Everything comes with the pack: a small model that draws scenes of coloured shapes, its "
         "text encoder, and a verifier that checks pictures against the prompt.\n\n"
-        "The node says what the search will cost, how far it is, and what it found; it searches again, four times at most, until "
-        "the verifier finds it **good enough**. Below the best picture is what the same seed draws **without** a search.\n\n"
+        "*What will it cost?* tells that before you run. The node says how far it is and what it found; it searches again, four "
+        "times at most, until the verifier finds it **good enough**. Below the best picture is what the same seed draws **without** "
+        "a search.\n\n"
         "**Try**\n- *a photo of two red hearts and a blue cross*\n- *a photo of a yellow star above a purple circle*\n"
         "- another seed\n- **budget (pictures)** 4: more samples start in every attempt, more are finished\n"
         "- **budget** 0 and **method** TTS-VAR: the paper's search, by N\n\n"

@@ -1,0 +1,66 @@
+"""TTS-VAR Generate tells its price before it runs, and neither the graph nor what is cached of it changes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from served import NEEDS, served  # first, as it knows where the others lie
+
+from editor import MINUTE, browsing, open_editor, open_graph  # isort: skip
+
+pytestmark = NEEDS
+PRICE = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, (under|about) .+, \d+ MiB beside the weights"
+GENERATE = "window.app.graph._nodes.find(n => n.type === 'TTSVAR_Generate')"
+WATCH = """() => { window.ran = []; window.over = 0;
+    window.app.api.addEventListener('executing', ({ detail }) => { if (detail) window.ran.push(`${detail.node ?? detail}`); });
+    window.app.api.addEventListener('execution_success', () => { window.over += 1; }); }"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with served(tmp_path_factory) as running:
+        yield running
+
+
+@pytest.fixture
+def page(server):
+    with browsing() as browser:
+        opened = open_editor(browser, server.address, 1600, 1000)
+        yield opened
+
+
+def ask(page, over: int) -> str:
+    """Press the button, wait for the end of so many runs, and read what the node says."""
+    page.evaluate(f"{GENERATE}.widgets.find(w => w.type === 'button').callback()")
+    page.wait_for_function(f"window.over === {over}", timeout=3 * MINUTE)
+    page.wait_for_function(f"{GENERATE}.ttsvarWords?.element.textContent.includes('pictures')")
+    return page.evaluate(f"{GENERATE}.ttsvarWords.element.textContent")
+
+
+def test_the_price_is_told_before_a_run_and_costs_no_picture(page):
+    open_graph(page, "01_quick_start")
+    page.evaluate(WATCH)
+    before = page.evaluate("JSON.stringify(window.app.graph.serialize().nodes.map(n => n.widgets_values))")
+    assert re.fullmatch(PRICE, " ".join(ask(page, 1).split()))
+    own = page.evaluate(f"`${{{GENERATE}.id}}`")
+    ran = page.evaluate("window.ran")
+    assert f"ttsvar_price_{own}" in ran and own not in ran
+    assert page.evaluate("JSON.stringify(window.app.graph.serialize().nodes.map(n => n.widgets_values))") == before
+
+
+def test_asking_after_a_run_leaves_what_is_cached(page):
+    open_graph(page, "01_quick_start")
+    page.evaluate(WATCH)
+    run = page.get_by_role("button", name="Run", exact=True).first
+    run.click()
+    page.wait_for_function("window.over === 1", timeout=3 * MINUTE)
+    ask(page, 2)
+    page.evaluate("window.ran = []")
+    run.click()
+    page.wait_for_function("window.over === 3", timeout=3 * MINUTE)
+    assert page.evaluate(f"`${{{GENERATE}.id}}`") not in page.evaluate("window.ran")
