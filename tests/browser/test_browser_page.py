@@ -16,6 +16,7 @@ from editor import MINUTE, browsing, open_editor, open_graph  # isort: skip
 GRAPHS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 
 pytestmark = NEEDS
+BYTES = """async address => Array.from(new Uint8Array(await (await fetch(address)).arrayBuffer())).join(' ')"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,22 @@ def run_to_the_end(page):
     page.get_by_role("button", name="Run", exact=True).first.click()
     page.wait_for_function("window.over", timeout=3 * MINUTE)
     page.wait_for_timeout(2000)  # newer releases of the page take their own words away by now
+
+
+def test_raw_and_the_answer_lie_on_the_hosts_compare_slider(page):
+    """Only the newer renderer draws one."""
+    switch = "on => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    open_graph(page, "01_quick_start")
+    page.evaluate(switch, True)
+    page.evaluate("""() => { const graph = window.app.graph, node = window.LiteGraph.createNode('ImageCompare');
+        graph.add(node); node.pos = [400, 300];
+        const searched = graph._nodes.find(n => n.type === 'TTSVAR_Generate');
+        searched.connect(4, node, 'image_a'); searched.connect(0, node, 'image_b'); }""")
+    run_to_the_end(page)
+    pictures = page.get_by_test_id("image-compare-viewport").locator("img")
+    assert pictures.count() == 2
+    assert len({page.evaluate(BYTES, pictures.nth(i).get_attribute("src")) for i in range(2)}) == 2
+    page.evaluate(switch, False)
 
 
 def test_what_a_node_said_is_still_there_when_the_run_has_ended(page):
