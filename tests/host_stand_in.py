@@ -230,7 +230,8 @@ def _modules(host: Host) -> dict[str, types.ModuleType]:
     utilities.get_executing_context = lambda: types.SimpleNamespace(node_id="1")
     graph.ExecutionBlocker = ExecutionBlocker
     server = types.ModuleType("server")
-    speaking = types.SimpleNamespace(send_progress_text=lambda text, node_id: host.said.append(text))
+    speaking = types.SimpleNamespace(client_id="page", send_progress_text=lambda text, node_id, sid: host.said.append(text))
+    speaking.send_sync = lambda name, data, sid: None
     server.PromptServer = types.SimpleNamespace(instance=speaking)
     latest.io, latest.ui, latest.ComfyExtension = io, types.SimpleNamespace(PreviewImage=PreviewImage), ComfyExtension
     named = {

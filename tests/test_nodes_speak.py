@@ -153,3 +153,12 @@ def test_the_time_left_follows_the_work_done(pack, started, monkeypatch):
 @pytest.mark.parametrize("seconds, words", [(0.4, "under 1 s"), (9.2, "9 s"), (99, "99 s"), (200, "3 min")])
 def test_seconds_are_said_as_people_say_them(pack, seconds, words):
     assert budget_module(pack).duration(seconds) == words
+
+
+@pytest.mark.parametrize("client", ["page", None])
+def test_words_go_to_the_page_that_asked_and_to_no_other(pack, started, monkeypatch, client):
+    told, server = [], sys.modules["server"].PromptServer.instance
+    monkeypatch.setattr(server, "client_id", client)
+    monkeypatch.setattr(server, "send_progress_text", lambda text, node, page: told.append((node, page)))
+    pack.run("TTSVAR_ScaleStepSampler", state=started, through_scale=0, preview="off")
+    assert {*told} == ({("1", "page")} if client else set())

@@ -28,6 +28,11 @@ api.addEventListener("executed", ({ detail }) => {
   asked.delete(detail.node);
 });
 
+api.addEventListener("execution_error", ({ detail }) => {
+  const node = asked.get(`${detail.node_id}_text`);
+  if (node) show(node, detail.exception_message);
+});
+
 app.registerExtension({
   name: "ttsvar.price",
   nodeCreated(node) {

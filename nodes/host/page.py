@@ -34,29 +34,28 @@ def shows_previews() -> bool:
 
 
 def say(text: str) -> None:
-    """Show a line on the node that is running, where there is a page to show it on."""
+    """Show a line on the node that is running, in the page that asked for the run; other pages may show other graphs."""
     from textwrap import fill
 
-    number, server = _running()
+    number, server = _asked()
     if server is not None:
-        server.send_progress_text(fill(text, LINE, break_long_words=False), number)
+        server.send_progress_text(fill(text, LINE, break_long_words=False), number, server.client_id)
 
 
 def asker() -> tuple[str, Callable[[str, dict], None] | None]:
     """The number of the running node, and how to send a message to the page that asked for it; None where no page did."""
-    number, server = _running()
-    if getattr(server, "client_id", None) is None:
-        return "", None
-    return number, lambda name, data: server.send_sync(name, data, server.client_id)
+    number, server = _asked()
+    return number, server and (lambda name, data: server.send_sync(name, data, server.client_id))
 
 
-def _running() -> tuple[str, Any]:
-    """The number of the running node and the server, None where nothing runs or there is none."""
+def _asked() -> tuple[str, Any]:
+    """The number of the running node and the server, None where nothing runs or no page asked for it."""
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    return ("", None) if context is None else (context.node_id, server)
+    asked = context is not None and getattr(server, "client_id", None) is not None
+    return (context.node_id, server) if asked else ("", None)
 
 
 def nothing() -> Any:

@@ -64,3 +64,11 @@ def test_asking_after_a_run_leaves_what_is_cached(page):
     run.click()
     page.wait_for_function("window.over === 3", timeout=3 * MINUTE)
     assert page.evaluate(f"`${{{GENERATE}.id}}`") not in page.evaluate("window.ran")
+
+
+def test_a_price_that_cannot_be_told_says_why_on_the_node(page):
+    open_graph(page, "01_quick_start")
+    page.evaluate(f"""() => {{ const held = {{ method: 'own plan', plan: '{{', budget: 0, attempts: 1 }};
+        {GENERATE}.widgets.forEach(widget => {{ if (widget.name in held) widget.value = held[widget.name]; }});
+        {GENERATE}.widgets.find(w => w.type === 'button').callback(); }}""")
+    page.wait_for_function(f"{GENERATE}.ttsvarWords?.element.textContent.includes('The plan is not JSON')", timeout=MINUTE)
