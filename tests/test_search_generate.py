@@ -15,7 +15,7 @@ from ttsvar_core.commands import choices, generate
 from ttsvar_core.extractors import dinov2
 from ttsvar_core.rewards.blend import Blend
 from ttsvar_core.search.attempts import seed_of
-from ttsvar_core.search.plan import tts_var
+from ttsvar_core.search.plan import cut_once, tts_var
 from ttsvar_core.search.plan_file import save_plan
 from ttsvar_core.search.save import describe_file
 
@@ -176,6 +176,16 @@ def test_weights_that_are_no_numbers_are_told_in_one_line(tiny, brightness, tmp_
     tiny.transformer.head.bias.fill_(torch.nan)
     assert go(tmp_path) == 2
     assert "The logits of scale 0 are not finite. Are the transformer's weights sound?" in capsys.readouterr().err
+
+
+def test_whole_sketches_are_not_said_to_be_foreseen(tmp_path, capsys):
+    """They are decoded as they are, so what foreseen ones tell of the end does not hold of them."""
+    words = ["generate", PROMPT, "--out", str(tmp_path), "--whole-sketches"]
+    assert main([*words, "--budget", "3"]) == 0
+    assert "not measured here" in capsys.readouterr().out
+    save_plan(cut_once(4, 7, 1, foreseen=True), tmp_path / "plan.json")
+    assert main([*words, "--plan", str(tmp_path / "plan.json")]) == 2
+    assert "looks at foreseen sketches, which are small; leave --whole-sketches out" in capsys.readouterr().err
 
 
 def test_nothing_to_go_on_from_before_the_first_scale(tiny, brightness, tmp_path, monkeypatch, capsys):

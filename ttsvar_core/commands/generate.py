@@ -124,6 +124,7 @@ def main(args: argparse.Namespace) -> int:
     seeds = [] if args.seed is None else [seed_of(args.seed, place) for place in range(how.attempts)]
     if state and seeds and state.seed not in seeds:
         raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
+    decode = _decode(args, model, plan)
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -132,7 +133,7 @@ def main(args: argparse.Namespace) -> int:
         progress = Progress(plan, schedule, args.out / STATE_FILE)
         try:
             sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
-            return run(first, plan, reward, extractor, sampler, _decode(args, model, plan), progress.on_step)
+            return run(first, plan, reward, extractor, sampler, decode, progress.on_step)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(progress.saved()) from None
         finally:
@@ -247,11 +248,13 @@ def _usual(args: argparse.Namespace, model: Any, reward: Any) -> Usual:
 
 
 def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:
-    """How states are shown. Raises ValueError for tiles that do not fit the model."""
+    """How states are shown. Raises ValueError for tiles that do not fit the model, and for whole sketches that should be foreseen."""
     from ..decoding import decode, sketch, tile_cells
 
     if args.tiled_decode:
         tile_cells(model, args.tiled_decode)
+    if args.whole_sketches and plan.foreseen:
+        raise ValueError(f"plan {plan.name} looks at foreseen sketches, which are small; leave --whole-sketches out")
     if args.whole_sketches:
         return partial(decode, tile=args.tiled_decode)
     return partial(sketch, tile=args.tiled_decode, foreseen=plan.foreseen)

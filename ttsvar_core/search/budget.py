@@ -115,24 +115,27 @@ def plan_within(
 ) -> Chosen:
     """`plan_for` what is loaded; what the reward takes is counted on a grey picture.
 
-    whole: sketches are decoded at full size. Raises ValueError where the measurement is of another model or reward.
+    whole: sketches are decoded at full size. Raises ValueError as `measured_for`.
     """
-    measured = measured_for(model, reward, measured)
+    measured = measured_for(model, reward, measured, whole)
     look = reward_look(reward, grey(model.config, schedule), conditioning.prompt)
     branches = sampling.branches(len(schedule))
     text_tokens = max(1, len(conditioning.text))
     return plan_for(pictures, Search(model.config, raw(), schedule, branches, text_tokens, reward=look, whole=whole), measured)
 
 
-def measured_for(model: ImageModel, reward: Reward, measured: Measured | None = None) -> Measured | None:
-    """What is `known` of a loaded model and reward. Raises ValueError as that does, and for a measurement that was given and is of
-    foreseen sketches, where the model foretells none."""
+def measured_for(
+    model: ImageModel, reward: Reward, measured: Measured | None = None, whole: bool = False
+) -> Measured | None:
+    """What is `known` of a loaded model and reward, whose sketches are small, or whole and then never foreseen. Raises ValueError as
+    that does, and for a measurement that was given and is of foreseen sketches, where there are none."""
     found = known(measured, model.name, reward.name)
-    if found is None or not found.foreseen or model.foresight is not None:
+    if found is None or not found.foreseen or (model.foresight is not None and not whole):
         return found
     if measured is None:
         return None
-    raise ValueError(f"this was measured on foreseen sketches, and {model.name} foretells none; measure it so, or leave it out")
+    lacks = "whole ones never are" if whole else f"{model.name} foretells none"
+    raise ValueError(f"this was measured on foreseen sketches, and {lacks}; measure it so, or leave it out")
 
 
 class Usual(NamedTuple):
