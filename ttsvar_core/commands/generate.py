@@ -248,7 +248,7 @@ def _usual(args: argparse.Namespace, model: Any, reward: Any) -> Usual:
 
 
 def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:
-    """How states are shown. Raises ValueError for tiles that do not fit the model, and for whole sketches that should be foreseen."""
+    """How states are shown. Raises ValueError for tiles that do not fit the model, and for whole sketches to be foreseen."""
     from ..decoding import decode, sketch, tile_cells
 
     if args.tiled_decode:

@@ -35,7 +35,7 @@ def repeated(search: Callable[[int], Result], seed: int, most: int = 1, enough: 
 
 
 def check_attempts(reward: Reward | None, most: int) -> None:
-    """Raise ValueError, with the remedy, for several attempts under a reward whose scores say nothing beside those of another search."""
+    """Raise ValueError, with the remedy, for several attempts under a reward whose scores say nothing beside another search's."""
     if most > 1 and getattr(reward, "compares", False):
         raise ValueError(
             f"{reward.name} compares the pictures of one search with each other, so {most} attempts cannot be told apart by it; "

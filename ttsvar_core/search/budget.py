@@ -127,8 +127,8 @@ def plan_within(
 def measured_for(
     model: ImageModel, reward: Reward, measured: Measured | None = None, whole: bool = False
 ) -> Measured | None:
-    """What is `known` of a loaded model and reward, whose sketches are small, or whole and then never foreseen. Raises ValueError as
-    that does, and for a measurement that was given and is of foreseen sketches, where there are none."""
+    """What is `known` of a loaded model and reward. whole: sketches are, which are never foreseen. Raises ValueError as that does,
+    and for a measurement that was given and is of foreseen sketches, where there are none."""
     found = known(measured, model.name, reward.name)
     if found is None or not found.foreseen or (model.foresight is not None and not whole):
         return found
