@@ -188,7 +188,7 @@ def test_of_related_objects_the_most_is_as_asked():
     def asked(way):
         first, *others = way
         named = sum(sum(one.atoms(noun).values()) for one, noun in zip(way, prompt.nouns, strict=True))
-        return named + sum(verify._relation_atom(*related) for related in zip(prompt.relations, (first, first), others, strict=True))
+        return named + sum(verify._relation_atom(*told) for told in zip(prompt.relations, (first, first), others, strict=True))
 
     for seed in range(20):
         found = seen(5, seed)
