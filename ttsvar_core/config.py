@@ -279,21 +279,17 @@ def _schedule_from_json(data: dict[str, Any]) -> ScaleSchedule | None:
     return ScaleSchedule(grids, tuple(reference))
 
 
-def _family(depth: int, embed_dim: int, num_heads: int, block_chunks: int) -> TransformerConfig:
-    return TransformerConfig(embed_dim=embed_dim, depth=depth, num_heads=num_heads, block_chunks=block_chunks)
-
-
-# Sizes of the published models (layers, width, heads). Source: the published inference scripts and checkpoint lists.
+# Sizes of the published models (width, layers, heads). Source: the published inference scripts and checkpoint lists.
 PRESETS: dict[str, ModelConfig] = {
     name: ModelConfig(name, transformer, TokenizerConfig(codebook_dim=32))
     for name, transformer in {
-        "125m": _family(12, 768, 8, 4),
-        "layer16": _family(16, 1152, 12, 4),
-        "layer24": _family(24, 1536, 16, 4),
-        "1b": _family(32, 2080, 20, 4),
-        "layer40": _family(40, 2688, 24, 4),
-        "layer48": _family(48, 3360, 28, 4),
-        "2b": _family(32, 2048, 16, 8),
+        "125m": TransformerConfig(768, 12, 8, block_chunks=4),
+        "layer16": TransformerConfig(1152, 16, 12, block_chunks=4),
+        "layer24": TransformerConfig(1536, 24, 16, block_chunks=4),
+        "1b": TransformerConfig(2080, 32, 20, block_chunks=4),
+        "layer40": TransformerConfig(2688, 40, 24, block_chunks=4),
+        "layer48": TransformerConfig(3360, 48, 28, block_chunks=4),
+        "2b": TransformerConfig(2048, 32, 16, block_chunks=8),
     }.items()
 }
 PRESETS["8b"] = ModelConfig(

@@ -59,14 +59,11 @@ def main(args: argparse.Namespace) -> int:
     for reward in rewards:
         check_prompt(reward, args.prompt)
     scored = [_columns(reward, pictures, args.prompt) for reward in rewards]
-    blend = Blend(rewards, args.blend)
-    totals = blend.combine(torch.tensor([columns[0].values for columns in scored]))
     columns = [column for of_reward in scored for column in of_reward]
     if len(rewards) > 1:
-        columns.insert(0, Column(blend.name, totals.tolist()))
-    else:
-        totals = torch.tensor(columns[0].values)
-    order = totals.argsort(descending=True, stable=True).tolist()
+        blend = Blend(rewards, args.blend)
+        columns.insert(0, Column(blend.name, blend.combine(torch.tensor([columns[0].values for columns in scored])).tolist()))
+    order = torch.tensor(columns[0].values).argsort(descending=True, stable=True).tolist()
     print(table(args.images, columns, order))
     if args.json:
         rows = [{"file": str(args.images[row]), "scores": {c.name: c.values[row] for c in columns}} for row in order]
