@@ -124,10 +124,14 @@ def _picture(path: Path) -> Tensor:
     """(H, W, 3) in [0, 1] of a picture's file, turned as it says and without transparency. Raises UnusableFile."""
     import io
 
+    import numpy
     from PIL import Image, ImageOps
 
     from ..inspect.canvas import to_tensor
     from ..reading import read_bytes, refusing
 
     with refusing(path, "Choose a picture."), Image.open(io.BytesIO(read_bytes(path, _MAX_BYTES))) as opened:
-        return to_tensor(ImageOps.exif_transpose(opened))[0]
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # grey in 16 bits, which Pillow would cut off at 255
+            picture = Image.fromarray((numpy.asarray(picture) / 257).clip(0, 255).round().astype(numpy.uint8))
+        return to_tensor(picture)[0]
