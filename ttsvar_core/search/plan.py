@@ -104,10 +104,9 @@ class Plan:
             yield stage, samples
             samples = _left(stage, samples)
 
-    def sees(self, scale: int, scales: int) -> set[str]:
-        """All that is looked at after `scale` of `scales`, in the words of `Stage.sees`; after the last, scores."""
-        seen = {stage.sees(samples) for stage, samples in self.met() if stage.scale == scale}
-        return seen | ({"scores"} if scale == scales - 1 else set())
+    def scored(self, scales: int) -> list[int]:
+        """The scales after which samples are scored; the last of `scales` is always one."""
+        return sorted({scales - 1, *(stage.scale for stage, samples in self.met() if stage.sees(samples) == "scores")})
 
     @property
     def needs_reward(self) -> bool:
