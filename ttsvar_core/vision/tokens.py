@@ -54,7 +54,7 @@ def bert_tokenizer() -> PromptTokenizer:
     return _shipped("bert_uncased", 35)
 
 
-def clip_tokenizer(length: int) -> PromptTokenizer:
+def clip_tokenizer(length: int = 77) -> PromptTokenizer:
     """CLIP's byte pairs, cut to `length` tokens with start and end marker, not padded (the text tower is causal)."""
     return _shipped("clip", length)._replace(unescape=True)
 
