@@ -124,3 +124,5 @@ def test_a_prompt_is_checked_by_every_reward_that_can():
             check_prompt(reward, "a castle " * 3000)
         assert len(str(refused.value)) < 1000
     check_prompt(Fixed((1.0,)), "a castle")
+    with pytest.raises(ValueError, match="surrogates not allowed"):  # which no tokenizer takes
+        check_prompt(Fixed((1.0,)), "caf\udce9")
