@@ -50,6 +50,15 @@ def test_any_pictures_are_scored_best_first(files, tmp_path, capsys):
     assert told["pictures"][0]["file"][-20:] in printed[1] and f"{scores[0]:.4f}" in printed[1] and printed[-1] == "a: scenes"
 
 
+def test_grey_in_sixteen_bits_is_the_picture_it_was(tmp_path):
+    grey = (pictures(1, 64, 64)[0, ..., 0] * 255).round().byte().numpy()
+    for name, values in (("eight", grey), ("sixteen", grey.astype(numpy.uint16) * 257)):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    names, out = [tmp_path / "eight.png", tmp_path / "sixteen.png"], tmp_path / "out.json"
+    told = score(*names, "--prompt", PROMPT, "--reward", "scenes", "--json", out, out=out)
+    assert len({one["scores"]["scenes"] for one in told["pictures"]}) == 1
+
+
 def test_every_question_is_a_column_and_rewards_are_blended(files, judge, tmp_path, capsys):
     (names, shown), out = files, tmp_path / "out.json"
     (tmp_path / "asked.txt").write_text("Is there a cat?\n\nIs it red?\n")

@@ -1,6 +1,8 @@
 """Rewriting model files as safetensors with their configuration inside."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from checkpoint_files import assert_same_weights, old_spelling, paths, plain_mod
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import ttsvar_core
 from ttsvar_core.commands.convert import convert
-from ttsvar_core.weights import UnusableFile, load_model
+from ttsvar_core.weights import UnusableFile, load_bundled, load_model
 
 
 def test_converted_files_load_alone(tmp_path):
@@ -23,6 +26,15 @@ def test_converted_files_load_alone(tmp_path):
     with safe_open(tokenizer, "pt") as file:
         assert json.loads(file.metadata()["ttsvar"])["source"] == "infinity_vae_d32reg.pth"
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_converted_model_is_what_it_was(tmp_path):
+    """All that its configuration states, what sketches are decoded at included; foresight has a file of its own."""
+    bundled, _ = load_bundled()
+    for part in ("transformer", "vae"):
+        convert(Path(ttsvar_core.__file__).parent / "bundled" / f"scenes128.{part}.safetensors", tmp_path / f"{part}.safetensors")
+    converted = load_model(tmp_path / "transformer.safetensors", tmp_path / "vae.safetensors")
+    assert converted.config == replace(bundled.config, foresight=None)
 
 
 def test_converting_to_half_size(tmp_path):

@@ -99,6 +99,12 @@ def test_nonsense_is_refused(rewards, how, weights, words):
         Blend(rewards, how, weights)
 
 
+def test_it_says_whether_its_scores_compare_a_batch():
+    weighted = Blend([A], "weighted")
+    assert [Blend([A], how).compares for how in BLENDS] == [how != "weighted" for how in BLENDS]
+    assert not Blend([weighted], "weighted").compares and Blend([Blend([weighted], "rank")], "weighted").compares
+
+
 def test_lists_the_networks_of_its_parts():
     network = torch.nn.Linear(1, 1)
 
@@ -118,3 +124,5 @@ def test_a_prompt_is_checked_by_every_reward_that_can():
             check_prompt(reward, "a castle " * 3000)
         assert len(str(refused.value)) < 1000
     check_prompt(Fixed((1.0,)), "a castle")
+    with pytest.raises(ValueError, match="surrogates not allowed"):  # which no tokenizer takes
+        check_prompt(Fixed((1.0,)), "caf\udce9")

@@ -1,9 +1,12 @@
 """The world: its grammar, its split, its pictures, and a verifier that is right at least 99 times in 100."""
 
+import itertools
+
 import numpy
 import pytest
 import torch
 
+from ttsvar_core.scenes import verify
 from ttsvar_core.scenes.grammar import (
     CATEGORIES,
     MOST_OBJECTS,
@@ -16,7 +19,7 @@ from ttsvar_core.scenes.grammar import (
     parse_prompt,
 )
 from ttsvar_core.scenes.render import COLOURS, PALETTE, RADII, SHAPES, coverage, render, sample_scenes
-from ttsvar_core.scenes.verify import detect, judge, judge_image
+from ttsvar_core.scenes.verify import Detection, detect, judge, judge_image
 
 COUNT = 200
 
@@ -167,6 +170,40 @@ def test_relations_tell_the_two_orders_apart(relation):
     for image in render(sample_scenes([prompt] * 10, numpy.random.default_rng(0))):
         right, wrong = judge_image(image, prompt), judge_image(image, swapped)
         assert right.correct and not wrong.correct and right.score > wrong.score + 0.1
+
+
+def seen(count, seed):
+    """Objects at random places that could be anything."""
+    generator = numpy.random.default_rng(seed)
+    return [
+        Detection(*generator.uniform(0, 128, 2), 300.0, *(generator.random(few) for few in ((), len(SHAPES), len(COLOURS), 2)))
+        for _ in range(count)
+    ]
+
+
+def test_of_related_objects_the_most_is_as_asked():
+    """As the best of all ways to name them tells, each detection standing for one object."""
+    prompt = parse_prompt("a red circle left of a blue square and above a green star")
+
+    def asked(way):
+        first, *others = way
+        named = sum(sum(one.atoms(noun).values()) for one, noun in zip(way, prompt.nouns, strict=True))
+        return named + sum(verify._relation_atom(*told) for told in zip(prompt.relations, (first, first), others, strict=True))
+
+    for seed in range(20):
+        found = seen(5, seed)
+        atoms = judge(found, prompt).atoms
+        best = max(asked(way) for way in itertools.permutations(found, 3))
+        assert sum(atoms.values()) - atoms["nothing besides"] == pytest.approx(best)
+
+
+def test_many_related_objects_are_named_at_once(monkeypatch):
+    """Ten objects for seven names: there are 604,800 ways."""
+    looked, relation = [], verify._relation_atom
+    monkeypatch.setattr(verify, "_relation_atom", lambda *given: looked.append(given) or relation(*given))
+    others = ("blue square", "green star", "black heart", "cyan cross", "purple triangle", "red square")
+    judge(seen(10, 0), parse_prompt("a red circle " + " and ".join(f"left of a {other}" for other in others)))
+    assert len(looked) < 1000
 
 
 def test_a_count_is_exact():

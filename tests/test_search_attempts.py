@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import make_conditioning, make_tiny_model
 
-from ttsvar_core.rng import MAX_SEED
+from ttsvar_core.names import MAX_SEED
 from ttsvar_core.search.attempts import SUMMED, answered, best_of, repeated, seed_of
 from ttsvar_core.search.plan import best_of_n, raw
 from ttsvar_core.search.run import run

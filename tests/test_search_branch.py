@@ -172,7 +172,8 @@ def test_plans_that_share_their_past_branch_as_they_do_alone(tiny_model, conditi
 
     networks = {"brightness": Brightness()}, {"pool": LatentPool()}
     world = World(tiny_model, None, *networks, tiny_model.schedule(), tiny_model.config.sampling)
-    plans = {"beam": beam(1, SCALES), "wide": beam(1, SCALES, 4, (4, 5)), "n": best_of_n(4), "growing": GROWING, "last": PLANS[4]}
+    two = Plan("two", 4, (Best(1, 1), Branch(2, 4), Best(2, 1)))
+    plans = {"beam": beam(1, SCALES), "two": two, "n": best_of_n(4), "growing": GROWING, "last": PLANS[4]}
     finished = walk(world, conditioning, 5, [Arm(name, plan) for name, plan in plans.items()])
     for name, plan in plans.items():
         alone = go(tiny_model, plan).state
@@ -223,7 +224,7 @@ def test_scoring_on_the_way_comes_after_the_branching():
 def test_a_funnel_and_a_beam():
     assert funnel(3) == Plan("funnel", 24, (Best(6, 3),))
     assert beam(2) == Plan("beam", 8, (Best(4, 2), Branch(5, 4), Best(5, 2), Branch(6, 4), Best(6, 2)))
-    assert beam(5, 13, 10, (1, 2)) == Plan("beam", 50, (Best(1, 5), Branch(2, 10), Best(2, 5)))
+    assert beam(5, 13, 10) == Plan("beam", 50, (Best(4, 5), Branch(5, 10), Best(5, 5), Branch(6, 10), Best(6, 5)))
     with pytest.raises(ValueError, match="n is 0"):
         funnel(0)
 

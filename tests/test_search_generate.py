@@ -13,7 +13,9 @@ from lab.experiment.world import spelled
 from ttsvar_core.cli import main
 from ttsvar_core.commands import choices, generate
 from ttsvar_core.extractors import dinov2
-from ttsvar_core.search.plan import tts_var
+from ttsvar_core.rewards.blend import Blend
+from ttsvar_core.search.attempts import seed_of
+from ttsvar_core.search.plan import cut_once, tts_var
 from ttsvar_core.search.plan_file import save_plan
 from ttsvar_core.search.save import describe_file
 
@@ -141,6 +143,49 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(tiny, brightness, tmp_path, monkeyp
     assert go(tmp_path / "on", "--resume", str(state)) == 0
     whole, on = (json.loads((tmp_path / name / "report.json").read_text())["answer"] for name in ("whole", "on"))
     assert on["lineage"] == whole["lineage"] and on["score"] == pytest.approx(whole["score"], abs=1e-4)
+
+
+def test_a_later_attempt_goes_on_by_the_same_command(tiny, brightness, tmp_path, monkeypatch):
+    """Its state was drawn with a seed of its own, which follows from the one given."""
+    forward, begun = tiny.transformer.forward_scale, []
+
+    def interrupted(features, at, *rest):
+        begun.extend([at] * (at == 0))
+        if len(begun) == 2 and at == 5:
+            raise KeyboardInterrupt
+        return forward(features, at, *rest)
+
+    same = "--plan", "funnel", "--seed", "3", "--attempts", "2", "--enough", "2"
+    monkeypatch.setattr(tiny.transformer, "forward_scale", interrupted)
+    assert go(tmp_path, *same) == 130
+    monkeypatch.setattr(tiny.transformer, "forward_scale", forward)
+    assert go(tmp_path, *same, "--resume", str(tmp_path / "state.safetensors")) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [one["seed"] for one in report["attempts"]] == [seed_of(3, 1), seed_of(3, 2)]
+
+
+def test_attempts_are_refused_where_their_scores_cannot_be_compared(tiny, tmp_path, capsys, monkeypatch):
+    """A blend by rank or softmax tells pictures of one search apart; of one finished sample it says the same whatever it shows."""
+    for how in ("rank", "softmax", "z-score", "weighted"):
+        monkeypatch.setattr(generate, "load_reward", lambda *_, how=how: Blend([Brightness(), Brightness()], how))
+        assert go(tmp_path, "--plan", "funnel", "--attempts", "2") == (0 if how == "weighted" else 2)
+        assert ("blend by 'weighted', or make one attempt" in capsys.readouterr().err) == (how != "weighted")
+
+
+def test_weights_that_are_no_numbers_are_told_in_one_line(tiny, brightness, tmp_path, capsys):
+    tiny.transformer.head.bias.fill_(torch.nan)
+    assert go(tmp_path) == 2
+    assert "The logits of scale 0 are not finite. Are the transformer's weights sound?" in capsys.readouterr().err
+
+
+def test_whole_sketches_are_not_said_to_be_foreseen(tmp_path, capsys):
+    """They are decoded as they are, so what foreseen ones tell of the end does not hold of them."""
+    words = ["generate", PROMPT, "--out", str(tmp_path), "--whole-sketches"]
+    assert main([*words, "--budget", "3"]) == 0
+    assert "not measured here" in capsys.readouterr().out
+    save_plan(cut_once(4, 7, 1, foreseen=True), tmp_path / "plan.json")
+    assert main([*words, "--plan", str(tmp_path / "plan.json")]) == 2
+    assert "looks at foreseen sketches, which are small; leave --whole-sketches out" in capsys.readouterr().err
 
 
 def test_nothing_to_go_on_from_before_the_first_scale(tiny, brightness, tmp_path, monkeypatch, capsys):

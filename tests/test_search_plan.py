@@ -28,8 +28,8 @@ def test_the_papers_schedule():
     plan = tts_var(1)
     assert plan == Plan("tts-var", 8, (Cluster(2, 6), Cluster(5, 4), Resample(6, 2), Resample(9, 1)))
     assert [plan.running(scale) for scale in range(13)] == [8, 8, 8, 6, 6, 6, 4, 2, 2, 2, 1, 1, 1]
-    assert [scale for scale in range(13) if "vectors" in plan.sees(scale, 13)] == [2, 5]
-    assert [scale for scale in range(13) if "scores" in plan.sees(scale, 13)] == [6, 9, 12]
+    assert [stage.scale for stage, samples in plan.met() if stage.sees(samples) == "vectors"] == [2, 5]
+    assert plan.scored(13) == [6, 9, 12]
     assert plan.stops(13) == [2, 5, 6, 9, 12]
     assert plan.at(6) == (Resample(6, 2, "value", 10.0, "multinomial"),)
     assert [stage.keep for stage in tts_var(4).stages] == [4 * stage.keep for stage in plan.stages] and tts_var(4).samples == 32
@@ -206,5 +206,5 @@ def test_settings_for_every_resampling():
 def test_scores_on_the_way_come_before_what_selects_there():
     plan = scored_at(tts_var(1), [5, 0, 5])
     assert plan.stages[:4] == (Score(0), Cluster(2, 6), Score(5), Cluster(5, 4))
-    assert plan.running(6) == 4 and "scores" in plan.sees(5, 13) and "scores" in plan.sees(0, 13)
+    assert plan.running(6) == 4 and plan.scored(13) == [0, 5, 6, 9, 12]
     plan.check(13)

@@ -86,6 +86,14 @@ def test_rows_that_all_scales_share_are_saved(tiny_model, conditioning, tmp_path
     assert torch.equal(on.bits[-1], expected.bits[-1])
 
 
+def test_scales_kept_in_different_precisions_are_saved(tiny_model, conditioning, tmp_path):
+    """A sampler of float8 and then one that keeps them as they are: earlier scales stay in one byte per number."""
+    state = sample(sample(start(tiny_model, conditioning, 3, 0), 1, cache_policy="float8"), 3)
+    save_state(state, tmp_path / "kept", with_cache=True)
+    on, expected = sample(load_state(tmp_path / "kept", tiny_model, conditioning), 4), sample(state, 4)
+    assert torch.equal(on.bits[-1], expected.bits[-1])
+
+
 def test_a_loaded_state_no_longer_needs_its_file(grown, tiny_model, conditioning, tmp_path):
     """What is written over the file does not reach the scores, keys and values: nothing of it is mapped."""
     path = tmp_path / "kept"

@@ -79,6 +79,11 @@ def test_an_empty_prompt_has_no_features(encoder, prompt):
     assert conditioning.text.shape == (0, 128) and conditioning.negative is None
 
 
+def test_half_a_character_is_refused_in_words(encoder):
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        encoder.encode("a red circle \ud83d")
+
+
 def test_negative_prompts(encoder):
     conditioning = encode_prompt(encoder, PROMPT, "a photo of a green circle")
     assert conditioning.negative_prompt == "a photo of a green circle"

@@ -1,6 +1,7 @@
 """Sizes read off the published shapes, and which tokenizer belongs to which transformer. No weights are involved."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -54,6 +55,17 @@ def test_sizes_of_the_whole_family(preset):
         **tokenizer_sizes(on_meta(Tokenizer, config.tokenizer)),
     }
     assert assemble(sizes, {}, "some file") == config
+
+
+@pytest.mark.parametrize("stated", [{"cfg": 4.0}, {"top_p": 0.9}, {"cfg": 4.0, "tau": 0.7}, {"cfg_insertion_layer": [-5]}])
+def test_what_is_stated_of_a_published_model_leaves_the_rest_as_it_was(stated):
+    """Of the 8B's temperature above all, which is not the usual one."""
+    config = PRESETS["8b"]
+    parts = on_meta(Infinity, config.transformer), on_meta(Tokenizer, config.tokenizer)
+    found = assemble({**transformer_sizes(parts[0]), **tokenizer_sizes(parts[1])}, stated, "some file").sampling
+    fields = {"cfg": "guidance", "cfg_insertion_layer": "guidance_layers"}
+    told = {fields.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+    assert found == replace(config.sampling, **told)
 
 
 @pytest.mark.parametrize("config", [

@@ -44,7 +44,7 @@ def answered(command: Callable[[], int]) -> int:
         return NOBODY_READS
     except KeyboardInterrupt as stop:
         return _said(str(stop) or "Interrupted.", INTERRUPTED)
-    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError, FloatingPointError) as error:
         return _said(str(error) or type(error).__name__, USAGE)
 
 

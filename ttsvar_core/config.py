@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -160,6 +160,10 @@ class Sampling:
         guided = tuple(self.at(place).guidance for place in range(scale + 1))
         return replace(self, guidance=guided + (1.0,) * (scales - scale - 1))
 
+    def stated_in(self, data: Mapping[str, Any]) -> Sampling:
+        """These settings, those that the flat layout of `ModelConfig.from_json` states in their place."""
+        return replace(self, **_given(data, _SAMPLING_KEYS))
+
     def branches(self, scales: int) -> tuple[int, ...]:
         """Guidance branches that run each of ``scales``: two until guidance has ended for good."""
         return tuple(2 if self.guides(scale) else 1 for scale in range(scales))
@@ -250,7 +254,7 @@ class ModelConfig:
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
         """From the flat layout stored beside small models (``name.json``): sizes, optional schedule and sampling."""
         transformer = TransformerConfig(**_given(data, {field.name: field.name for field in fields(TransformerConfig)}))
-        tokenizer, sampling = TokenizerConfig(**_given(data, _TOKENIZER_KEYS)), Sampling(**_given(data, _SAMPLING_KEYS))
+        tokenizer, sampling = TokenizerConfig(**_given(data, _TOKENIZER_KEYS)), Sampling().stated_in(data)
         foresight = ForesightConfig.from_json(data["foresight"]) if "foresight" in data else None
         return cls(data.get("name", "infinity"), transformer, tokenizer, sampling, _schedule_from_json(data), foresight)
 
@@ -263,7 +267,7 @@ _TOKENIZER_KEYS = {
 _SAMPLING_KEYS = {"guidance": "cfg", "tau": "tau", "top_p": "top_p", "guidance_layers": "cfg_insertion_layer"}
 
 
-def _given(data: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
+def _given(data: Mapping[str, Any], keys: dict[str, str]) -> dict[str, Any]:
     """The fields that are stated, lists as tuples."""
     stated = {field: data[key] for field, key in keys.items() if key in data}
     return {field: tuple(value) if isinstance(value, list) else value for field, value in stated.items()}
@@ -279,21 +283,17 @@ def _schedule_from_json(data: dict[str, Any]) -> ScaleSchedule | None:
     return ScaleSchedule(grids, tuple(reference))
 
 
-def _family(depth: int, embed_dim: int, num_heads: int, block_chunks: int) -> TransformerConfig:
-    return TransformerConfig(embed_dim=embed_dim, depth=depth, num_heads=num_heads, block_chunks=block_chunks)
-
-
-# Sizes of the published models (layers, width, heads). Source: the published inference scripts and checkpoint lists.
+# Sizes of the published models (width, layers, heads). Source: the published inference scripts and checkpoint lists.
 PRESETS: dict[str, ModelConfig] = {
     name: ModelConfig(name, transformer, TokenizerConfig(codebook_dim=32))
     for name, transformer in {
-        "125m": _family(12, 768, 8, 4),
-        "layer16": _family(16, 1152, 12, 4),
-        "layer24": _family(24, 1536, 16, 4),
-        "1b": _family(32, 2080, 20, 4),
-        "layer40": _family(40, 2688, 24, 4),
-        "layer48": _family(48, 3360, 28, 4),
-        "2b": _family(32, 2048, 16, 8),
+        "125m": TransformerConfig(768, 12, 8, block_chunks=4),
+        "layer16": TransformerConfig(1152, 16, 12, block_chunks=4),
+        "layer24": TransformerConfig(1536, 24, 16, block_chunks=4),
+        "1b": TransformerConfig(2080, 32, 20, block_chunks=4),
+        "layer40": TransformerConfig(2688, 40, 24, block_chunks=4),
+        "layer48": TransformerConfig(3360, 48, 28, block_chunks=4),
+        "2b": TransformerConfig(2048, 32, 16, block_chunks=8),
     }.items()
 }
 PRESETS["8b"] = ModelConfig(

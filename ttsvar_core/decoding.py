@@ -164,7 +164,7 @@ def _decode_one(model: ImageModel, features: Tensor, tile: int, overlap: int) ->
         for columns in _spans(width, tile, overlap):
             part = decode_features(model, features[..., rows, columns]).cpu()
             fade = (_fade(part.shape[1], overlap * stride)[:, None] * _fade(part.shape[2], overlap * stride))[..., None]
-            place = _pixels(rows, stride), _pixels(columns, stride)
+            place = tuple(slice(span.start * stride, span.stop * stride) for span in (rows, columns))
             picture[(0, *place)] += part[0] * fade
             weight[place] += fade
     return picture / weight
@@ -183,7 +183,3 @@ def _fade(pixels: int, overlap: int) -> Tensor:
     """Weights (pixels,) that rise over the overlap, stay, and fall; never zero, so that borders keep their colour."""
     ramp = torch.arange(1, pixels + 1, dtype=torch.float32)
     return torch.minimum(ramp, ramp.flip(0)).clamp(max=max(1, overlap))
-
-
-def _pixels(span: slice, stride: int) -> slice:
-    return slice(span.start * stride, span.stop * stride)

@@ -153,12 +153,6 @@ def with_foresight(model: ImageModel, path: str | Path) -> ImageModel:
 
     Raises MissingFile or UnusableFile, naming the file, also for one that was trained on another model.
     """
-    foresight = read_foresight(path, model)
-    return replace(model, config=replace(model.config, foresight=foresight.sizes), foresight=foresight)
-
-
-def read_foresight(path: str | Path, model: ImageModel) -> Foresight:
-    """The network alone; raises as `with_foresight`."""
     path, transformer = Path(path), model.config.transformer
     with refusing(str(path), _ADVICE):
         checkpoint, about = read_described(path, METADATA, FORMAT, _NOTHING)
@@ -169,7 +163,8 @@ def read_foresight(path: str | Path, model: ImageModel) -> Foresight:
         sizes = _sizes(about["sizes"], transformer.depth, len(grids))
         with torch.device("meta"):
             network = network_for(model, sizes, len(grids))
-        return Foresight(sizes, filled(network, checkpoint, path), model.fingerprint, grids)
+        foresight = Foresight(sizes, filled(network, checkpoint, path), model.fingerprint, grids)
+    return replace(model, config=replace(model.config, foresight=sizes), foresight=foresight)
 
 
 def network_for(model: ImageModel, sizes: ForesightConfig, scales: int) -> ForesightNetwork:

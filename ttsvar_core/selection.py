@@ -35,7 +35,7 @@ def unweighted(ancestors, samples: int, reason: str) -> Selection:
     return Selection(rows, torch.zeros(samples, dtype=torch.float64), float(samples), reason)
 
 
-def choose(ancestors, samples: int, reason: str = "chosen by hand") -> Selection:
+def choose(ancestors, samples: int) -> Selection:
     """A selection made by somebody else, for example a person looking at a contact sheet.
 
     ancestors: rows to keep, in this order; a row may be named more than once.
@@ -43,7 +43,7 @@ def choose(ancestors, samples: int, reason: str = "chosen by hand") -> Selection
     """
     rows = [int(row) for row in ancestors]
     check_rows(rows, samples)
-    return unweighted(rows, samples, reason)
+    return unweighted(rows, samples, "chosen by hand")
 
 
 def branching(samples: int, candidates: int) -> Selection:

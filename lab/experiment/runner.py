@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ttsvar_core.atomic import write
 from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.plan_file import to_json
-from ttsvar_core.search.save import alike
+from ttsvar_core.search.save import same_text
 
 from .advice import ADVICE, measured_by, read_advice
 from .arms import Arm, Experiment, Setting
@@ -172,7 +172,7 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     worlds = [identity.get("world", {}) for identity in (found, wanted)]
     texts = [world.get("text") for world in worlds]
-    if alike(*texts):
+    if same_text(*texts):
         worlds[0]["text"] = texts[1]
     differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     if "world" in differing:

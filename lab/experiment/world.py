@@ -12,7 +12,7 @@ from ttsvar_core.config import Sampling
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.names import REDUCERS
 from ttsvar_core.scales import ScaleSchedule
-from ttsvar_core.search.save import sketch
+from ttsvar_core.search.save import text_summary
 from ttsvar_core.weights.fingerprint import fingerprints_of
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class World(NamedTuple):
     verdict: Callable[[Tensor, str], bool] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What results depend on, as JSON values: runs into one folder must agree on it (on `text`, as `alike` says)."""
+        """What results depend on, as JSON values: runs into one folder must agree on it (on `text`, as `same_text` says)."""
         return {
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
             "dtype": str(self.model.transformer.dtype).removeprefix("torch."),
-            "text": sketch(self.encode(PROBE).text),
+            "text": text_summary(self.encode(PROBE).text),
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
             "networks": {

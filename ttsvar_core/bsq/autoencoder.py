@@ -17,40 +17,34 @@ def norm_groups(channels: int) -> int:
     return next(groups for groups in (32, 24, 8, 4, 2, 1) if channels % groups == 0)
 
 
-class Conv(nn.Module):
+class Conv(nn.Sequential):
     """A convolution under the name ``conv``, as the published files have it."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, operations: Any = nn) -> None:
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, operations: Any, stride: int = 1) -> None:
         super().__init__()
         padding = kernel // 2 if stride == 1 else 0
         self.conv = operations.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=padding)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
 
-
-class Norm(nn.Module):
+class Norm(nn.Sequential):
     """A group norm under the name ``norm``."""
 
-    def __init__(self, channels: int, operations: Any = nn) -> None:
+    def __init__(self, channels: int, operations: Any) -> None:
         super().__init__()
         self.norm = operations.GroupNorm(norm_groups(channels), channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
 
 
 class ResidualBlock(nn.Module):
     """Two normalised 3x3 convolutions beside a shortcut: (B, C_in, h, w) -> (B, C_out, h, w)."""
 
-    def __init__(self, channels_in: int, channels_out: int, operations: Any = nn) -> None:
+    def __init__(self, channels_in: int, channels_out: int, operations: Any) -> None:
         super().__init__()
         self.norm1 = Norm(channels_in, operations)
-        self.conv1 = Conv(channels_in, channels_out, 3, operations=operations)
+        self.conv1 = Conv(channels_in, channels_out, 3, operations)
         self.norm2 = Norm(channels_out, operations)
-        self.conv2 = Conv(channels_out, channels_out, 3, operations=operations)
+        self.conv2 = Conv(channels_out, channels_out, 3, operations)
         if channels_in != channels_out:
-            self.nin_shortcut = Conv(channels_in, channels_out, 1, operations=operations)
+            self.nin_shortcut = Conv(channels_in, channels_out, 1, operations)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -58,54 +52,39 @@ class ResidualBlock(nn.Module):
         return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + h
 
 
-class Downsample(nn.Module):
+class Downsample(nn.Sequential):
     """Halve the resolution; padded on the right and at the bottom only."""
 
-    def __init__(self, channels: int, operations: Any = nn) -> None:
+    def __init__(self, channels: int, operations: Any) -> None:
         super().__init__()
-        self.conv = Conv(channels, channels, 3, stride=2, operations=operations)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.conv = Conv(channels, channels, 3, operations, stride=2)
 
 
-class Upsample(nn.Module):
+class Upsample(nn.Sequential):
     """Double the resolution by repetition, then a 3x3 convolution."""
 
-    def __init__(self, channels: int, operations: Any = nn) -> None:
+    def __init__(self, channels: int, operations: Any) -> None:
         super().__init__()
-        self.conv = Conv(channels, channels, 3, operations=operations)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        self.repeat = nn.Upsample(scale_factor=2, mode="nearest")
+        self.conv = Conv(channels, channels, 3, operations)
 
 
-class Middle(nn.Module):
+class Middle(nn.Sequential):
     """The two residual blocks at the coarsest resolution."""
 
-    def __init__(self, channels: int, operations: Any = nn) -> None:
+    def __init__(self, channels: int, operations: Any) -> None:
         super().__init__()
         self.block_1 = ResidualBlock(channels, channels, operations)
         self.block_2 = ResidualBlock(channels, channels, operations)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.block_1(x))
 
+class Level(nn.Sequential):
+    """The ``count`` residual blocks of one resolution, and the step to the next where one is added."""
 
-class Level(nn.Module):
-    """The residual blocks of one resolution, and the step to the next where there is one."""
-
-    def __init__(self, blocks: list[ResidualBlock]) -> None:
+    def __init__(self, before: int, width: int, count: int, operations: Any) -> None:
         super().__init__()
-        self.block = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.block:
-            x = block(x)
-        for resample in ("downsample", "upsample"):
-            if hasattr(self, resample):
-                x = getattr(self, resample)(x)
-        return x
+        self.block = nn.Sequential(*(ResidualBlock(width if i else before, width, operations) for i in range(count)))
 
 
 class Encoder(nn.Module):
@@ -113,22 +92,18 @@ class Encoder(nn.Module):
 
     def __init__(self, config: TokenizerConfig, operations: Any = nn) -> None:
         super().__init__()
-        widths = [config.base_ch * mult for mult in config.ch_mult]
-        self.conv_in = Conv(3, config.base_ch, 3, operations=operations)
-        self.down = nn.ModuleList()
-        width = config.base_ch
-        for index, width_out in enumerate(widths):
-            blocks = []
-            for _ in range(config.num_res_blocks):
-                blocks.append(ResidualBlock(width, width_out, operations))
-                width = width_out
-            level = Level(blocks)
+        self.conv_in = Conv(3, config.base_ch, 3, operations)
+        self.down, before = nn.ModuleList(), config.base_ch
+        for index, mult in enumerate(config.ch_mult):
+            width = config.base_ch * mult
+            level = Level(before, width, config.num_res_blocks, operations)
             if index < math.log2(config.patch_size):
                 level.downsample = Downsample(width, operations)
             self.down.append(level)
+            before = width
         self.mid = Middle(width, operations)
         self.norm_out = Norm(width, operations)
-        self.conv_out = Conv(width, config.codebook_dim, 3, operations=operations)
+        self.conv_out = Conv(width, config.codebook_dim, 3, operations)
 
     def forward(self, images: Tensor) -> Tensor:
         h = self.conv_in(images)
@@ -142,23 +117,20 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TokenizerConfig, operations: Any = nn) -> None:
         super().__init__()
-        widths = [config.base_ch * mult for mult in config.ch_mult]
-        width = widths[-1]
-        self.conv_in = Conv(config.codebook_dim, width, 3, operations=operations)
-        self.mid = Middle(width, operations)
+        before = config.base_ch * config.ch_mult[-1]
+        self.conv_in = Conv(config.codebook_dim, before, 3, operations)
+        self.mid = Middle(before, operations)
         levels = []
-        for index, width_out in reversed(list(enumerate(widths))):
-            blocks = []
-            for _ in range(config.num_res_blocks + 1):
-                blocks.append(ResidualBlock(width, width_out, operations))
-                width = width_out
-            level = Level(blocks)
+        for index, mult in reversed(list(enumerate(config.ch_mult))):
+            width = config.base_ch * mult
+            level = Level(before, width, config.num_res_blocks + 1, operations)
             if config.upsamples(index):
                 level.upsample = Upsample(width, operations)
             levels.append(level)
+            before = width
         self.up = nn.ModuleList(reversed(levels))
         self.norm_out = Norm(width, operations)
-        self.conv_out = Conv(width, 3, 3, operations=operations)
+        self.conv_out = Conv(width, 3, 3, operations)
 
     def forward(self, features: Tensor) -> Tensor:
         h = self.mid(self.conv_in(features))

@@ -10,7 +10,7 @@ from ..names import DTYPES
 SUMMARY = "rewrite a transformer or tokenizer file as safetensors"
 _KEPT = (
     "name", "scale_schedule", "rope_reference_grid", "h_div_w", "pixel_budget", "cfg", "tau", "top_p", "cfg_insertion_layer",
-    "apply_spatial_patchify",
+    "apply_spatial_patchify", "vae_smallest_side",
 )
 
 

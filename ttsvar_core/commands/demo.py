@@ -97,16 +97,19 @@ def _this_python() -> str:
 
 
 class Searches(NamedTuple):
-    """The usual search for a prompt with the bundled model: how to carry it out with a seed, and why it is that."""
+    """The usual search for a prompt with the bundled model: how so many samples begin with a seed, and why it is that."""
 
-    begin: Callable[[int], SearchState]
+    begin: Callable[[int, int], SearchState]
     plan: Plan
     how: Usual
     why: str
 
     def run(self, seed: int, decode: Any = None, on_step: Any = None) -> Result:
         """One attempt."""
-        return _run(self.begin(seed), self.plan, decode, on_step)
+        from ..rewards.scenes import SceneReward
+        from ..search.run import run
+
+        return run(self.begin(self.plan.samples, seed), self.plan, SceneReward(), decode=decode, on_step=on_step)
 
 
 def _searches(models: Any, prompt: str) -> Searches:
@@ -118,7 +121,7 @@ def _searches(models: Any, prompt: str) -> Searches:
     model, encoder = models
     conditioning, how = encode_prompt(encoder, prompt), usual_search(model, SceneReward())
     chosen = plan_within(how.budget, model, conditioning, model.schedule(), model.config.sampling, SceneReward())
-    return Searches(partial(start, model, conditioning, chosen.plan.samples), chosen.plan, how, chosen.why + how.told)
+    return Searches(partial(start, model, conditioning), chosen.plan, how, chosen.why + how.told)
 
 
 def _search(models: Any, prompt: str, seed: int) -> tuple[Result, Image.Image, str]:
@@ -153,22 +156,13 @@ def _pair(models: Any, prompt: str, seed: int) -> tuple[Answer, Answer]:
     """One prompt's picture, drawn alone and searched for."""
     from ..search.attempts import best_of, repeated
     from ..search.plan import raw
-    from ..state import start
 
     searches = _searches(models, prompt)
-    first = searches.begin(seed)
-    alone = _run(start(first.model, first.conditioning, 1, seed), raw())
+    alone = searches._replace(plan=raw()).run(seed)
     found = list(repeated(searches.run, seed, searches.how.attempts, searches.how.enough))
     images = [result.images[result.best][None] for result in (alone, best_of(found))]
     raw_answer, answer = (Answer(prompt, image, _judge(image, prompt)) for image in images)
     return raw_answer, answer._replace(attempts=len(found))
-
-
-def _run(begin: SearchState, plan: Plan, decode: Any = None, on_step: Any = None) -> Result:
-    from ..rewards.scenes import SceneReward
-    from ..search.run import run
-
-    return run(begin, plan, SceneReward(), decode=decode, on_step=on_step)
 
 
 def _judge(image: Any, prompt: str) -> Judgement:

@@ -95,7 +95,7 @@ def _add_sampling_arguments(group: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the search. Ctrl-C leaves a state to go on from."""
     from ..infinity.text import encode_prompt
-    from ..search.attempts import best_of, repeated
+    from ..search.attempts import best_of, repeated, seed_of
     from ..search.budget import load_measured, plan_within
     from ..search.memory import Sampler
     from ..search.run import judge, run
@@ -121,8 +121,10 @@ def main(args: argparse.Namespace) -> int:
         print(chosen.why + how.told)
     else:
         plan, told = _plan(args, len(schedule)), {}
-    if state and args.seed not in (None, state.seed):
+    seeds = [] if args.seed is None else [seed_of(args.seed, place) for place in range(how.attempts)]
+    if state and seeds and state.seed not in seeds:
         raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
+    decode = _decode(args, model, plan)
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -131,7 +133,7 @@ def main(args: argparse.Namespace) -> int:
         progress = Progress(plan, schedule, args.out / STATE_FILE)
         try:
             sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
-            return run(first, plan, reward, extractor, sampler, _decode(args, model, plan), progress.on_step)
+            return run(first, plan, reward, extractor, sampler, decode, progress.on_step)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(progress.saved()) from None
         finally:
@@ -231,11 +233,13 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
 def _usual(args: argparse.Namespace, model: Any, reward: Any) -> Usual:
     """Budget (0: by plan), attempts and what ends them, as asked for; where nothing says how to search, what was measured to pay.
 
-    Raises ValueError for a score that ends attempts where there is one only."""
+    Raises ValueError for a score that ends attempts where there is one only, and as `check_attempts`."""
+    from ..search.attempts import check_attempts
     from ..search.budget import Usual, usual_search
 
     asked = args.whole_sketches or any(getattr(args, name) is not None for name in ("budget", "plan", "n", *_SETTINGS))
     usual = (None if asked else usual_search(model, reward, args.attempts)) or Usual(args.budget or 0, args.attempts or 1)
+    check_attempts(reward, usual.attempts)
     if args.enough is None:
         return usual
     if usual.attempts == 1:
@@ -244,11 +248,13 @@ def _usual(args: argparse.Namespace, model: Any, reward: Any) -> Usual:
 
 
 def _decode(args: argparse.Namespace, model: Any, plan: Plan) -> Callable:
-    """How states are shown. Raises ValueError for tiles that do not fit the model."""
+    """How states are shown. Raises ValueError for tiles that do not fit the model, and for whole sketches to be foreseen."""
     from ..decoding import decode, sketch, tile_cells
 
     if args.tiled_decode:
         tile_cells(model, args.tiled_decode)
+    if args.whole_sketches and plan.foreseen:
+        raise ValueError(f"plan {plan.name} looks at foreseen sketches, which are small; leave --whole-sketches out")
     if args.whole_sketches:
         return partial(decode, tile=args.tiled_decode)
     return partial(sketch, tile=args.tiled_decode, foreseen=plan.foreseen)

@@ -59,14 +59,11 @@ def main(args: argparse.Namespace) -> int:
     for reward in rewards:
         check_prompt(reward, args.prompt)
     scored = [_columns(reward, pictures, args.prompt) for reward in rewards]
-    blend = Blend(rewards, args.blend)
-    totals = blend.combine(torch.tensor([columns[0].values for columns in scored]))
     columns = [column for of_reward in scored for column in of_reward]
     if len(rewards) > 1:
-        columns.insert(0, Column(blend.name, totals.tolist()))
-    else:
-        totals = torch.tensor(columns[0].values)
-    order = totals.argsort(descending=True, stable=True).tolist()
+        blend = Blend(rewards, args.blend)
+        columns.insert(0, Column(blend.name, blend.combine(torch.tensor([columns[0].values for columns in scored])).tolist()))
+    order = torch.tensor(columns[0].values).argsort(descending=True, stable=True).tolist()
     print(table(args.images, columns, order))
     if args.json:
         rows = [{"file": str(args.images[row]), "scores": {c.name: c.values[row] for c in columns}} for row in order]
@@ -127,10 +124,14 @@ def _picture(path: Path) -> Tensor:
     """(H, W, 3) in [0, 1] of a picture's file, turned as it says and without transparency. Raises UnusableFile."""
     import io
 
+    import numpy
     from PIL import Image, ImageOps
 
     from ..inspect.canvas import to_tensor
     from ..reading import read_bytes, refusing
 
     with refusing(path, "Choose a picture."), Image.open(io.BytesIO(read_bytes(path, _MAX_BYTES))) as opened:
-        return to_tensor(ImageOps.exif_transpose(opened))[0]
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # grey in 16 bits, which Pillow would cut off at 255
+            picture = Image.fromarray((numpy.asarray(picture) / 257).clip(0, 255).round().astype(numpy.uint8))
+        return to_tensor(picture)[0]

@@ -41,16 +41,14 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + NORM_EPS) * on(self.weight, x)
 
 
-class FeedForward(nn.Module):
+class FeedForward(nn.Sequential):
     """Two linear layers around a GELU."""
 
     def __init__(self, width: int, hidden: int, operations: Any = nn) -> None:
         super().__init__()
         self.fc1 = operations.Linear(width, hidden)
+        self.gelu = nn.GELU(approximate="tanh")
         self.fc2 = operations.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class Block(nn.Module):

@@ -59,8 +59,9 @@ class TextEncoder:
         """Features (T, Ct) float32 on the CPU of the prompt's real tokens, its end mark included; no rows for an empty prompt.
 
         A prompt over the limit is cut, with a UserWarning that says how many tokens were dropped. The result may be shared
-        between callers and must not be written to.
+        between callers and must not be written to. Raises UnicodeEncodeError (a ValueError) for half a character.
         """
+        prompt.encode()
         if not prompt.strip():
             return torch.zeros(0, self.channels)
         return self._remembered(self._tokens(prompt))

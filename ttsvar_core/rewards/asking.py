@@ -18,13 +18,20 @@ SPELLINGS = "{}", " {}"
 YES, NO = ("Yes", "yes"), ("No", "no")
 
 
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Asking:
-    """A reward with the fields of `AskedReward` and a method `answer(images, questions)` that gives (B, Q) probabilities of yes.
+    """A reward with a name and a method `answer(images, questions)` that gives (B, Q) probabilities of yes.
 
     template: what a prompt is asked with, {} standing for it. questions: asked in place of the prompt. parts: ask about each part
     of a prompt that the rules of `questions` read. mean: of several answers.
     Raises ValueError for a template without its one {}, and for an unknown mean.
     """
+
+    template: str = TEMPLATES["geneval2"]
+    questions: tuple[str, ...] = ()
+    parts: bool = False
+    mean: str = MEANS[0]
+    range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
         if self.template.count("{}") != 1:
@@ -60,11 +67,6 @@ class AskedReward(Asking):
 
     answer: Callable[[Tensor, tuple[str, ...]], Tensor]
     name: str
-    template: str = TEMPLATES["geneval2"]
-    questions: tuple[str, ...] = ()
-    parts: bool = False
-    mean: str = MEANS[0]
-    range: tuple[float, float] = (0.0, 1.0)
 
 
 def yes_against_no(logits: Tensor, yes: list[int], no: list[int]) -> Tensor:

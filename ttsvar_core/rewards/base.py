@@ -107,8 +107,9 @@ def answer_lines(answers: Answers, rows: Sequence[int] | None = None) -> list[st
     return ["  ".join(f"{line['answers'][row]:.2f}" for row in order) + f"  {line['question']}" for line in answers.table()]
 
 
-def check_prompt(reward: Reward, prompt: str) -> None:
-    """Raise ValueError, before anything runs, for a prompt that `reward` says it cannot judge."""
+def check_prompt(reward: Reward | None, prompt: str) -> None:
+    """Raise ValueError, before anything runs, for a prompt that `reward` says it cannot judge, or that holds half a character."""
+    prompt.encode()
     if hasattr(reward, "check_prompt"):
         reward.check_prompt(prompt)
 

@@ -56,6 +56,11 @@ class Blend(NetworkBacked):
         return sum(low for low, _ in ends), sum(high for _, high in ends)
 
     @property
+    def compares(self) -> bool:
+        """Whether a score is relative to its batch, and means nothing beside that of another."""
+        return self.how != "weighted" or any(getattr(reward, "compares", False) for reward in self.rewards)
+
+    @property
     def models(self) -> tuple[nn.Module, ...]:
         return tuple(model for reward in self.rewards for model in getattr(reward, "models", ()))
 

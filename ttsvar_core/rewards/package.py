@@ -31,13 +31,12 @@ IMAGE_SIZE = 224
 class PackagedModel(ImageRewardModel):
     """The package's towers, which return and take plain tensors where transformers' do not."""
 
-    def features(self, pixels: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `ImageRewardModel.features`."""
+    def features(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """As `ImageRewardModel.features`, of unpadded prompts."""
         seen = self.vision(pixels)
-        mask = torch.ones_like(ids) if mask is None else mask
         states = self.text(
             ids,
-            attention_mask=mask,
+            attention_mask=torch.ones_like(ids),
             encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=seen.device),
             return_dict=True,

@@ -15,16 +15,15 @@ BOUND = 1e-4
 Comparison = Callable[[Mapping[str, Tensor], Mapping, Mapping[str, Tensor], str], dict[str, Tensor]]
 
 
-def verify_model(directory: str | Path, config: Mapping, name: str | None = None) -> VerifyResult:
+def verify_model(directory: str | Path, config: Mapping, name: str) -> VerifyResult:
     """One model of the kinds in KINDS against what the reference implementation computed.
 
     directory: holds `<name>.safetensors` (weights under the original names) and `<name>.golden.safetensors` (inputs and
-    outputs). config: the content of `<name>.json`; its `kind` chooses the comparison. name: default `config["name"]`.
+    outputs). config: the content of `<name>.json`; its `kind` chooses the comparison.
     Raises ValueError for another kind, FileNotFoundError and UnusableFile for files that are missing or do not fit.
     """
     from safetensors.torch import load_file
 
-    name = name or config["name"]
     if config.get("kind") not in KINDS:
         raise ValueError(f"{name}.json is of kind {config.get('kind')!r}; expected one of {', '.join(KINDS)}")
     weights, golden = (Path(directory) / f"{name}{ending}" for ending in (".safetensors", ".golden.safetensors"))

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..names import MEANS
 from ..reading import UnusableFile, refusing
 from ..registry import REWARDS
 from ..vision.network import NetworkBacked, in_chunks, placement
@@ -39,12 +38,7 @@ class YesNo(NetworkBacked, Asking):
     model: nn.Module
     processor: Any
     name: str
-    template: str = TEMPLATES["geneval2"]
-    questions: tuple[str, ...] = ()
-    parts: bool = False
-    mean: str = MEANS[0]
     chunk: int = CHUNK
-    range: tuple[float, float] = (0.0, 1.0)
 
     @property
     def models(self) -> tuple[nn.Module, ...]:
@@ -134,7 +128,8 @@ def load_yes_no(
     model, processor = load_vision_language(path, PUBLISHED, dtype)
     kind = "yes-no" + ("-parts" if parts else "-vqascore" if template == "vqascore" else "")
     asked = TEMPLATES.get(template, template)
-    reward = YesNo(model, processor, f"{kind} ({Path(path).resolve().name})", asked, questions, parts)
+    name = f"{kind} ({Path(path).resolve().name})"
+    reward = YesNo(model, processor, name, template=asked, questions=questions, parts=parts)
     with refusing(str(path), PUBLISHED.advice):
         reward._words()
         reward._chat("")

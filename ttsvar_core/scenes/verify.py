@@ -9,7 +9,6 @@ a far one; the verdict wants every atom above a half, so that what lies half way
 
 from __future__ import annotations
 
-import itertools
 import math
 from functools import lru_cache
 from typing import NamedTuple
@@ -263,13 +262,16 @@ def _assigned(found: list[Detection], prompt: ScenePrompt) -> list[int | None]:
     wanted = prompt.objects
     values = numpy.array([[sum(seen.atoms(noun).values()) for seen in found] for noun in wanted]).reshape(len(wanted), -1)
     if prompt.relations and len(found) >= len(wanted):
-        places = range(len(wanted))
 
-        def total(order: tuple[int, ...]) -> float:
-            related = (_relation_atom(r, found[order[0]], found[at]) for r, at in zip(prompt.relations, order[1:], strict=True))
-            return sum(values[i, order[i]] for i in places) + sum(related)
+        def towards(first: int) -> tuple[float, list[int | None]]:
+            """The most there is with one detection as the first object, towards which the others lie."""
+            others = [at for at in range(len(found)) if at != first]
+            related = [[_relation_atom(relation, found[first], found[at]) for at in others] for relation in prompt.relations]
+            rest = values[1:, others] + related
+            rows, places = linear_sum_assignment(-rest)
+            return values[0, first] + rest[rows, places].sum(), [first, *(others[place] for place in places)]
 
-        return list(max(itertools.permutations(range(len(found)), len(wanted)), key=total))
+        return max(map(towards, range(len(found))), key=lambda made: made[0])[1]
     chosen: list[int | None] = [None] * len(wanted)
     for i, at in zip(*linear_sum_assignment(-values), strict=True):
         chosen[i] = int(at)

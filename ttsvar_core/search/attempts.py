@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..rng import MAX_SEED
+from ..names import MAX_SEED
 
 if TYPE_CHECKING:
+    from ..rewards.base import Reward
     from .run import Result
 
 SUMMED = ("token_forwards", "decodes", "seconds")  # entries of a report
@@ -31,6 +32,15 @@ def repeated(search: Callable[[int], Result], seed: int, most: int = 1, enough: 
         yield result
         if result.scores is None or (enough is not None and answered(result) >= enough):
             return
+
+
+def check_attempts(reward: Reward | None, most: int) -> None:
+    """Raise ValueError, with the remedy, for several attempts under a reward whose scores say nothing beside another search's."""
+    if most > 1 and getattr(reward, "compares", False):
+        raise ValueError(
+            f"{reward.name} compares the pictures of one search with each other, so {most} attempts cannot be told apart by it; "
+            "blend by 'weighted', or make one attempt"
+        )
 
 
 def seed_of(seed: int, place: int) -> int:

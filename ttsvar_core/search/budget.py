@@ -86,18 +86,18 @@ class Chosen(NamedTuple):
     why: str
 
 
-def plan_for(pictures: float, spend: Search, measured: Measured | None = None, most: int = MOST_STARTS) -> Chosen:
+def plan_for(pictures: float, spend: Search, measured: Measured | None = None) -> Chosen:
     """The plan of the best expected answer that costs no more than `pictures` drawn in full and judged.
 
-    spend: what counts, but for its plan. measured: for this model and reward; `GUESS` otherwise. most: samples that a cut may be
-    made from. Raises ValueError for less than one picture.
+    spend: what counts, but for its plan. measured: for this model and reward; `GUESS` otherwise. Raises ValueError for less than
+    one picture.
     """
     if not (math.isfinite(pictures) and pictures >= 1):
         raise ValueError(f"a budget of {pictures:g} pictures; it takes at least 1 to draw one")
     table, whole = measured or GUESS, int(pictures)
     one, two = (flops(spend, best_of_n(count)) for count in (1, 2))
     budget = one + math.floor((pictures - 1) * (two - one))
-    cuts, rated = list(_cuts(spend, table, budget, whole, most)), table.rated.get(whole)
+    cuts, rated = list(_cuts(spend, table, budget, whole)), table.rated.get(whole)
     options = [(best_of_n(whole), 0.0), *(_rated(cuts, rated, spend) if rated else cuts)]
     finish = [plan.running(math.inf) for plan, _ in options]
     expected = expected_best([plan.samples for plan, _ in options], finish, [rho for _, rho in options])
@@ -115,24 +115,27 @@ def plan_within(
 ) -> Chosen:
     """`plan_for` what is loaded; what the reward takes is counted on a grey picture.
 
-    whole: sketches are decoded at full size. Raises ValueError where the measurement is of another model or reward.
+    whole: sketches are decoded at full size. Raises ValueError as `measured_for`.
     """
-    measured = measured_for(model, reward, measured)
+    measured = measured_for(model, reward, measured, whole)
     look = reward_look(reward, grey(model.config, schedule), conditioning.prompt)
     branches = sampling.branches(len(schedule))
     text_tokens = max(1, len(conditioning.text))
     return plan_for(pictures, Search(model.config, raw(), schedule, branches, text_tokens, reward=look, whole=whole), measured)
 
 
-def measured_for(model: ImageModel, reward: Reward, measured: Measured | None = None) -> Measured | None:
-    """What is `known` of a loaded model and reward. Raises ValueError as that does, and for a measurement that was given and is of
-    foreseen sketches, where the model foretells none."""
+def measured_for(
+    model: ImageModel, reward: Reward, measured: Measured | None = None, whole: bool = False
+) -> Measured | None:
+    """What is `known` of a loaded model and reward. whole: sketches are, which are never foreseen. Raises ValueError as that does,
+    and for a measurement that was given and is of foreseen sketches, where there are none."""
     found = known(measured, model.name, reward.name)
-    if found is None or not found.foreseen or model.foresight is not None:
+    if found is None or not found.foreseen or (model.foresight is not None and not whole):
         return found
     if measured is None:
         return None
-    raise ValueError(f"this was measured on foreseen sketches, and {model.name} foretells none; measure it so, or leave it out")
+    lacks = "whole ones never are" if whole else f"{model.name} foretells none"
+    raise ValueError(f"this was measured on foreseen sketches, and {lacks}; measure it so, or leave it out")
 
 
 class Usual(NamedTuple):
@@ -183,7 +186,7 @@ def cost_in_pictures(spend: Search, plan: Plan) -> float:
     return 1 + (flops(spend, plan) - one) / (two - one)
 
 
-def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) -> Iterator[tuple[Plan, float]]:
+def _cuts(spend: Search, table: Measured, budget: int, whole: int) -> Iterator[tuple[Plan, float]]:
     """Every cut where scores tell more than before, with the most starts that `budget` operations pay for, and the correlation.
 
     Costs rise in equal steps with starts and with finishers, so three plans tell those of all.
@@ -197,7 +200,7 @@ def _cuts(spend: Search, table: Measured, budget: int, whole: int, most: int) ->
         least, wider, longer = (flops(spend, cut(*sizes)) for sizes in ((2, scale, 1), (3, scale, 1), (3, scale, 2)))
         start, finish = wider - least, longer - wider
         for keep in FINISHERS:
-            starts = min(most, 2 + (budget - least - (keep - 1) * finish) // start)
+            starts = min(MOST_STARTS, 2 + (budget - least - (keep - 1) * finish) // start)
             if keep <= whole and starts > keep:
                 yield cut(starts, scale, keep), rho
 

@@ -104,10 +104,9 @@ class Plan:
             yield stage, samples
             samples = _left(stage, samples)
 
-    def sees(self, scale: int, scales: int) -> set[str]:
-        """All that is looked at after `scale` of `scales`, in the words of `Stage.sees`; after the last, scores."""
-        seen = {stage.sees(samples) for stage, samples in self.met() if stage.scale == scale}
-        return seen | ({"scores"} if scale == scales - 1 else set())
+    def scored(self, scales: int) -> list[int]:
+        """The scales after which samples are scored; the last of `scales` is always one."""
+        return sorted({scales - 1, *(stage.scale for stage, samples in self.met() if stage.sees(samples) == "scores")})
 
     @property
     def needs_reward(self) -> bool:
@@ -187,15 +186,13 @@ def funnel(n: int, scales: int = OFFICIAL_SCALES) -> Plan:
     return cut_once(8 * _at_least_one(n), *stretched(FUNNEL_SCALES, scales), n)
 
 
-def beam(
-    n: int, scales: int = OFFICIAL_SCALES, candidates: int = BEAM_CANDIDATES, where: tuple[int, ...] = BEAM_SCALES
-) -> Plan:
-    """A beam `n` wide: at every scale of `where` (of 13) each sample has `candidates`, the best n of all of which go on.
+def beam(n: int, scales: int = OFFICIAL_SCALES, candidates: int = BEAM_CANDIDATES) -> Plan:
+    """A beam `n` wide: at scales 4, 5 and 6 (of 13) each sample has `candidates`, the best n of all of which go on.
 
     At the first of them the candidates differ from the first scale on, later ones share all scales before. Source: the beam of
     SoTo, arXiv 2604.15453, which is 5 wide with 10 candidates at every scale, without its replays.
     """
-    first, *later = stretched(where, scales)
+    first, *later = stretched(BEAM_SCALES, scales)
     stages = [Best(first, _at_least_one(n))]
     for scale in later:
         stages += [Branch(scale, candidates), Best(scale, n)]

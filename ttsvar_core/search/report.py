@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .run import Step
 
+PARTS = ("sample", "decode", "describe", "score", "select")  # of a scale's seconds
+
 
 class Meter:
     """Listens to a search and keeps a record per scale: `sampled` is called while scales are sampled, `acted` with every step."""
@@ -97,15 +99,10 @@ def report(meter: Meter, state: SearchState, row: int, plan: Plan, names: dict[s
         "decodes": sum(scale["decodes"] for scale in meter.scales),
         "peak_cache_bytes": max(scale["cache_bytes"] for scale in meter.scales),
         "seconds": sum(sum(scale["seconds"].values()) for scale in meter.scales),
-        "seconds_by_part": _by_part([scale["seconds"] for scale in meter.scales]),
+        "seconds_by_part": {part: sum(scale["seconds"].get(part, 0.0) for scale in meter.scales) for part in PARTS},
         "scales": meter.scales,
         "answer": answer(state, row),
     }
-
-
-def _by_part(seconds: list[dict[str, float]]) -> dict[str, float]:
-    """What all scales together spent on each."""
-    return {part: sum(scale.get(part, 0.0) for scale in seconds) for part in ("sample", "decode", "describe", "score", "select")}
 
 
 def descent(state: SearchState, row: int) -> list[dict]:

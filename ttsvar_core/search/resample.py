@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .view import View
 
+
 @dataclass(frozen=True)
 class Resample:
     """Draw `keep` samples by a potential of their scores.

@@ -155,21 +155,19 @@ def judge(reward: Reward | None, plan: Plan, prompt: str) -> Reward | None:
 def check(state: SearchState, plan: Plan, reward: Reward | None, extractor: FeatureExtractor | None) -> None:
     """Raise ValueError, with the remedy, unless `plan` can go on from `state` with these."""
     plan.check(len(state.schedule))
+    scored = plan.scored(len(state.schedule))
     clusters = [stage.scale for stage, samples in plan.met() if stage.sees(samples) == "vectors"]
     if extractor is None and clusters:
         raise ValueError(f"plan {plan.name} clusters at scale {clusters[0]} and no extractor was given; give one")
     if reward is None and plan.needs_reward:
-        scales = len(state.schedule)
-        scored = next(scale for scale in range(scales) if "scores" in plan.sees(scale, scales))
-        raise ValueError(f"plan {plan.name} scores samples at scale {scored} and no reward was given; give one")
+        raise ValueError(f"plan {plan.name} scores samples at scale {scored[0]} and no reward was given; give one")
     if plan.foreseen and state.model.foresight is None:
         raise ValueError(
             f"plan {plan.name} looks at foreseen sketches, and {state.model.name} has nothing that foretells them. Leave that out "
             "of the plan, or train it (python -m lab.foresight)"
         )
     if foretells(reward):
-        last = len(state.schedule) - 1
-        reward.check_state(state, [scale for scale in range(state.next_scale, last) if "scores" in plan.sees(scale, last + 1)])
+        reward.check_state(state, [scale for scale in scored[:-1] if scale >= state.next_scale])
     _check_past(state, plan)
 
 
@@ -185,7 +183,7 @@ def _check_past(state: SearchState, plan: Plan) -> None:
             f"the state has {state.samples} samples after selections at scales {past}; plan {plan.name} would have "
             f"{expected} after selections at {due}. Go on with the plan the state was made with"
         )
-    scored = [scale for scale in range(state.next_scale) if "scores" in plan.sees(scale, len(state.schedule))]
+    scored = [scale for scale in plan.scored(len(state.schedule)) if scale < state.next_scale]
     unscored = [scale for scale in scored if state.scores[:, scale].isnan().any()]
     if unscored:
         raise ValueError(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 400  # characters of a prompt in a message
 _MOST = torch.finfo(torch.float16).max  # of keys and values, which have to fit any precision a model runs in
-_SKETCH_BINS = 16
-_SKETCH_TOLERANCE = 0.05  # text encoders in half precision differ by less, other prompts and encoders by far more
+_SUMMARY_BINS = 16
+_SUMMARY_TOLERANCE = 0.05  # text encoders in half precision differ by less, other prompts and encoders by far more
 
 
 def save_state(state: SearchState, path: str | Path, with_cache: bool = False) -> None:
@@ -107,8 +107,8 @@ def _about(state: SearchState) -> dict[str, Any]:
         "model_fingerprint": state.model.fingerprint,
         "prompt": state.conditioning.prompt,
         "negative_prompt": state.conditioning.negative_prompt,
-        "text_sketch": sketch(state.conditioning.text),
-        "negative_sketch": sketch(state.conditioning.negative),
+        "text_sketch": text_summary(state.conditioning.text),
+        "negative_sketch": text_summary(state.conditioning.negative),
         "grids": [list(grid) for grid in state.schedule.grids],
         "rope_grid": list(state.schedule.rope_grid),
         "seed": state.seed,
@@ -146,32 +146,32 @@ def _check_prompt(path: str | Path, about: dict, conditioning: Conditioning) -> 
         ("prompt", about["text_sketch"], conditioning.text),
         ("negative prompt", about["negative_sketch"], conditioning.negative),
     ):
-        if not alike(saved, sketch(given)):
+        if not same_text(saved, text_summary(given)):
             raise ValueError(
                 f"the text features of the {what} are not those {path} was made with, though the words are the same; "
                 "use the same text encoder"
             )
 
 
-def sketch(text: Tensor | None) -> list[float] | None:
+def text_summary(text: Tensor | None) -> list[float] | None:
     """Sixteen numbers of text features (T, Ct) that tell encoders and prompts apart and survive a change of precision."""
     if text is None:
         return None
     if not len(text):
         return []
     mean = text.detach().float().cpu().mean(dim=0)
-    bins = torch.nn.functional.adaptive_avg_pool1d(mean[None], _SKETCH_BINS)[0]
+    bins = torch.nn.functional.adaptive_avg_pool1d(mean[None], _SUMMARY_BINS)[0]
     return [*bins.tolist(), float(len(text))]
 
 
-def alike(saved: list[float] | None, given: list[float] | None) -> bool:
-    """Whether two sketches are of the same text features, up to a change of precision."""
+def same_text(saved: list[float] | None, given: list[float] | None) -> bool:
+    """Whether two summaries are of the same text features, up to a change of precision."""
     if not saved or not given:
         return saved == given
     if len(saved) != len(given) or saved[-1] != given[-1]:
         return False
-    before, two = np.asarray(saved[:-1]), np.asarray(given[:-1])
-    return bool(np.abs(before - two).max() <= _SKETCH_TOLERANCE * np.abs(before).max())
+    before, now = np.asarray(saved[:-1]), np.asarray(given[:-1])
+    return bool(np.abs(before - now).max() <= _SUMMARY_TOLERANCE * np.abs(before).max())
 
 
 def _packed(bits: Tensor) -> Tensor:
@@ -203,12 +203,13 @@ def _cache(saved: Saved, model: ImageModel) -> KVCache | None:
     config, samples = model.config.transformer, saved.about["samples"]
     chunks = []
     for scale in range(saved.about["next_scale"]):
-        branches, stored = saved.tensors[f"keys.{scale:02d}.000"].shape[:2]
+        like = saved.tensors[f"keys.{scale:02d}.000"]  # scales may differ in precision
+        branches, stored = like.shape[:2]
         shape = (branches, stored, config.num_heads, saved.schedule.tokens[scale], config.embed_dim // config.num_heads)
         if branches != first.shape[0] or branches not in (1, 2):
             raise ValueError(f"keys of {branches} guidance branches at scale {scale}")
         keys, values = (
-            tuple(saved.read(f"{side}.{scale:02d}.{layer:03d}", first.dtype, *shape) for layer in range(config.depth))
+            tuple(saved.read(f"{side}.{scale:02d}.{layer:03d}", like.dtype, *shape) for layer in range(config.depth))
             for side in ("keys", "values")
         )
         if not all((tensor.float().abs() <= _MOST).all() for tensor in (*keys, *values)):  # false of NaN as well

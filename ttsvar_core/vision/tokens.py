@@ -49,9 +49,9 @@ class PromptTokenizer(NamedTuple):
             raise tensors.refusal(f"knows {known} tokens, its tokenizer has {self.size}: another tokenizer belongs to it")
 
 
-def bert_tokenizer(length: int = 35) -> PromptTokenizer:
-    """BERT's uncased word pieces with ImageReward's two extra tokens; the package reads 35 tokens, so does the default."""
-    return _shipped("bert_uncased", length)
+def bert_tokenizer() -> PromptTokenizer:
+    """BERT's uncased word pieces with ImageReward's two extra tokens; the package reads 35 tokens."""
+    return _shipped("bert_uncased", 35)
 
 
 def clip_tokenizer(length: int = 77) -> PromptTokenizer:

@@ -118,8 +118,7 @@ def assemble(sizes: Mapping[str, Any], stated: Mapping[str, Any], fallback_name:
     preset = _preset(config)
     if preset is None:
         return config
-    sampling = config.sampling if "tau" in stated or "cfg" in stated else preset.sampling
-    return replace(config, name=data.get("name", preset.name), sampling=sampling)
+    return replace(config, name=data.get("name", preset.name), sampling=preset.sampling.stated_in(stated))
 
 
 def _preset(config: ModelConfig) -> ModelConfig | None:
