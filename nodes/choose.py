@@ -78,9 +78,9 @@ class ChooseSketches(io.ComfyNode):
         if not chosen:
             return io.NodeOutput(*[page.nothing()] * 2, ui=shown)
         selection = choose(chosen, state.samples)
-        state = state.select(selection)
-        grow(cls, state)
-        return io.NodeOutput(state, selection.reason, ui=shown)
+        kept = state.select(selection)
+        grow(cls, kept, state)
+        return io.NodeOutput(kept, selection.reason, ui=shown)
 
 
 class ChooseBatch(io.ComfyNode):
