@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from .batch_rows import latent_rows, select_rows
 from .host import folders, page
-from .live import grow
+from .live import grow, showed
 from .sample import glimpse
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
@@ -73,6 +73,7 @@ class ChooseSketches(io.ComfyNode):
         (state,) = state
         told = [{**mark, "label": label} for mark, label in zip(sheet.captions(state), _words(labels, state.samples), strict=True)]
         small = thumbnails(state.features, "sketches", lambda: glimpse(state))
+        showed(state, small)
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, sheet.header(state), chosen, note)
         if not chosen:

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from .host import device, folders
-from .live import pictures_before
+from .live import pictures_before, showed
 from .sample import decoded, glimpse
 from .score import told as answers_told
 from .thumbnails import opened, small_files, thumbnails
@@ -77,6 +77,8 @@ def _told(state, images, whole: bool, show: str) -> dict:
 
     rows = filmed(state)
     sketches = thumbnails(state.features, f"sketches {whole}", lambda: images)
+    if not whole:
+        showed(state, sketches)
     said = {"show": show, "pictures": sketches.files, "before": pictures_before(state)}
     said["film"] = {"rows": rows, "frames": _frames(state, rows)}
     return {**story(state), **said}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .host import device, page
-from .thumbnails import files_of, small_files, thumbnails
+from .thumbnails import Thumbnails, files_of, small_files, thumbnails
 
 MESSAGE = "ttsvar.search"
 VIEW = "TTSVAR_InspectState"
@@ -21,8 +21,8 @@ BEFORE = "before a selection"
 def grow(node: Any, state, before=None) -> None:
     """Show the state of a selection to all views that come after the running node, if there is a page that shows them.
 
-    node: its class; the prompt is among what it asked the host for. before: the state that was selected from, if its keys and values
-    are at hand. The pictures are those that the views need in the end.
+    node: its class; the prompt is among what it asked the host for. before: the state that was selected from, with its keys and
+    values, if that is at hand. The pictures are those that the views need in the end.
     """
     views, send = _watching(node)
     if views:
@@ -31,11 +31,19 @@ def grow(node: Any, state, before=None) -> None:
 
 
 def looked(node: Any, state, images, foreseen: bool) -> None:
-    """Keep for the views that come after the running node what it has seen of a state it will select from."""
+    """Keep for the views that come after the running node what it has seen of a state that it may select from."""
     from ..ttsvar_core.inspect.story import foreseeable
 
-    if not state.finished and (foreseen or not foreseeable(state)) and _watching(node)[0]:
+    if (foreseen or not foreseeable(state)) and _watching(node)[0]:
         thumbnails(state.bits[-1], BEFORE, lambda: images)
+
+
+def showed(state, sketches: Thumbnails) -> None:
+    """Keep for all views what a node shows of a state: its `glimpse`."""
+    from ..ttsvar_core.inspect.story import foreseeable
+
+    if state.bits and (state.cache is not None or not foreseeable(state)):
+        files_of(state.bits[-1], BEFORE, lambda: sketches.files)
 
 
 def _watching(node: Any) -> tuple[list[str], Any]:
@@ -71,8 +79,8 @@ def growing(state, selected_from=None) -> dict:
 
 
 def pictures_before(state) -> list[list[dict] | None]:
-    """For each selection of a state's past, pictures of all samples before it, those who died with it as well; None where their bits
-    are not known any more. They show what the samples were foretold to become, where that can be told after that scale."""
+    """For each selection of a state's past, pictures of all samples before it, those who died with it as well; None where their
+    bits are not known any more. They show what the samples were foretold to become, where that can be told after that scale."""
     from ..ttsvar_core.inspect.story import past
 
     steps = enumerate(state.lineage)

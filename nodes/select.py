@@ -15,7 +15,7 @@ def _keep(default: int):
 
 
 def told(node, before, state, selection) -> io.NodeOutput:
-    """The outputs of a selector that took the state ``before``; it shows the reason as well, and the views after it the tree so far."""
+    """The outputs of a selector that took the state ``before``; it says why, and the views after it show the tree so far."""
     page.say(selection.reason)
     grow(node, state, before)
     return io.NodeOutput(state, selection.reason)

@@ -61,8 +61,8 @@ def _written(images: Tensor) -> Thumbnails:
 
 
 def small_files(model: ImageModel, features: Tensor) -> list[dict]:
-    """Files of what features (P, C, h, w) look like, named by what they show: whatever looks at the same sample after the same scale
-    again, in another view or as a copy of it, finds it drawn."""
+    """Files of what features (P, C, h, w) look like, named by what they show: whatever looks at the same sample after the same
+    scale again, in another view or as a copy of it, finds it drawn."""
     from ..ttsvar_core.decoding import decode_fitting
     from ..ttsvar_core.inspect.canvas import shrunk, to_pictures
 

@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import nodes as host
+import torch
 from aiohttp import web
 from server import PromptServer
 
+import nodes as host
+
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
+torch.set_num_threads(1)
 LOOKING = {f"TTSVAR_{name}": name for name in ("InspectState", "ChooseSketches", "ChooseBatch")}
 
 _spent: Counter[str] = Counter()

@@ -83,9 +83,10 @@ def past(state: SearchState, selection: int) -> SearchState:
     scores[:, step.scale] = torch.tensor(step.scores)
     with one_thread():
         *_, features = grown(state, step.before)
+    scales, weights = step.scale + 1, torch.zeros(len(scores), dtype=torch.float64)
     return state._replace(
-        next_scale=step.scale + 1, bits=step.before, features=features, cache=None, scores=scores, answers=None,
-        log_weights=torch.zeros(len(scores), dtype=torch.float64), lineage=state.lineage[:selection], steps=state.steps[: step.scale + 1],
+        next_scale=scales, bits=step.before, features=features, cache=None, scores=scores, log_weights=weights,
+        lineage=state.lineage[:selection], steps=state.steps[:scales], answers=None,
     )
 
 
