@@ -13,6 +13,7 @@ from .thumbnails import opened, small_files, thumbnails
 from .types import CATEGORY, Extractor, State
 
 SHOWS = ["sketches", "family tree", "scores", "maps", "film"]
+MOST_FILMED = 4  # families, where a film is what is wanted: a picture for each scale soon costs more than the search
 
 
 class InspectState(io.ComfyNode):
@@ -75,7 +76,7 @@ def _told(state, images, whole: bool, show: str) -> dict:
     """The view's data, maps excepted."""
     from ..ttsvar_core.inspect.story import filmed, story
 
-    rows = filmed(state)
+    rows = filmed(state, MOST_FILMED if show == "film" else 1)
     sketches = thumbnails(state.features, f"sketches {whole}", lambda: images)
     if not whole:
         showed(state, sketches)

@@ -16,8 +16,6 @@ from .canvas import family_colour
 from .family import Generation, generations
 from .sheet import captions, header
 
-MOST_FILMED = 4
-
 
 def story(state: SearchState) -> dict[str, Any]:
     """What a state tells of its search, as JSON takes it (no NaN): how far it is, its generations, every score of the living."""
@@ -57,12 +55,12 @@ def _told(generation: Generation, scores: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def filmed(state: SearchState) -> list[int]:
-    """The rows a film shows: the best of the first four families, or of one family if there is no other."""
+def filmed(state: SearchState, most: int) -> list[int]:
+    """The rows that a film of so many families shows: the best of each, the best family first."""
     marks = captions(state)
     ranked = sorted(marks, key=lambda mark: -(mark["score"] if mark["score"] is not None else -math.inf))
     firsts = {mark["colour"]: mark["row"] for mark in reversed(ranked)}
-    return sorted(firsts.values(), key=[mark["row"] for mark in ranked].index)[:MOST_FILMED]
+    return sorted(firsts.values(), key=[mark["row"] for mark in ranked].index)[:most]
 
 
 def grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
