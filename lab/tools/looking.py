@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +24,24 @@ from comfyui_http import ask  # noqa: E402
 from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
 from workflow_list import NEEDS_DOWNLOADS, WORKFLOWS  # noqa: E402
 
+GRAPHS = [name for name in WORKFLOWS if name not in NEEDS_DOWNLOADS]
 NOT_LOOKING = {"search", "loading"}
 PAGE = "looking"
+
+
+def measured(base: Path, graphs: Sequence[str], seeds: int) -> Iterator[tuple[str, float, dict[str, float]]]:
+    """Of each graph its name, the mean seconds of its search, and of its looking by what looked; the server lives in ``base``."""
+    (base / "custom_nodes").mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("clock_node.py"), base / "custom_nodes")
+    server = Server(base)
+    try:
+        follow(server.address)
+        ask(f"{server.address}/ttsvar/spent")  # the clocks start
+        for name in graphs:
+            found = spent(server, name, seeds)
+            yield name, found["search"], {what: seconds for what, seconds in found.items() if what not in NOT_LOOKING}
+    finally:
+        server.stop()
 
 
 def follow(address: str) -> None:
@@ -39,14 +56,14 @@ def follow(address: str) -> None:
     threading.Thread(target=lambda: all(iter(lambda: connection.recv(2**16), b"")), daemon=True).start()
 
 
-def spent(server: Server, name: str, seeds: int) -> Counter:
+def spent(server: Server, name: str, seeds: int) -> Counter[str]:
     """Mean seconds of a run of an example graph, by what they went into."""
-    total: Counter = Counter()
+    total: Counter[str] = Counter()
     for seed in range(seeds + 1):
         prompt = copy.deepcopy(server.prompt_of(name))
         for node in prompt.values():
             if isinstance(node["inputs"].get("seed"), int):
-                node["inputs"]["seed"] = 100 * list(WORKFLOWS).index(name) + seed  # no graph finds what another has drawn
+                node["inputs"]["seed"] = 100 * GRAPHS.index(name) + seed  # no graph finds what another has drawn
             if node["class_type"] == "TTSVAR_ChooseSketches":
                 node["inputs"]["choice"] = "0 3"
         asked = {"prompt": prompt, "client_id": PAGE, "extra_data": {"preview_method": "auto"}}
@@ -61,26 +78,16 @@ def spent(server: Server, name: str, seeds: int) -> Counter:
 def main() -> None:
     """Print a row for each graph."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=[name for name in WORKFLOWS if name not in NEEDS_DOWNLOADS])
+    parser.add_argument("graphs", nargs="*", default=GRAPHS)
     parser.add_argument("--seeds", type=int, default=3)
     chosen = parser.parse_args()
     if not find_comfyui():
         raise SystemExit(HOW_TO_GET_ONE)
+    print("| graph | search | looking | of it |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "custom_nodes").mkdir()
-        shutil.copy(Path(__file__).with_name("clock_node.py"), Path(folder) / "custom_nodes")
-        server = Server(Path(folder))
-        try:
-            follow(server.address)
-            ask(f"{server.address}/ttsvar/spent")  # the clocks start
-            print("| graph | search | looking | of it |\n|---|---|---|---|")
-            for name in chosen.names:
-                found = spent(server, name, chosen.seeds)
-                looks = {what: seconds for what, seconds in found.items() if what not in NOT_LOOKING}
-                words = ", ".join(f"{what} {seconds:.2f}" for what, seconds in sorted(looks.items()))
-                print(f"| `{name}` | {found['search']:.2f} | {sum(looks.values()):.2f} | {words} |", flush=True)
-        finally:
-            server.stop()
+        for name, search, looks in measured(Path(folder), chosen.graphs, chosen.seeds):
+            words = ", ".join(f"{what} {seconds:.2f}" for what, seconds in sorted(looks.items()))
+            print(f"| `{name}` | {search:.2f} | {sum(looks.values()):.2f} | {words} |", flush=True)
 
 
 if __name__ == "__main__":
