@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from .batch_rows import latent_rows, select_rows
 from .host import folders, page
-from .live import grow
+from .live import grow, showed
 from .sample import glimpse
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
@@ -73,14 +73,15 @@ class ChooseSketches(io.ComfyNode):
         (state,) = state
         told = [{**mark, "label": label} for mark, label in zip(sheet.captions(state), _words(labels, state.samples), strict=True)]
         small = thumbnails(state.features, "sketches", lambda: glimpse(state))
+        showed(state, small)
         chosen, note = _chosen(choice, seen, small)
         shown = _shown(small, told, sheet.header(state), chosen, note)
         if not chosen:
             return io.NodeOutput(*[page.nothing()] * 2, ui=shown)
         selection = choose(chosen, state.samples)
-        state = state.select(selection)
-        grow(cls, state)
-        return io.NodeOutput(state, selection.reason, ui=shown)
+        kept = state.select(selection)
+        grow(cls, kept, state)
+        return io.NodeOutput(kept, selection.reason, ui=shown)
 
 
 class ChooseBatch(io.ComfyNode):

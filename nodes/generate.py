@@ -9,7 +9,7 @@ from ..ttsvar_core.looks import told_look
 from ..ttsvar_core.names import BUDGET, BUNDLED, POTENTIALS, SCHEMES
 from .budget import duration, learn_pace, of_search, prediction, worth
 from .host import device, page
-from .live import grow
+from .live import grow, looked
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
 from .sample import LAST, previewer, previews, sampling_of
@@ -264,7 +264,9 @@ def _search(state, plan, reward, extractor, sampling, preview, node, before: str
 
     def decoded(state):
         device.load_tokenizer(model, showing_bytes(state))
-        return sketch(state, foreseen=plan.foreseen)
+        images = sketch(state, foreseen=plan.foreseen)
+        looked(node, state, images, plan.foreseen)
+        return images
 
     def acted(step) -> None:
         budget.looked(step.state.last_scale)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from .host import device, folders
-from .live import pictures_before
+from .live import pictures_before, showed
 from .sample import decoded, glimpse
 from .score import told as answers_told
-from .thumbnails import thumbnails
+from .thumbnails import opened, small_files, thumbnails
 from .types import CATEGORY, Extractor, State
 
 SHOWS = ["sketches", "family tree", "scores", "maps", "film"]
+MOST_FILMED = 4  # families, where a film is what is wanted: a picture for each scale soon costs more than the search
 
 
 class InspectState(io.ComfyNode):
@@ -59,31 +61,39 @@ class InspectState(io.ComfyNode):
         from ..ttsvar_core.inspect.film import film_sheet
 
         images = decoded(state, whole=True) if whole_size else glimpse(state)
-        told, frames = _told(state, images, whole_size, show)
+        told = _told(state, images, whole_size, show)
         with device.running(extractor, images=images):
             sheets, told["maps"] = _drawings(state, images, extractor)
         told["answers"] = state.answers.table() if state.answers else []
-        first = film_sheet(told["film"]["rows"], frames) if show == "film" else sheets[SHOWS.index(show)]
+        film = told["film"]
+        first = film_sheet(film["rows"], map(opened, film["frames"])) if show == "film" else sheets[SHOWS.index(show)]
         tensors = [device.to_image(to_tensor(sheet)) for sheet in sheets]
         seen = {"ttsvar_view": [told], "images": folders.temp_pictures([first]), **(answers_told(state.answers) or {})}
         return io.NodeOutput(*tensors, words.describe(state), ui=seen)
 
 
-def _told(state, images, whole: bool, show: str) -> tuple[dict, list]:
-    """The view's data, maps excepted, and the pictures of the film, a list for every scale."""
-    from ..ttsvar_core.inspect.story import drawn_small, filmed, grown, story
+def _told(state, images, whole: bool, show: str) -> dict:
+    """The view's data, maps excepted."""
+    from ..ttsvar_core.inspect.story import filmed, story
 
-    rows = filmed(state)
+    rows = filmed(state, MOST_FILMED if show == "film" else 1)
     sketches = thumbnails(state.features, f"sketches {whole}", lambda: images)
-    before = [pictures_before(state, step.before) for step in state.lineage]
-    living = [bits[rows] for bits in state.bits]
-    film = [
-        thumbnails(bits, f"film {rows}", lambda features=features: drawn_small(state, features))
-        for bits, features in zip(state.bits, grown(state, living), strict=True)
-    ]
-    said = {"show": show, "pictures": sketches.files, "before": before}
-    said["film"] = {"rows": rows, "frames": [strip.files for strip in film]}
-    return {**story(state), **said}, [strip.pictures for strip in film]
+    if not whole:
+        showed(state, sketches)
+    said = {"show": show, "pictures": sketches.files, "before": pictures_before(state)}
+    said["film"] = {"rows": rows, "frames": _frames(state, rows)}
+    return {**story(state), **said}
+
+
+def _frames(state, rows: list[int]) -> list[list[dict]]:
+    """Pictures of these samples after every scale, a list for each."""
+    from ..ttsvar_core.inspect.story import grown, small
+
+    if not state.bits:
+        return []
+    scales = [small(state, features) for features in grown(state, [bits[rows] for bits in state.bits])]
+    files = small_files(state.model, torch.cat(scales))
+    return [files[at : at + len(rows)] for at in range(0, len(files), len(rows))]
 
 
 def _drawings(state, images, extractor) -> tuple[list, list[dict]]:
@@ -91,12 +101,13 @@ def _drawings(state, images, extractor) -> tuple[list, list[dict]]:
     from ..ttsvar_core.inspect import maps, plots, sheet, tree
 
     features, what = maps.mapped(state, images, extractor)
-    single = thumbnails(state.features, f"maps of {what}", lambda: maps.principal_colours(features))
+    colours = maps.principal_colours(features)
+    single = thumbnails(state.features, f"maps of {what}", lambda: colours)
     return [
         sheet.contact_sheet(state, images),
         tree.family_tree(state, images),
         plots.charts(state),
-        maps.feature_maps(features, what, images),
+        maps.feature_maps(colours, what, images),
     ], single.files
 
 

@@ -24,6 +24,7 @@ from .types import (
 
 POLICIES = ["offload" if policy == "cpu" else policy for policy in CACHE_POLICIES]  # the host says where to
 _SHOWN = {"all samples": 16, "first sample": 1, "off": 0}
+_REST = 3  # times as long as a live preview took, sampling goes on without one
 LAST = -1
 MOST_SCALES = 14
 
@@ -150,8 +151,8 @@ def _wanted(preview: str) -> int:
 def previewer(scales: int, shown: str, told: Callable = lambda state: ""):
     """What to call with the state after every scale: progress, interrupt, a preview of it, and the words of ``told``.
 
-    After a preview, sampling goes on for at least as long as that took before the next one; so they never take more than half
-    of the time, however small the model is.
+    After a preview, sampling goes on for at least three times as long as that took before the next one; so they never take more
+    than a quarter of the time, however small the model is.
     """
     from ..ttsvar_core.inspect.preview import preview
 
@@ -165,7 +166,7 @@ def previewer(scales: int, shown: str, told: Callable = lambda state: ""):
         progress.step(picture, told(state))
         if picture is not None:
             ended = time.monotonic()
-            due = ended + (ended - begun)
+            due = ended + _REST * (ended - begun)
 
     return watch
 

@@ -14,10 +14,10 @@ def _keep(default: int):
     return io.Int.Input("keep", default=default, min=1, max=MOST_SAMPLES, tooltip="How many samples go on.")
 
 
-def told(node, state, selection) -> io.NodeOutput:
-    """A selector's outputs; the node shows the reason as well, and the views after it the tree so far."""
+def told(node, before, state, selection) -> io.NodeOutput:
+    """The outputs of a selector that took the state ``before``; it says why, and the views after it show the tree so far."""
     page.say(selection.reason)
-    grow(node, state)
+    grow(node, state, before)
     return io.NodeOutput(state, selection.reason)
 
 
@@ -48,7 +48,7 @@ class ClusterSelector(io.ComfyNode):
         from ..ttsvar_core.search.view import act
 
         stage = Cluster(state.last_scale, keep)
-        return told(cls, *act(state, stage, extractor=device.InTurn(extractor), decode=decoded))
+        return told(cls, state, *act(state, stage, extractor=device.InTurn(extractor), decode=decoded))
 
 
 class PotentialResampler(io.ComfyNode):
@@ -83,7 +83,7 @@ class PotentialResampler(io.ComfyNode):
         from ..ttsvar_core.search.view import act
 
         stage = Resample(state.last_scale, keep, potential, lambda_, scheme, ess_threshold or None, target_ess or None)  # 0: off
-        return told(cls, *act(state, stage))
+        return told(cls, state, *act(state, stage))
 
 
 class SelectBest(io.ComfyNode):
@@ -108,7 +108,7 @@ class SelectBest(io.ComfyNode):
         from ..ttsvar_core.search.score import best
 
         selection = best(state, keep)
-        return told(cls, state.select(selection), selection)
+        return told(cls, state, state.select(selection), selection)
 
 
 class SelectByHand(io.ComfyNode):
@@ -140,7 +140,7 @@ class SelectByHand(io.ComfyNode):
         from ..ttsvar_core.selection import choose
 
         selection = choose(rows(numbers, state.samples), state.samples)
-        return told(cls, state.select(selection), selection)
+        return told(cls, state, state.select(selection), selection)
 
 
 def rows(text: str, samples: int) -> list[int]:

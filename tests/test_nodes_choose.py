@@ -117,8 +117,10 @@ def test_the_view_tells_all_generations_and_shows_the_dead(pack, sketch):
     assert first["lives"] == (False, True, False, True) and first["scores"] == pytest.approx([0.1, 0.4, 0.3, 0.2])
     assert second["parents"] == (1, 1, 3) and second["colours"][0] == second["colours"][1] == first["colours"][1]
     assert [len(files) for files in told["before"]] == [4] and len(told["pictures"]) == len(told["maps"]) == 3
-    assert told["film"]["rows"] == [0, 2] and len(told["film"]["frames"]) == 6
+    assert told["film"]["rows"] == [0] and len(told["film"]["frames"]) == 6
     assert json.dumps(told, allow_nan=False)
+    told = pack.nodes["TTSVAR_InspectState"].execute(state=state, show="film").ui["ttsvar_view"][0]
+    assert told["film"]["rows"] == [0, 2] and [len(frame) for frame in told["film"]["frames"]] == [2] * 6
 
 
 def test_the_dead_are_drawn_as_they_were(pack, sketch):

@@ -78,7 +78,7 @@ def test_equal_features_get_equal_colours_and_no_variation_is_grey():
     twice = principal_colours(torch.cat([half, half]))
     assert torch.equal(twice[0], twice[1])
     assert torch.equal(principal_colours(torch.ones(2, 6, 4, 4)), torch.full((2, 4, 4, 3), 0.5))
-    assert min(feature_maps(torch.randn(2, 2, 4, 4)).size) > 50
+    assert min(feature_maps(principal_colours(torch.randn(2, 2, 4, 4))).size) > 50
 
 
 def test_small_pictures_grow_by_whole_multiples():

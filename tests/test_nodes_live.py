@@ -73,3 +73,89 @@ def test_the_whole_search_in_one_node_tells_every_selection(pack, sent):
     grown = [told["data"] for _, told, _ in sent]
     assert [len(data["generations"]) for data in grown] == [2, 3, 4, 5] and len(finished.lineage) == 4
     assert all(later["before"][: len(data["before"])] == data["before"] for data, later in pairwise(grown))
+
+
+@pytest.fixture(scope="module")
+def foreseen(pack):
+    """Four samples after scale 6, of which the bundled model foretells what they become; and what they show small: that, and as
+    they are."""
+    story, decoding = pack.core("inspect.story"), pack.core("decoding")
+    (model,), (encoder,) = pack.run("TTSVAR_InfinityLoader"), pack.run("TTSVAR_TextEncoderLoader")
+    text = pack.run("TTSVAR_PromptEncode", text_encoder=encoder, text="a photo of a red circle")[0]
+    (begun,) = pack.run("TTSVAR_StartState", model=model, conditioning=text, samples=4, seed=11)
+    (state,) = pack.run("TTSVAR_ScaleStepSampler", state=begun, through_scale=6, preview="off")
+    ahead, plain = story.small_seen(state), story.small(state, state.features)
+    return state, *(decoding.decode_fitting(model, features) for features in (ahead, plain))
+
+
+def drawn(pack, files) -> torch.Tensor:
+    """What is in the files of pictures, as images."""
+    return torch.cat([pack.core("inspect.canvas").to_tensor(one) for one in pack.imported("nodes.thumbnails").opened(files)])
+
+
+def view(pack, state) -> dict:
+    return pack.nodes["TTSVAR_InspectState"].execute(state).ui["ttsvar_view"][0]
+
+
+def anew(state):
+    """The same state in tensors of its own, of which nothing is drawn yet."""
+    return state._replace(bits=tuple(bits.clone() for bits in state.bits), features=state.features.clone())
+
+
+def test_earlier_generations_are_shown_as_what_they_were_foretold_to_become(pack, sent, foreseen, monkeypatch):
+    """By the keys and values of that moment, while the search runs; the view finds them drawn."""
+    state, ahead, plain = anew(foreseen[0]), *foreseen[1:]
+    monkeypatch.setattr(pack.core("inspect.story"), "replay", lambda *_: pytest.fail("replayed"))
+    kept, _ = pack.run("TTSVAR_SelectByHand", state=state, numbers="2")
+    (before,) = sent[0][1]["data"]["before"]
+    assert (drawn(pack, before) - ahead).abs().max() < 1 / 255 and (ahead - plain).abs().mean() > 4 / 255
+    assert view(pack, kept)["before"] == [before]
+
+
+def test_a_view_that_comes_later_replays_what_foresight_needs(pack, foreseen):
+    state, ahead, _ = anew(foreseen[0]), *foreseen[1:]
+    (before,) = view(pack, state.select([2]).without_cache())["before"]
+    assert (drawn(pack, before) - ahead).abs().max() < 2 / 255
+
+
+def test_where_memory_is_too_small_for_replay_earlier_generations_are_shown_as_they_were(pack, foreseen, monkeypatch):
+    def short(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    state, _, plain = anew(foreseen[0]), *foreseen[1:]
+    monkeypatch.setattr(pack.core("inspect.story"), "replay", short)
+    (before,) = view(pack, state.select([2]))["before"]
+    assert (drawn(pack, before) - plain).abs().max() < 1 / 255
+
+
+def test_the_past_is_the_state_that_was_selected_from(pack, foreseen):
+    story, state = pack.core("inspect.story"), foreseen[0].with_scores(torch.tensor([0.1, 0.4, 0.3, 0.2]))
+    (later,) = pack.run("TTSVAR_ScaleStepSampler", state=state.select([1, 1]).select([0]), through_scale=7, preview="off")
+    found = story.past(later, 0)
+    assert found.cache is None and found.bits == state.bits and torch.equal(found.features, state.features)
+    assert torch.equal(found.scores[:, 6], state.scores[:, 6]) and (found.steps, found.lineage) == (state.steps, ())
+    assert (found.samples, found.last_scale) == (4, 6) and story.past(later, 1).samples == 2
+    with pytest.raises(ValueError, match="from a file"):
+        story.past(later._replace(lineage=tuple(step._replace(before=()) for step in later.lineage)), 0)
+
+
+def test_a_sample_is_drawn_once_for_all_views_and_copies(pack, foreseen, monkeypatch):
+    shapes, tokenizer = [], type(foreseen[0].model.tokenizer)
+    decode = tokenizer.decode
+    monkeypatch.setattr(tokenizer, "decode", lambda self, features: shapes.append(features.shape) or decode(self, features))
+    small_files, story = pack.imported("nodes.thumbnails").small_files, pack.core("inspect.story")
+    torch.manual_seed(0)
+    features = story.small(foreseen[0], torch.randn(2, *foreseen[0].features.shape[1:]))
+    first = small_files(foreseen[0].model, features[[0, 1, 0]])
+    assert len(shapes) == 2 and first[0] == first[2] != first[1]
+    assert small_files(foreseen[0].model, features.clone()) == first[:2] and len(shapes) == 2
+    (pack.host.folder / "temp" / first[1]["filename"]).unlink()
+    assert small_files(foreseen[0].model, features) == first[:2] and len(shapes) == 3
+
+
+def test_a_search_shows_what_it_looked_at_without_another_decode(pack, sent, monkeypatch):
+    monkeypatch.setattr(pack.imported("nodes.live"), "small_files", lambda *_: pytest.fail("drawn again"))
+    plan = json.dumps({"name": "cut", "samples": 3, "foreseen": True, "stages": [{"kind": "best", "scale": 6, "keep": 1}]})
+    state = pack.run("TTSVAR_Generate", method="own plan", plan=plan, preview="off", seed=5)[2]
+    (told,) = [told["data"] for _, told, _ in sent]
+    assert len(told["before"][0]) == 3 and view(pack, state)["before"] == told["before"]

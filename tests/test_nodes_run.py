@@ -307,14 +307,14 @@ def test_no_preview_is_decoded_where_it_is_off_here_or_in_comfyui(pack, parts, m
         assert [preview for *_, preview in pack.host.steps] == [None, None]
 
 
-def test_previews_take_no_more_time_than_the_sampling_between_them(pack, parts, monkeypatch):
-    """A preview that takes as long as two scales is shown after every second scale."""
+def test_previews_take_a_quarter_of_the_time_at_most(pack, parts, monkeypatch):
+    """A preview that takes as long as one scale is shown after every third scale."""
     clock = [0.0]
     sampler = sys.modules[pack.nodes["TTSVAR_ScaleStepSampler"].__module__]
     monkeypatch.setattr(sampler.time, "monotonic", lambda: clock[0])
 
     def slow(*_):
-        clock[0] += 2.0
+        clock[0] += 1.0
         return "a picture"
 
     monkeypatch.setattr(pack.core("inspect.preview"), "preview", slow)
@@ -323,7 +323,7 @@ def test_previews_take_no_more_time_than_the_sampling_between_them(pack, parts, 
     for _ in range(7):
         clock[0] += 1.0
         watch(None)
-    assert [bool(preview) for *_, preview in pack.host.steps] == [True, False, True, False, True, False, True]
+    assert [bool(preview) for *_, preview in pack.host.steps] == [True, False, False, True, False, False, True]
 
 
 def test_an_interrupt_stops_between_scales_and_leaves_the_state_as_it_was(pack, parts, sketch):

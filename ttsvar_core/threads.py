@@ -22,9 +22,20 @@ def threads_for(network: torch.nn.Module, rows: int) -> Iterator[None]:
     A row takes two operations per parameter. Nothing changes on another device than the processor, or for larger work; afterwards
     the number of threads is what it was. One or all, nothing between: a compiled network is compiled anew for each number.
     """
-    allowed, first = torch.get_num_threads(), next(network.parameters(), None)
+    first = next(network.parameters(), None)
     here = first is not None and first.device.type == "cpu"
-    if allowed == 1 or not here or 2 * rows * _parameters(network) >= WORTH_THREADS:
+    if not here or 2 * rows * _parameters(network) >= WORTH_THREADS:
+        yield
+        return
+    with one_thread():
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run what is inside on one thread: work so small that threads would mostly wait for each other."""
+    allowed = torch.get_num_threads()
+    if allowed == 1:
         yield
         return
     torch.set_num_threads(1)

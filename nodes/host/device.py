@@ -98,6 +98,11 @@ def sampling_memory(state: SearchState, through: int, sampling: Sampling) -> int
     return max(0, max(needed[state.next_scale : through + 1], default=0) - _resident(state))
 
 
+def replaying_memory(state: SearchState) -> int:
+    """Bytes that bringing back a state's keys and values under the prompt needs beside the weights."""
+    return footprint.sampling_bytes(state.model, state.schedule, state.last_scale, state.samples, 1)
+
+
 def plan_memory(model: HostedModel, plan: Plan, schedule: ScaleSchedule, sampling: Sampling, first: int = 0) -> int:
     """Bytes that the dearest of a plan's scales from ``first`` on needs beside the weights."""
     return max(_needed(model, schedule, sampling, plan.running)[first:])

@@ -123,14 +123,30 @@ def fresh_output_path(prefix: str, suffix: str) -> str:
 
 def temp_pictures(pictures: Sequence[Image.Image]) -> list[dict]:
     """Pictures written into the temp folder, as the page asks for them."""
-    root = folder_paths.get_temp_directory()
-    os.makedirs(root, exist_ok=True)
-    names = [f"ttsvar_{uuid.uuid4().hex[:16]}.png" for _ in pictures]
-    for name, picture in zip(names, pictures, strict=True):
-        picture.save(os.path.join(root, name), compress_level=1)
-    return [{"filename": name, "subfolder": "", "type": "temp"} for name in names]
+    files = [temp_picture(uuid.uuid4().hex[:16]) for _ in pictures]
+    for file, picture in zip(files, pictures, strict=True):
+        write_temp_picture(file, picture)
+    return files
+
+
+def temp_picture(name: str) -> dict:
+    """A picture of that name in the temp folder, there or not, as the page asks for it."""
+    return {"filename": f"ttsvar_{name}.png", "subfolder": "", "type": "temp"}
+
+
+def write_temp_picture(file: Mapping, picture: Image.Image) -> None:
+    """Write a `temp_picture`, whole or not at all: under its name it is taken for written from then on."""
+    path = path_of(file)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    picture.save(f"{path}.part", "PNG", compress_level=1)
+    os.replace(f"{path}.part", path)
 
 
 def is_there(picture: Mapping) -> bool:
     """Whether a picture of ``temp_pictures`` is still on the disk."""
-    return os.path.exists(os.path.join(folder_paths.get_temp_directory(), picture["filename"]))
+    return os.path.exists(path_of(picture))
+
+
+def path_of(picture: Mapping) -> str:
+    """Where a picture of ``temp_pictures`` lies."""
+    return os.path.join(folder_paths.get_temp_directory(), picture["filename"])

@@ -38,22 +38,28 @@ def family_colour(founder: int) -> tuple[int, int, int]:
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Pictures of images (P, H, W, 3) in [0, 1]."""
-    pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
+    found = images.detach().float().cpu().numpy()  # so little work is not worth threads, which numpy starts none of
+    return [Image.fromarray(picture) for picture in np.rint(found.clip(0, 1) * 255).astype(np.uint8)]
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
     """One picture as (1, H, W, 3) float32 in [0, 1]."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+    return torch.from_numpy(np.divide(picture.convert("RGB"), 255, dtype=np.float32))[None]
 
 
 def fitted(picture: Image.Image, side: int) -> Image.Image:
     """A picture scaled so that its longer side is at most ``side``; small ones grow by whole multiples."""
-    longest = max(picture.size)
-    if longest <= side:
-        factor = max(1, side // longest)
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    ratio = side / longest
+    factor = side // max(picture.size)
+    if factor < 1:
+        return shrunk(picture, side)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def shrunk(picture: Image.Image, side: int) -> Image.Image:
+    """A picture whose longer side is at most ``side``; a small one as it is."""
+    ratio = side / max(picture.size)
+    if ratio >= 1:
+        return picture
     size = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
     return picture.resize(size, Image.Resampling.LANCZOS)
 

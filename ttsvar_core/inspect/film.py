@@ -1,6 +1,6 @@
 """A film as one sheet: a row for each sample, a column for each scale."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
@@ -10,8 +10,9 @@ from .letters import font
 _HEADER, _GAP = 62, 6
 
 
-def film_sheet(rows: Sequence[int], frames: Sequence[Sequence[Image.Image]], width: int = 1024) -> Image.Image:
+def film_sheet(rows: Sequence[int], frames: Iterable[Sequence[Image.Image]], width: int = 1024) -> Image.Image:
     """The pictures of samples after every scale, ``rows`` being their numbers."""
+    frames = list(frames)
     side = max(16, (width - 2 * MARGIN - 40) // max(1, len(frames)) - _GAP)
     strips = [[fitted(picture, side) for picture in frame] for frame in frames]
     height = max((picture.height for strip in strips for picture in strip), default=side)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..extractors.base import FeatureExtractor
 from ..state import SearchState
+from ..threads import one_thread
 from .canvas import MARGIN, MUTED, fitted, page, to_pictures
 from .letters import font
 
@@ -28,6 +29,11 @@ def principal_colours(features: Tensor) -> Tensor:
     One basis serves all samples, so equal colours mean alike features. Directions get a fixed sign (largest weight
     positive). Features that do not vary come out grey. Needs at least three channels, else the missing ones stay grey.
     """
+    with one_thread():
+        return _principal_colours(features)
+
+
+def _principal_colours(features: Tensor) -> Tensor:
     samples, channels, height, width = features.shape
     vectors = features.detach().cpu().double().movedim(1, -1).reshape(-1, channels)
     centred = vectors - vectors.mean(0)
@@ -45,10 +51,10 @@ def principal_colours(features: Tensor) -> Tensor:
 
 
 def feature_maps(
-    features: Tensor, what: str = "accumulated features", images: Tensor | None = None, cell: int = 160
+    colours: Tensor, what: str = "accumulated features", images: Tensor | None = None, cell: int = 160
 ) -> Image.Image:
-    """A sheet with the colours of features (P, C, h, w), under each sample's image (P, H, W, 3) if given."""
-    rows = [to_pictures(principal_colours(features))]
+    """A sheet with the `principal_colours` (P, h, w, 3) of features, under each sample's image (P, H, W, 3) if given."""
+    rows = [to_pictures(colours)]
     if images is not None:
         rows.insert(0, to_pictures(images))
     rows = [[fitted(picture, cell) for picture in row] for row in rows]

@@ -4,16 +4,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..bsq.bits import average, empty_features, fused
-from ..decoding import decode_fitting
+from ..decoding import features_seen
+from ..sampling import replay
 from ..state import SearchState
+from ..threads import one_thread
 from .canvas import family_colour
 from .family import Generation, generations
 from .sheet import captions, header
-
-MOST_FILMED = 4
 
 
 def story(state: SearchState) -> dict[str, Any]:
@@ -54,12 +55,12 @@ def _told(generation: Generation, scores: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def filmed(state: SearchState) -> list[int]:
-    """The rows a film shows: the best of the first four families, or of one family if there is no other."""
+def filmed(state: SearchState, most: int) -> list[int]:
+    """The rows that a film of so many families shows: the best of each, the best family first."""
     marks = captions(state)
     ranked = sorted(marks, key=lambda mark: -(mark["score"] if mark["score"] is not None else -math.inf))
     firsts = {mark["colour"]: mark["row"] for mark in reversed(ranked)}
-    return sorted(firsts.values(), key=[mark["row"] for mark in ranked].index)[:MOST_FILMED]
+    return sorted(firsts.values(), key=[mark["row"] for mark in ranked].index)[:most]
 
 
 def grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -69,6 +70,43 @@ def grown(state: SearchState, bits: Sequence[Tensor]) -> Iterator[Tensor]:
         yield from fused(begin.to(bits[0].device), bits, state.schedule, state.model.patchify)
 
 
-def drawn_small(state: SearchState, features: Tensor) -> Tensor:
-    """Pictures (P, H, W, 3) of features at the smallest size that the tokenizer was trained on."""
-    return decode_fitting(state.model, average(features, state.model.config.sketch_cells(state.schedule, 0)))
+def past(state: SearchState, selection: int) -> SearchState:
+    """The samples before a selection of a state's past, those who died with it as well, without keys and values.
+
+    Raises ValueError where their bits are not known any more.
+    """
+    step, scores = state.lineage[selection], torch.full((len(state.lineage[selection].scores), len(state.schedule)), math.nan)
+    if not step.before:
+        raise ValueError("the samples before this selection are not known: the state comes from a file")
+    scores[:, step.scale] = torch.tensor(step.scores)
+    with one_thread():
+        *_, features = grown(state, step.before)
+    scales, weights = step.scale + 1, torch.zeros(len(scores), dtype=torch.float64)
+    return state._replace(
+        next_scale=scales, bits=step.before, features=features, cache=None, scores=scores, log_weights=weights,
+        lineage=state.lineage[:selection], steps=state.steps[:scales], answers=None,
+    )
+
+
+def foreseeable(state: SearchState) -> bool:
+    """Whether what a state's samples become can be foretold, given keys and values."""
+    return state.model.foresight is not None and state.model.foresight.sees(state)
+
+
+def remembered(state: SearchState) -> SearchState:
+    """The state with keys and values for foresight: its own, or those under the prompt, replayed from its bits at no more than half
+    the cost of sampling the same scales with guidance."""
+    return replay(state, 1) if state.cache is None and foreseeable(state) else state
+
+
+def small(state: SearchState, features: Tensor) -> Tensor:
+    """Features (P, C, h, w) on the smallest grid that the tokenizer was trained on."""
+    with one_thread():
+        return average(features, state.model.config.sketch_cells(state.schedule, 0))
+
+
+def small_seen(state: SearchState) -> Tensor:
+    """(P, C, *cells), the same of a state's samples: foretold where its keys and values are there and the scale is known."""
+    if state.cache is None or not foreseeable(state):
+        return small(state, state.features)
+    return small(state, features_seen(state, state.model.config.sketch_cells(state.schedule, state.last_scale), foreseen=True))
