@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -83,10 +84,15 @@ def _words(clip: Any) -> tuple[list[int], list[int]]:
 def _first_word(clip: Any, tokens: Any) -> torch.Tensor:
     """(1, vocabulary) logits of the first word that would be generated."""
     with _listening(_speaker(clip)) as heard:
-        clip.generate(tokens, do_sample=False, max_length=1)
+        clip.generate(tokens, do_sample=False, max_length=1, **_word_by_word(clip))
     if not heard:
         raise RuntimeError("ComfyUI picks words in another way than this pack knows; use the reward yes or no of Reward Loader.")
     return heard[0]
+
+
+def _word_by_word(clip: Any) -> dict[str, bool]:
+    """Options for a model that could draft several words at once, as newer hosts let it; drafted words are picked elsewhere."""
+    return {"mtp": False} if "mtp" in signature(clip.generate).parameters else {}
 
 
 @contextmanager

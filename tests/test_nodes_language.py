@@ -63,6 +63,20 @@ def test_the_score_is_the_probability_of_yes_against_no(pack):
     assert "sample_token" not in vars(clip.cond_stage_model["inner"]), "the host's model is left as it was"
 
 
+class DraftingClip(Clip):
+    """As newer hosts have it: a checkpoint with a head for it drafts several words at once, which `sample_token` picks none of,
+    unless it is told not to."""
+
+    def generate(self, tokens, do_sample=True, max_length=256, mtp=True):
+        return [0] if mtp else super().generate(tokens, do_sample, max_length)
+
+
+def test_a_model_that_drafts_several_words_is_asked_for_one(pack):
+    images = torch.tensor([0.1, 0.9])[:, None, None, None].expand(2, 4, 4, 3)
+    scores = [pack.run("TTSVAR_VisionLanguageReward", clip=clip)[0].score(images, PROMPT) for clip in (Clip(), DraftingClip())]
+    assert torch.equal(*scores)
+
+
 def test_questions_of_ones_own_and_of_the_parts(pack):
     images = torch.tensor([0.2, 0.7])[:, None, None, None].expand(2, 4, 4, 3)
     (own,) = pack.run("TTSVAR_VisionLanguageReward", clip=Clip(), questions="Red?\n\n Is it quite red? \n", mean="arithmetic")

@@ -117,7 +117,16 @@ def test_fingerprint_tells_models_apart(plain, tmp_path):
 
 def test_hosts_bring_layers_and_readers(plain):
     class Linear(torch.nn.Linear):
-        pass
+        """As ComfyUI's where it pages weights: without any before they are loaded."""
+
+        def __init__(self, inputs, outputs, bias=True):
+            torch.nn.Module.__init__(self)
+            self.in_features, self.out_features, self.weight, self.bias = inputs, outputs, None, None
+
+        def _load_from_state_dict(self, tensors, prefix, *_):
+            for name in ("weight", "bias"):
+                if prefix + name in tensors:
+                    setattr(self, name, torch.nn.Parameter(tensors[prefix + name], requires_grad=False))
 
     class Operations:
         Conv2d, GroupNorm, LayerNorm, Embedding = (getattr(torch.nn, n) for n in ("Conv2d", "GroupNorm", "LayerNorm", "Embedding"))

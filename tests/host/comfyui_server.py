@@ -52,7 +52,9 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
-        command = [str(self.python), "main.py", "--cpu", "--disable-api-nodes", "--listen", "127.0.0.1", "--port", str(port)]
+        known = (home / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+        alone = "--offline" if '"--offline"' in known else "--disable-api-nodes"  # as it was called before
+        command = [str(self.python), "main.py", "--cpu", alone, "--listen", "127.0.0.1", "--port", str(port)]
         command += ["--base-directory", str(base), "--database-url", "sqlite:///:memory:", *flags]
         if frontend := os.environ.get("COMFYUI_FRONTEND"):
             command += ["--front-end-root", str(Path(frontend).resolve())]
