@@ -255,9 +255,9 @@ def resume_from_disk(graph: Graph) -> None:
     graph.row([loaded, ended], (kept.right + GULF, HEAD), GAP)
     result = shown(graph, ended, "ttsvar/resume_from_disk", (ended.right + GAP, HEAD), "Finished from the file")
     graph.group("3  Load and finish", "answer", [loaded, ended, *result])
-    low = max(start.bottom, kept.bottom)
-    for lane, wire in ((low + 40, (loaded, "model")), (low + 56, (loaded, "text_encoder")), (loaded.bottom + 70, (ended, "reward"))):
-        graph.lead([(load.right + 45, lane)], wire)
+    for height, name in ((40, "model"), (56, "text_encoder")):
+        graph.lead([(load.right + 45, max(start.bottom, kept.bottom) + height)], (loaded, name))
+    graph.lead([(load.right + 45, loaded.bottom + 70)], (ended, "reward"))
 
 
 PANDA = "a red panda reading a newspaper at a small round table, morning light, photograph"
