@@ -13,13 +13,16 @@ from ttsvar_core.search.budget import plan_for
 from ttsvar_core.search.plan import Plan, best_of_n, raw
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, paper, unique
+from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, family, paper, unique
 from .prices import chosen, fitted_beam, fitted_funnel, widest
 from .scorers import Scorer
 
 EARLIER_AND_LATER = (-2, -1, 1, 2)
 SMALLEST = 2  # pictures: the budget of one of several attempts
 LITTLE_MORE = (1.25, 1.5)  # pictures
+CURVES = {"Best-of-N": "best-of", "TTS-VAR": "tts-var"} | {
+    name: name for name in ("budget", "funnel", "beam", "attempts", "stopped-best-of")
+}  # by label the family
 TIMED = 8  # prompts whose searches run one by one, so that their seconds are their own
 
 
@@ -27,34 +30,27 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """All arms for every budget of ``n`` pictures. Raises ValueError without prices, and for a measurement of something else."""
     if setting.prices is None:
         raise ValueError("equal-cost chooses its arms by what they cost; give a setting with prices")
-    plain = [best(count) for count in sorted({1, *n})]
-    arms, tables, curves = list(plain), [], {"Best-of-N": [arm.name for arm in plain]}
+    arms, tables = [best(count) for count in sorted({1, *n})], []
     for count in n:
         given, published = best_of_n(count), paper(count, setting)
         ours, why = _chosen(setting, given, f"budget-{count}")
         at_paper, _ = _chosen(setting, published.plan, f"at-tts-var-{count}")
         funnel = _named(f"funnel-{count}", fitted_funnel(setting.prices, given))
         beam = _named(f"beam-{count}", fitted_beam(setting.prices, given))
-        variants = _variants(setting, ours, count)
-        for label, found in (("TTS-VAR", [published]), ("budget", [ours]), ("funnel", funnel), ("beam", beam)):
-            curves.setdefault(label, []).extend(arm.name for arm in found)
-        arms += [ours, *funnel, *beam, published, at_paper, *variants]
+        variants, again = _variants(setting, ours, count), _again(setting, count)
+        arms += [ours, *funnel, *beam, published, at_paper, *variants, *again]
         against = [Pair(arm.name, best_name(count)) for arm in (ours, *funnel, *beam, published)]
         against.append(Pair(at_paper.name, published.name))
         tables.append(Table(f"At the cost of {_pictures(count)}", tuple(against), _NOTE.format(n=count, why=why)))
         changed = tuple(Pair(arm.name, ours.name) for arm in variants)
         tables.append(Table(f"One thing changed, at the cost of {_pictures(count)}", changed))
-        if again := _again(setting, count):
-            arms += again
-            for arm in again:
-                curves.setdefault(arm.name.removesuffix(f"-{count}"), []).append(arm.name)
-            tables.append(_until_enough(again, count, n))
+        tables += [_until_enough(again, count, n)] if again else []
     little = _little_more(setting)
-    arms += little
     pairs = [Pair(arm.name, best_name(count)) for arm in little for count in (1, 2) if count in (1, *n)]
     tables.append(Table("At the cost of little more than one picture", tuple(pairs)))
-    curves["budget"] = [*(arm.name for arm in little), *curves["budget"]]
-    return Experiment("equal-cost", unique(arms), tuple(tables), {label: tuple(names) for label, names in curves.items()}, TIMED)
+    curves = {label: tuple(arm.name for arm in arms if family(arm.name) == named) for label, named in CURVES.items()}
+    curves["budget"] = (*(arm.name for arm in little), *curves["budget"])
+    return Experiment("equal-cost", unique([*arms, *little]), tuple(tables), curves, TIMED)
 
 
 _NOTE = (

@@ -37,6 +37,11 @@ class Pools(NamedTuple):
     def samples(self) -> int:
         return self.final.shape[1]
 
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len({prompt for prompt, _ in self.units})
+
     def by_unit(self, values: np.ndarray) -> dict[tuple[str, int], float]:
         """Values (U,) by prompt and seed, as `stats` takes them."""
         return dict(zip(self.units, map(float, values), strict=True))

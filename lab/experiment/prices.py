@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -83,11 +84,8 @@ def largest(
 
     Costs rise with the number, so it is found by halves.
     """
-    low, high = least - 1, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if prices.pays(given, make(middle), reward) else (low, middle - 1)
-    return make(low) if low >= least else None
+    paid = bisect(range(least, most + 1), False, key=lambda count: not prices.pays(given, make(count), reward))
+    return make(least + paid - 1) if paid else None
 
 
 # Plans at the cost of another -----------------------------------------------------------------------------------------

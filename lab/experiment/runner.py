@@ -1,13 +1,12 @@
 """Run an experiment: resumable, parallel, and with the same results however often and wherever it runs.
 
 In the folder of an experiment lie ``experiment.json`` (what results depend on), ``units/*.json`` (one file per prompt and
-seed, written whole or not at all), ``timings.jsonl`` and, at the end, ``results.json``. Only this process writes them.
+seed, written whole or not at all) and, at the end, ``results.json``. Only this process writes them.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.plan_file import to_json
 from ttsvar_core.search.save import alike
 
-from .advice import ADVICE, measured_by, read_advice
+from .advise import ADVICE, measured_by, read_advice
 from .arms import Arm, Experiment, Setting
 from .definitions import PRICED, build
 from .engines import Engine, Progress, opened, reported
@@ -74,7 +73,8 @@ def run_experiment(
         found = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in there}
         missing = [unit for unit in units if unit.key not in found]
         tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
-        _run_missing(out, tasks, engine, len(units), progress or (lambda done, total: None))
+        for key, record in reported(engine, _run, tasks, len(units), progress or (lambda done, total: None)):
+            write(_unit_path(out, key), _dumps(record))
     found |= {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
     path = out / "results.json"
     write(path, _dumps({**identity, **known, "units": [found[unit.key] for unit in units]}))
@@ -118,25 +118,14 @@ def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any])
     return {**record, "category": unit.prompt.category}
 
 
-def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progress: Progress) -> None:
-    started = time.monotonic()
-    for key, seconds, record in reported(engine, _timed_unit, tasks, total, progress):
-        write(_unit_path(out, key), _dumps(record))
-        with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
-            line = {"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}
-            log.write(json.dumps(line, sort_keys=True) + "\n")
-
-
 def _sharing(experiment: Experiment, unit: Unit) -> str:
     if not experiment.timed:
         return "pasts"
     return "seconds" if unit.place < experiment.timed else "rows"
 
 
-def _timed_unit(task: Task) -> tuple[str, float, dict[str, Any]]:
-    before = time.perf_counter()
-    record = run_unit(task)
-    return task.unit.key, time.perf_counter() - before, record
+def _run(task: Task) -> tuple[str, dict[str, Any]]:
+    return task.unit.key, run_unit(task)
 
 
 def _unit_path(out: Path, key: str) -> Path:
@@ -170,14 +159,11 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    worlds = [identity.get("world", {}) for identity in (found, wanted)]
-    texts = [world.get("text") for world in worlds]
-    if alike(*texts):
-        worlds[0]["text"] = texts[1]
+    ours, theirs = found.get("world", {}), wanted.get("world", {})
+    if alike(ours.get("text"), theirs.get("text")):
+        ours["text"] = theirs.get("text")
     differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    if "world" in differing:
-        differing += sorted(f"world.{key}" for key in worlds[1] if worlds[0].get(key) != worlds[1][key])
-    return differing
+    return differing + sorted(f"world.{key}" for key in theirs if ours.get(key) != theirs[key])
 
 
 def _dumps(value: Any) -> str:

@@ -108,9 +108,9 @@ class WorldFiles:
             return own[spec]()
         key, _, file = spec.partition("=")
         if key.lower() == "value" and file:  # which may have been trained for one of these
-            from ttsvar_core.rewards.value import load_value, trained_for
+            from ttsvar_core.rewards.value import load_value, read_value
 
-            reward = trained_for(file)
+            reward = read_value(file).made_for.reward
             return load_value(file, reward=own[reward]() if reward in own else None).to(self.device)
         return registry.load(registry.REWARDS, spec, self.device)
 

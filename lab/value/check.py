@@ -15,8 +15,8 @@ import torch
 from lab.experiment.foresight import BEST
 from lab.experiment.offline import Pools, gain_of, rank_correlations, spent
 from lab.experiment.prices import Prices
-from lab.experiment.report import markdown_table
 from lab.experiment.stats import Interval, compare
+from lab.experiment.tables import Row, markdown_table
 from ttsvar_core.atomic import write
 from ttsvar_core.rewards.value import Value, read_value
 from ttsvar_core.search.plan import raw
@@ -24,7 +24,6 @@ from ttsvar_core.search.plan import raw
 from .data import Collection, read_collection, read_unit, values_of
 
 VALUE, SKETCH = "value model", "sketch"
-_HEAD = ("scale", "scored by", "rank correlation", "pick gains", "share", f"best {BEST} gain", "share", "operations of a look")
 
 
 def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) -> str:
@@ -42,7 +41,7 @@ def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) ->
         f"{found['prompts']} prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.told('.4f')} above a "
         f"blind pick. Shares are of that, for the best {BEST} of what the best gains over the best of {BEST} blind ones."
     )
-    return f"{told}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
+    return f"{told}\n\n{markdown_table(list(map(_row, found['rows'])))}\n\n{_differences(found)}"
 
 
 def _check_made_for(value: Value, collection: Collection, path: Path) -> None:
@@ -114,10 +113,14 @@ def _number(share: float) -> float | None:
     return None if math.isnan(share) else share
 
 
-def _row(row: dict[str, Any]) -> tuple[str, ...]:
+def _row(row: dict[str, Any]) -> Row:
     shares = ["" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share")]
     rank, pick, best = ("" if row[key] is None else _told(row[key]) for key in ("rank_correlation", "pick", "best"))
-    return str(row["scale"]), row["by"], rank, pick, shares[0], best, shares[1], f"{row['flops'] / 1e9:.3g} G"
+    return [
+        ("scale", str(row["scale"])), ("scored by", row["by"]), ("rank correlation", rank), ("pick gains", pick),
+        ("share", shares[0]), (f"best {BEST} gain", best), ("share", shares[1]),
+        ("operations of a look", f"{row['flops'] / 1e9:.3g} G"),
+    ]
 
 
 def _differences(found: dict[str, Any]) -> str:
