@@ -9,7 +9,6 @@ import torch
 from experiment_world import Brightness, TinyFiles, Warmth, prompts
 
 from lab.experiment import __main__ as command
-from lab.experiment import unit
 from lab.experiment.advise import write_advice
 from lab.experiment.arms import Arm, Setting, best
 from lab.experiment.definitions import build
@@ -17,7 +16,7 @@ from lab.experiment.engines import one_thread
 from lab.experiment.prices import Prices, chosen, fitted_beam, fitted_funnel, largest
 from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
-from lab.experiment.unit import Task, Unit, prices_of, run_unit
+from lab.experiment.unit import Task, Unit, priced, prices_of, run_unit
 from lab.experiment.walk import SharedReward, walk
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look, Search
@@ -243,11 +242,11 @@ def ran(tmp_path_factory):
 
 def test_an_arm_is_priced_once_for_all_prompts_of_a_length(world, monkeypatch):
     counted = []
-    monkeypatch.setattr(unit, "cost_in_pictures", lambda search, plan: counted.append(plan) or 1.0)
-    unit.priced.cache_clear()
+    monkeypatch.setattr("lab.experiment.unit.cost_in_pictures", lambda search, plan: counted.append(plan) or 1.0)
+    priced.cache_clear()
     arms = best(1), Arm("twice", best_of_n(1)), best(2)
     records = [run_unit(Task(TinyFiles(), arms, Unit(prompt, 0, 0))) for prompt in prompts(2)]
-    unit.priced.cache_clear()
+    priced.cache_clear()
     assert counted == [best_of_n(1), best_of_n(2)]
     assert [record["arms"]["best-of-2"]["cost"]["pictures"] for record in records] == [1, 1]
 

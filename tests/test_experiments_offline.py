@@ -14,10 +14,9 @@ from lab.experiment import advise as advising
 from lab.experiment.advise import read_advice, write_advice
 from lab.experiment.foresight import components
 from lab.experiment.offline import Pools, expected, gain_of, good_enough, rank_correlation, spent
-from lab.experiment.prices import Prices, widest
+from lab.experiment.prices import Prices, Scorer, widest
 from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, run_experiment
-from lab.experiment.scorers import Scorer
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.reading import UnusableFile

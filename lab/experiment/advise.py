@@ -16,8 +16,7 @@ from ttsvar_core.search.plan import best_of_n, cut_once
 
 from .definitions import pool_name
 from .offline import NEARLY_ALL, Pools, good_enough, pools_of, rank_correlations, spent
-from .prices import Prices, widest
-from .scorers import Scorer, scorer_named
+from .prices import Prices, Scorer, scorer_named, widest
 from .stats import Comparison, compare
 from .tables import Row, markdown_table
 

@@ -12,7 +12,7 @@ from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at
 from . import ablations, beyond, equal_cost
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, difference, images_paid_for, paper
 from .foresight import completed
-from .scorers import Scorer, scorers
+from .prices import Scorer, scorers
 
 # GenEval / ImageReward per N: raw is N = 1.
 _RAW = (0.6946, 1.1320)

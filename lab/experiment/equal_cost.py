@@ -14,8 +14,7 @@ from ttsvar_core.search.plan import Plan, best_of_n, raw
 from ttsvar_core.search.resample import Resample
 
 from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, family, paper, unique
-from .prices import chosen, fitted_beam, fitted_funnel, widest
-from .scorers import Scorer
+from .prices import Scorer, chosen, fitted_beam, fitted_funnel, widest
 
 EARLIER_AND_LATER = (-2, -1, 1, 2)
 SMALLEST = 2  # pictures: the budget of one of several attempts

@@ -19,8 +19,7 @@ from ttsvar_core.selection import Selection, unweighted
 
 from .arms import Arm, Experiment
 from .offline import Pools, gain_of, pools_of, rank_correlations
-from .prices import Prices
-from .scorers import FIRST, Scorer
+from .prices import FIRST, Prices, Scorer
 from .stats import Interval, ratio_interval
 from .tables import Row, Section, watched_arms
 
@@ -38,9 +37,7 @@ _FIXED = (
 
 
 def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterator[Section]:
-    """A section for every arm that was scored on the way. Nothing without prices, as in results of early versions."""
-    if "prices" not in results:
-        return
+    """A section for every arm that was scored on the way."""
     prices, arms = Prices.from_json(results["prices"]), {arm.name: arm for arm in experiment.arms}
     fixed = fixed_shares(results, experiment.arms)
     for name in watched_arms(experiment):

@@ -28,8 +28,7 @@ def write_report(results_path: str | Path) -> Path:
 
 
 def experiment_of(results: dict[str, Any]) -> Experiment:
-    """The experiment that gave these results, with the arms that ran: some alone may have been asked for, and results of early
-    versions have fewer."""
+    """The experiment that gave these results, with the arms that ran: some alone may have been asked for."""
     experiment = build(results["experiment"], setting_of(results["world"], results), results["n"])
     return experiment.of(results["arms"])
 

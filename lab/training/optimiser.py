@@ -25,9 +25,9 @@ class Mixed:
         for part in self.parts.values():
             part.zero_grad(set_to_none)
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
+    def step(self) -> None:
         for part in self.parts.values():
-            part.step(closure)
+            part.step()
 
     def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts.items()}

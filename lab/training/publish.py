@@ -42,17 +42,16 @@ def main(argv: list[str] | None = None) -> int:
     """Write the four parts under the package's names; 1 if they are too large together."""
     args = build_parser().parse_args(argv)
     args.to.mkdir(parents=True, exist_ok=True)
-    total = sum(halve(args.model / name, args.to / name) for name in
-                (f"{NAME}.transformer.safetensors", f"{NAME}.vae.safetensors"))
     text = args.to / f"{NAME}.t5"
     text.mkdir(exist_ok=True)
+    weights = (f"{NAME}.transformer.safetensors", f"{NAME}.vae.safetensors", f"{NAME}.t5/model.safetensors")
+    total = sum(halve(args.model / name, args.to / name) for name in weights)
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(args.model / f"{NAME}.t5" / name, text / name)
     words = json.loads((args.model / f"{NAME}.t5" / "tokenizer_config.json").read_text(encoding="utf-8"))
     words |= {"tokenizer_class": "PreTrainedTokenizerFast"}  # the name transformers 4 knows; 5 writes one of its own
     words.pop("backend", None)
     (text / "tokenizer_config.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
-    total += halve(args.model / f"{NAME}.t5" / "model.safetensors", text / "model.safetensors")
     described = json.loads((args.model / f"{NAME}.json").read_text(encoding="utf-8"))
     described |= {"cfg": args.guidance, "tau": args.tau, "top_p": args.top_p}
     (args.to / f"{NAME}.json").write_text(json.dumps(described) + "\n", encoding="utf-8")

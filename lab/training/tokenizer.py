@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lab.training.common import Run, add_common_arguments, export, train
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
-from ttsvar_core.config import TokenizerConfig
+from ttsvar_core.config import ModelConfig
 from ttsvar_core.names import BUNDLED as NAME
-from ttsvar_core.scales import ScaleSchedule, parse_schedule
+from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.scenes.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
 from ttsvar_core.scenes.render import Scenes, coverage, render, sample_scenes
 from ttsvar_core.scenes.verify import Judgement, judge_image
@@ -97,8 +97,7 @@ def losses(model: Tokenizer, images: Tensor, weights: Tensor, schedule: ScaleSch
 
 def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
     """One optimiser step; returns what is worth logging."""
-    args, model = run.args, run.modules["tokenizer"]
-    generator = run.generator()
+    args, model, generator = run.args, run.modules["tokenizer"], run.generator()
     images, weights = picture_batch(args, schedule.final[0] * model.config.patch_size, generator)
     prefix = int(generator.integers(2, len(schedule)))
     if args.init is None and run.step < UNQUANTISED_STEPS:
@@ -134,21 +133,15 @@ def clear_atoms(judged: list[Judgement]) -> float:
     return sum(sum(value > 0.5 for value in j.atoms.values()) / len(j.atoms) for j in judged) / len(judged)
 
 
-def tokenizer_config(args: argparse.Namespace) -> TokenizerConfig:
-    """The sizes the options ask for."""
-    multipliers = tuple(int(m) for m in args.ch_mult.split(","))
-    return TokenizerConfig(args.bits, args.width, multipliers, args.res_blocks, 2 ** (len(multipliers) - 1))
-
-
 def description(args: argparse.Namespace) -> dict:
     """The tokenizer's part of the model's json file."""
-    grids = [list(grid) for grid in parse_schedule(args.schedule).grids]
-    config = tokenizer_config(args)
+    sides = [int(side) for side in args.schedule.split()]
+    multipliers = [int(m) for m in args.ch_mult.split(",")]
+    patch = 2 ** (len(multipliers) - 1)
     return {
-        "scale_schedule": grids, "rope_reference_grid": grids[-1], "codebook_dim": args.bits,
-        "vae_base_ch": args.width, "vae_ch_mult": list(config.ch_mult), "vae_num_res_blocks": args.res_blocks,
-        "patch_size": config.patch_size, "image_size": [config.patch_size * side for side in grids[-1]],
-        "vae_smallest_side": config.patch_size * grids[-1][0] // 2,
+        "scale_schedule": [[side, side] for side in sides], "rope_reference_grid": [sides[-1]] * 2, "codebook_dim": args.bits,
+        "vae_base_ch": args.width, "vae_ch_mult": multipliers, "vae_num_res_blocks": args.res_blocks,
+        "patch_size": patch, "image_size": [patch * sides[-1]] * 2, "vae_smallest_side": patch * sides[-1] // 2,
     }
 
 
@@ -164,15 +157,15 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    schedule = parse_schedule(args.schedule)
-    model = Tokenizer(tokenizer_config(args)).to(args.device, memory_format=torch.channels_last)
+    config = ModelConfig.from_json(description(args))
+    model = Tokenizer(config.tokenizer).to(args.device, memory_format=torch.channels_last)
     if args.init:
         from safetensors.torch import load_file
 
         model.load_state_dict(load_file(args.init / f"{NAME}.vae.safetensors"))
     model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
-    train(run, partial(train_step, run, schedule), partial(save_all, run))
+    train(run, partial(train_step, run, config.own_schedule), partial(save_all, run))
     return 0
 
 

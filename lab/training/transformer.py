@@ -66,15 +66,10 @@ def description(args: argparse.Namespace) -> dict:
     return own | json.loads((args.tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
 
 
-def build_content_reader(width: int) -> nn.Module:
-    """Reads off a token's last state which objects its cell shows. It makes binding a shape to a colour a goal of its own,
-    which single bits barely reward, and is not exported."""
-    return nn.Linear(width, CONTENTS)
-
-
 def content_loss(reader: nn.Module, states: Tensor, content: Tensor, weights: Tensor, schedule: ScaleSchedule) -> Tensor:
-    """How badly `reader` tells the shares of the objects in a token's cell from its state: states (B, L, C), content
-    (B, h, w) of the finest cells, weights (B, L) of the tokens."""
+    """How badly `reader` tells the shares of the objects in a token's cell from its last state: states (B, L, C), content
+    (B, h, w) of the finest cells, weights (B, L) of the tokens. It makes binding a shape to a colour a goal of its own, which
+    single bits barely reward."""
     shares = F.one_hot(content.long(), CONTENTS).permute(0, 3, 1, 2).float()
     maps = [shares.mean((2, 3))[..., None] if grid == (1, 1) else F.interpolate(shares, size=grid, mode="area").flatten(2)
             for grid in schedule.grids]
@@ -171,7 +166,7 @@ def build_modules(args: argparse.Namespace, config: ModelConfig) -> nn.ModuleDic
     """Everything that is trained, fresh."""
     return nn.ModuleDict({
         "transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader(),
-        "content": build_content_reader(args.width),
+        "content": nn.Linear(args.width, CONTENTS),  # see `content_loss`; it is not exported
     }).to(args.device)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ttsvar_core.atomic import write
 from ttsvar_core.rewards.value import Value, read_value
 from ttsvar_core.search.plan import raw
 
-from .data import Collection, read_collection, read_unit, values_of
+from .collect import Collection, read_collection, read_unit, values_of
 
 VALUE, SKETCH = "value model", "sketch"
 
@@ -74,21 +75,19 @@ def predicted(value: Value, collection: Collection) -> Pools:
 
 def figures(pools: Pools, value: Value, collection: Collection) -> dict[str, Any]:
     """Rows of the table and paired differences, as plain JSON values."""
-    search = Prices.from_json(collection.about["prices"]).search
-    ahead, looking = dict(value.foretelling_flops), search(raw())
+    search = Prices.from_json(collection.about["prices"]).search(raw())
+    operations = {VALUE: dict(value.foretelling_flops).__getitem__, SKETCH: search.look}
     correlations = {name: rank_correlations(pools, name) for name in (SKETCH, VALUE)}
-    rows, differences = [], []
-    for scale in value.made_for.scales:
-        for name in (SKETCH, VALUE):
-            pick, three = (gain_of(pools, name, scale, keep) for keep in (1, BEST))
-            rows.append({
-                "scale": scale, "by": name, "rank_correlation": _listed(correlations[name].get(scale)),
-                "pick": _listed(pick.gain), "pick_share": _number(pick.share), "best": _listed(three.gain),
-                "best_share": _number(three.share), "flops": ahead[scale] if name == VALUE else looking.look(scale),
-            })
-        differences.append({"scale": scale, **_compared(pools, scale)})
-    return {"reward": pools.first, "samples": pools.samples, "prompts": len({p for p, _ in pools.units}), "rows": rows,
-            "differences": differences}
+    rows = []
+    for scale, name in product(value.made_for.scales, (SKETCH, VALUE)):
+        pick, best = (gain_of(pools, name, scale, keep) for keep in (1, BEST))
+        rows.append({
+            "scale": scale, "by": name, "rank_correlation": _listed(correlations[name].get(scale)),
+            "pick": _listed(pick.gain), "pick_share": None if math.isnan(pick.share) else pick.share, "best": _listed(best.gain),
+            "best_share": None if math.isnan(best.share) else best.share, "flops": operations[name](scale),
+        })
+    differences = [{"scale": scale, **_compared(pools, scale)} for scale in value.made_for.scales]
+    return {"reward": pools.first, "samples": pools.samples, "prompts": pools.prompts, "rows": rows, "differences": differences}
 
 
 def _compared(pools: Pools, scale: int) -> dict[str, Any]:
@@ -105,20 +104,15 @@ def _listed(interval: Interval | None) -> list[float] | None:
     return interval and list(interval[:3])
 
 
-def _told(listed: list[float], form: str = ".3f") -> str:
-    return Interval(*listed, count=0).told(form)
-
-
-def _number(share: float) -> float | None:
-    return None if math.isnan(share) else share
+def _told(listed: list[float] | None, form: str = ".3f") -> str:
+    return Interval(*listed, count=0).told(form) if listed else ""
 
 
 def _row(row: dict[str, Any]) -> Row:
-    shares = ["" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share")]
-    rank, pick, best = ("" if row[key] is None else _told(row[key]) for key in ("rank_correlation", "pick", "best"))
+    pick, best = ("" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share"))
     return [
-        ("scale", str(row["scale"])), ("scored by", row["by"]), ("rank correlation", rank), ("pick gains", pick),
-        ("share", shares[0]), (f"best {BEST} gain", best), ("share", shares[1]),
+        ("scale", str(row["scale"])), ("scored by", row["by"]), ("rank correlation", _told(row["rank_correlation"])),
+        ("pick gains", _told(row["pick"])), ("share", pick), (f"best {BEST} gain", _told(row["best"])), ("share", best),
         ("operations of a look", f"{row['flops'] / 1e9:.3g} G"),
     ]
 
