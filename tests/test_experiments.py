@@ -23,7 +23,7 @@ from lab.experiment.definitions import EXPERIMENTS, build
 from lab.experiment.engines import WorkerDied, one_thread, opened
 from lab.experiment.prices import Prices
 from lab.experiment.report import write_report
-from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
+from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment
 from lab.experiment.walk import walk
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look

@@ -56,10 +56,6 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return made, time.perf_counter() - began
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    return timed(work)[1]
-
-
 @cache
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large square matrix product: what the transformer could reach at best."""
@@ -80,9 +76,9 @@ def _fastest(work: Callable[[], Any], seconds: float) -> float:
     """The shortest of as many times as there is time for, three at least."""
     end = time.perf_counter() + seconds
     work()
-    found = [seconds_of(work) for _ in range(3)]
+    found = [timed(work)[1] for _ in range(3)]
     while time.perf_counter() < end:
-        found.append(seconds_of(work))
+        found.append(timed(work)[1])
     return min(found)
 
 

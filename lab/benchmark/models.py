@@ -77,28 +77,20 @@ def random_subject(config: ModelConfig, device: torch.device, dtype: torch.dtype
     return Subject(model, conditioning, model.schedule(1.0, pixels))
 
 
-def _fill(name: str, parameter: Tensor) -> None:
-    if parameter.ndim < 2:
-        parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    elif "scale_mul" in name:
-        parameter.fill_(math.log(4.0))
-    else:
-        parameter.normal_(std=0.02)
+def _fill(name: str, tensor: Tensor) -> Tensor:
+    """Random values, in place."""
+    if tensor.ndim < 2:
+        return tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+    return tensor.fill_(math.log(4.0)) if "scale_mul" in name else tensor.normal_(std=0.02)
 
 
 def random_tensors(name: str) -> dict[str, Tensor]:
     """Tensors of the shapes of a published checkpoint (a file in tests/golden/checkpoints) with random values."""
-    listed = json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))["tensors"]
-    return {key: _random(key, entry) for key, entry in listed.items()}
-
-
-def _random(name: str, entry: Any) -> Tensor:
-    shape, dtype = (entry["shape"], entry["dtype"]) if isinstance(entry, dict) else entry
-    if "int" in dtype:
-        return torch.arange(math.prod(shape)).reshape(shape)
-    if len(shape) < 2:
-        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-    return torch.randn(shape) * 0.02
+    found = {}
+    for key, entry in json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))["tensors"].items():
+        shape, dtype = (entry["shape"], entry["dtype"]) if isinstance(entry, dict) else entry
+        found[key] = torch.arange(math.prod(shape)).reshape(shape) if "int" in dtype else _fill(key, torch.empty(shape))
+    return found
 
 
 def tiny_tensors(name: str) -> dict[str, Tensor]:

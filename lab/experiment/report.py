@@ -49,16 +49,14 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
 
 
 def _preamble(results: dict[str, Any]) -> Section:
-    world, units = results["world"], results["units"]
-    prompts, numbers = {unit["prompt"] for unit in units}, {unit["number"] for unit in units}
+    world, (prompts, numbers) = results["world"], ({unit[key] for unit in results["units"]} for key in ("prompt", "number"))
     drawn = "" if plots.available() else " Install matplotlib and write the report again for the plots."
     return Section(
         "",
         f"{len(prompts)} prompts, {len(numbers)} seeds each, on {world['model']} ({world['fingerprint'][:8]}), searching by "
         f"{world['metrics'][0]}. Brackets hold {CONFIDENCE:.0%} bootstrap intervals over prompts. Comparisons are paired: equal "
         "prompt, equal seed. Operations are those of transformer, decodes, extractor and reward; one image stands for the "
-        "token-forwards of one image; n pictures of cost, what Best-of-n takes in all networks."
-        + drawn,
+        f"token-forwards of one image; n pictures of cost, what Best-of-n takes in all networks.{drawn}",
     )
 
 
@@ -124,9 +122,8 @@ def _markdown(title: str, sections: list[Section], plot_folder: Path) -> str:
             parts.append(section.text)
         if section.figure:
             plot_folder.mkdir(exist_ok=True)
-            name = f"{number:02d}.png"
-            write(plot_folder / name, section.figure)
-            parts.append(f"![{section.title}]({plot_folder.name}/{name})")
+            write(plot_folder / f"{number:02d}.png", section.figure)
+            parts.append(f"![{section.title}]({plot_folder.name}/{number:02d}.png)")
         if section.rows:
             parts.append(markdown_table(section.rows))
     return "\n\n".join(parts) + "\n"

@@ -67,15 +67,17 @@ def run_experiment(
         (world,) = engine(describe, [factory])
         known = _known(asked.name, out, engine, (factory, prompts[0].text))
         experiment = build(asked.name, setting_of(world, known), asked.n).only(asked.arms)
-        identity = _identity(world, experiment, asked.n, where.images)
+        identity = {
+            "format": FORMAT, "experiment": experiment.name, "n": list(asked.n) if asked.n else None, "world": world,
+            "arms": {arm.name: _told(arm) for arm in experiment.arms}, "images": where.images,
+        }
         claim(out, identity)
-        there = [unit for unit in units if _unit_path(out, unit.key).is_file()]
-        found = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in there}
-        missing = [unit for unit in units if unit.key not in found]
+        there = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in units if _unit_path(out, unit.key).is_file()}
+        missing = [unit for unit in units if unit.key not in there]
         tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
         for key, record in reported(engine, _run, tasks, len(units), progress or (lambda done, total: None)):
             write(_unit_path(out, key), _dumps(record))
-    found |= {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
+    found = there | {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
     path = out / "results.json"
     write(path, _dumps({**identity, **known, "units": [found[unit.key] for unit in units]}))
     return path
@@ -95,10 +97,8 @@ def _known(name: str, out: Path, engine: Engine, of: tuple[Callable[[], World], 
     """What plans cost and the advice in the folder, where arms or reports depend on it. of: as `prices_of` takes it."""
     if name not in PRICED:
         return {}
-    path = out / ADVICE
-    advice = {"advice": read_advice(path)} if path.is_file() else {}
-    (prices,) = engine(prices_of, [of])
-    return {**advice, "prices": prices}
+    advice = {"advice": read_advice(out / ADVICE)} if (out / ADVICE).is_file() else {}
+    return {**advice, "prices": next(engine(prices_of, [of]))}
 
 
 def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) -> Setting:
@@ -132,14 +132,9 @@ def _unit_path(out: Path, key: str) -> Path:
     return out / "units" / f"{key}.json"
 
 
-def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:
-    arms = {
-        arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward}
-        | ({"attempts": arm.attempts, "enough": arm.enough} if arm.attempts > 1 else {})
-        for arm in experiment.arms
-    }
-    named = {"format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None}
-    return {**named, "world": world, "arms": arms, "images": images}
+def _told(arm: Arm) -> dict[str, Any]:
+    told = {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward}
+    return told | ({"attempts": arm.attempts, "enough": arm.enough} if arm.attempts > 1 else {})
 
 
 def claim(out: Path, identity: dict[str, Any]) -> None:

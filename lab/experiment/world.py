@@ -42,6 +42,10 @@ class World(NamedTuple):
 
     def describe(self) -> dict[str, Any]:
         """What results depend on, as JSON values: runs into one folder must agree on it (on `text`, as `alike` says)."""
+        networks = {
+            **{f"reward {name}": reward for name, reward in self.rewards.items()},
+            **{f"extractor {name}": extractor for name, extractor in self.extractors.items()}, "foresight": self.model.foresight,
+        }
         return {
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
@@ -49,10 +53,7 @@ class World(NamedTuple):
             "text": sketch(self.encode(PROBE).text),
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
-            "networks": {
-                f"{kind} {name}": fingerprints_of(network)
-                for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, network in named.items()
-            } | ({"foresight": fingerprints_of(self.model.foresight)} if self.model.foresight else {}),
+            "networks": {name: fingerprints_of(network) for name, network in networks.items() if network is not None},
             "schedule": [list(grid) for grid in self.schedule.grids],
             "sampling": [list(self.sampling.at(scale)) for scale in range(len(self.schedule))],
             "metrics": [*self.rewards, *([VERDICT] if self.verdict else [])],
@@ -78,12 +79,12 @@ class WorldFiles:
         from ttsvar_core.infinity.text import encode_prompt
 
         model, encoder = self._models()
-        rewards = {_name(spec): self._reward(spec) for spec in self.rewards}
-        extractors = {_name(spec): self._extractor(model, spec) for spec in self.extractors}
+        rewards = {spec.partition("=")[0]: self._reward(spec) for spec in self.rewards}
+        extractors = {spec.partition("=")[0]: self._extractor(model, spec) for spec in self.extractors}
         if not rewards or not extractors:
             raise ValueError("an experiment needs at least one reward and one extractor")
         schedule = model.schedule(pixel_budget=self.pixel_budget)
-        verdict = next((VERDICTS[name] for name in rewards if name in VERDICTS), None)
+        verdict = scene_verdict if "scenes" in rewards else None  # the reward whose grade goes with it
         return World(
             model, lambda prompt: encode_prompt(encoder, prompt), rewards, extractors, schedule, model.config.sampling, verdict
         )
@@ -94,24 +95,23 @@ class WorldFiles:
         from ttsvar_core.infinity.text import load_text_encoder
         from ttsvar_core.weights import load_bundled, load_model
 
-        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if not self.model:
             return load_bundled(device=self.device)
+        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         transformer, tokenizer, text = self.model if len(self.model) > 1 else files_in(Path(*self.model))
         return load_model(transformer, tokenizer, dtype=dtype, device=self.device), load_text_encoder(text)
 
     def _reward(self, spec: str) -> Reward:
         from .controls import Clarity
 
-        own = {"clarity": Clarity}
-        if spec in own:
-            return own[spec]()
+        if spec == Clarity.name:
+            return Clarity()
         key, _, file = spec.partition("=")
-        if key.lower() == "value" and file:  # which may have been trained for one of these
+        if key.lower() == "value" and file:
             from ttsvar_core.rewards.value import load_value, read_value
 
-            reward = read_value(file).made_for.reward
-            return load_value(file, reward=own[reward]() if reward in own else None).to(self.device)
+            for_clarity = read_value(file).made_for.reward == Clarity.name  # which the package does not know
+            return load_value(file, reward=Clarity() if for_clarity else None).to(self.device)
         return registry.load(registry.REWARDS, spec, self.device)
 
     def _extractor(self, model: ImageModel, spec: str) -> FeatureExtractor:
@@ -133,9 +133,6 @@ def scene_verdict(image: Tensor, prompt: str) -> bool:
     return judge_images(image, parse_prompt(prompt))[0].correct
 
 
-VERDICTS = {"scenes": scene_verdict}  # by the reward whose grade goes with it
-
-
 def files_in(folder: Path) -> tuple[str, str, str]:
     """Transformer, tokenizer and text encoder in a folder as trainings write it: NAME.transformer.safetensors,
     NAME.vae.safetensors, NAME.t5. Raises ValueError where one is missing or there are several."""
@@ -146,11 +143,6 @@ def files_in(folder: Path) -> tuple[str, str, str]:
             raise ValueError(f"{folder} holds {len(matching)} files {pattern}, expected one; or name the three files themselves")
         found.append(str(matching[0]))
     return tuple(found)
-
-
-def _name(spec: str) -> str:
-    """What results call a reward or extractor."""
-    return spec.partition("=")[0]
 
 
 def spelled(extractor: str) -> str:

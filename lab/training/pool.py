@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.training.text import tokenised
-from lab.training.tokenizer import NAME, rendered
+from lab.training.tokenizer import NAME, rendered, sizes
 from ttsvar_core.atomic import replacing
 from ttsvar_core.bsq.autoencoder import Tokenizer
-from ttsvar_core.config import ModelConfig
 from ttsvar_core.scenes.grammar import COLOURS, SHAPES, ScenePrompt, draw_prompt
 from ttsvar_core.scenes.render import Scenes, cover_of, coverage, sample_scenes
 
@@ -43,16 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def described(folder: Path) -> ModelConfig:
+def described(folder: Path) -> dict:
     """What the tokenizer training says of its schedule and sizes."""
-    return ModelConfig.from_json(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
+    return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The trained tokenizer, frozen."""
     from safetensors.torch import load_file
 
-    tokenizer = Tokenizer(described(folder).tokenizer)
+    tokenizer = Tokenizer(sizes(described(folder)))
     tokenizer.load_state_dict({k: v.float() for k, v in load_file(str(folder / f"{NAME}.vae.safetensors")).items()})
     return tokenizer.requires_grad_(False).eval()
 
@@ -110,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     tokenizer = load_tokenizer(args.tokenizer).to(args.device, memory_format=torch.channels_last)
-    side = described(args.tokenizer).own_schedule.final[0]
+    side = described(args.tokenizer)["scale_schedule"][-1][0]
     for part, begin in enumerate(range(0, args.scenes, PART)):
         path = args.tokenizer / f"pool.{part:04d}.pt"
         if not path.exists():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lab.training.common import Run, add_common_arguments, export, train
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
-from ttsvar_core.config import ModelConfig
+from ttsvar_core.config import TokenizerConfig
 from ttsvar_core.names import BUNDLED as NAME
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.scenes.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
@@ -145,6 +145,12 @@ def description(args: argparse.Namespace) -> dict:
     }
 
 
+def sizes(described: dict) -> TokenizerConfig:
+    """Of the tokenizer that `description` tells of."""
+    names = ("codebook_dim", "vae_base_ch", "vae_ch_mult", "vae_num_res_blocks", "patch_size", "vae_smallest_side")
+    return TokenizerConfig(*(tuple(described[name]) if name == "vae_ch_mult" else described[name] for name in names))
+
+
 def save_all(run: Run) -> None:
     """Write the checkpoint and the averaged weights in the published layout."""
     run.save()
@@ -157,15 +163,16 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    config = ModelConfig.from_json(description(args))
-    model = Tokenizer(config.tokenizer).to(args.device, memory_format=torch.channels_last)
+    described = description(args)
+    grids = tuple(map(tuple, described["scale_schedule"]))
+    model = Tokenizer(sizes(described)).to(args.device, memory_format=torch.channels_last)
     if args.init:
         from safetensors.torch import load_file
 
         model.load_state_dict(load_file(args.init / f"{NAME}.vae.safetensors"))
     model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
-    train(run, partial(train_step, run, config.own_schedule), partial(save_all, run))
+    train(run, partial(train_step, run, ScaleSchedule(grids, grids[-1])), partial(save_all, run))
     return 0
 
 
