@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsvar_core import costs, footprint
+from ttsvar_core import costs
 from ttsvar_core.decoding import sketch
+from ttsvar_core.footprint import token_bytes
 from ttsvar_core.looks import extractor_look, reward_look
 from ttsvar_core.rng import selection_generator
 from ttsvar_core.sampling import sample
@@ -21,6 +22,7 @@ from ttsvar_core.search.run import Result, Step, run
 from ttsvar_core.state import SearchState
 
 from .clock import Stages, copy_bandwidth, machine, matmul_ceiling, peak_memory
+from .formulas import shared_cache_tokens, traffic_bytes
 from .models import SEED, Subject
 
 LOOKING = ("decode_for_selection", "features", "reward")  # stages that serve the search's eyes, counted apart
@@ -92,9 +94,9 @@ def report(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: 
     search = costs.Search(model.config, plan, schedule, branches, len(conditioning.text), *looks)
     picture, running = replace(search, plan=raw()), [scale.samples for scale in search.scales]
     total, single, by_scale = search.total, picture.total, [scale.transformer for scale in search.scales]
-    traffic = footprint.traffic_bytes(config, schedule, running, branches[-1], dtype.itemsize)
-    each = footprint.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else dtype.itemsize)
-    formula = [tokens * each for tokens in footprint.shared_cache_tokens(schedule, running, result.state.lineage)]
+    traffic = traffic_bytes(config, schedule, running, branches[-1], dtype.itemsize)
+    each = token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else dtype.itemsize)
+    formula = [tokens * each for tokens in shared_cache_tokens(schedule, running, result.state.lineage)]
     seconds, seconds_raw = _by_stage(taken), _by_stage(alone)
     drawing, drawing_raw = (of["total"] - sum(of[stage] for stage in LOOKING) for of in (seconds, seconds_raw))
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.training.scenes import coverage, sample_scenes
 from lab.training.text import tokenised
 from lab.training.tokenizer import NAME, rendered, sizes
 from ttsvar_core.atomic import replacing
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.scenes.grammar import COLOURS, SHAPES, ScenePrompt, draw_prompt
-from ttsvar_core.scenes.render import Scenes, cover_of, coverage, sample_scenes
+from ttsvar_core.scenes.render import Scenes, cover_of
 
 SHARES = {
     "single": 0.04, "colours": 0.06, "two": 0.08, "counting": 0.14, "position": 0.14, "attribution": 0.12, "sizes": 0.12,

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.training.common import Run, add_common_arguments, export, train
+from lab.training.scenes import coverage, sample_scenes
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import TokenizerConfig
 from ttsvar_core.names import BUNDLED as NAME
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.scenes.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
-from ttsvar_core.scenes.render import Scenes, coverage, render, sample_scenes
+from ttsvar_core.scenes.render import Scenes, render
 from ttsvar_core.scenes.verify import Judgement, judge_image
 
 SCHEDULE = "1 1 1 2 2 3 4 5 6 8 10 12 16"
@@ -31,10 +32,15 @@ SKETCHES = 0.5  # share of the batch that is decoded from its first scales too, 
 SKETCH_WEIGHT = 0.3
 
 
+def sides(text: str) -> list[int]:
+    """Of the grids of a schedule."""
+    return [int(side) for side in text.split()]
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab.training.tokenizer", description=__doc__)
     add_common_arguments(parser, steps=6000, batch=6, rate=2e-3)
-    parser.add_argument("--schedule", default=SCHEDULE, help="sides of the 13 token grids")
+    parser.add_argument("--schedule", type=sides, default=SCHEDULE, help="sides of the 13 token grids")
     parser.add_argument("--bits", type=int, default=16)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--ch-mult", default="1,1,2,4", help="the stride is 2 to the number of these less one")
@@ -135,13 +141,12 @@ def clear_atoms(judged: list[Judgement]) -> float:
 
 def description(args: argparse.Namespace) -> dict:
     """The tokenizer's part of the model's json file."""
-    sides = [int(side) for side in args.schedule.split()]
-    multipliers = [int(m) for m in args.ch_mult.split(",")]
+    multipliers, last = [int(m) for m in args.ch_mult.split(",")], args.schedule[-1]
     patch = 2 ** (len(multipliers) - 1)
     return {
-        "scale_schedule": [[side, side] for side in sides], "rope_reference_grid": [sides[-1]] * 2, "codebook_dim": args.bits,
+        "scale_schedule": [[side, side] for side in args.schedule], "rope_reference_grid": [last, last], "codebook_dim": args.bits,
         "vae_base_ch": args.width, "vae_ch_mult": multipliers, "vae_num_res_blocks": args.res_blocks,
-        "patch_size": patch, "image_size": [patch * sides[-1]] * 2, "vae_smallest_side": patch * sides[-1] // 2,
+        "patch_size": patch, "image_size": [patch * last, patch * last], "vae_smallest_side": patch * last // 2,
     }
 
 
