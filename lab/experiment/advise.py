@@ -12,7 +12,7 @@ import numpy as np
 from ttsvar_core.atomic import write
 from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.budget import Measured, from_json
-from ttsvar_core.search.plan import best_of_n, cut_once
+from ttsvar_core.search.plan import Plan, best_of_n
 
 from .definitions import pool_name
 from .offline import NEARLY_ALL, Pools, good_enough, pools_of, rank_correlations, spent
@@ -28,66 +28,50 @@ _NOTE = (
 )
 
 
-class Candidate(NamedTuple):
-    """A funnel at the cost of a budget: who scores at the cut, the scale, the finishers and the starts that the budget pays for."""
-
-    scorer: str
-    scale: int
-    finishers: int
-    starts: int
-
-
 class Advice(NamedTuple):
-    """The best plan for a budget of pictures, None where nothing beats Best-of-N on these pools.
+    """The best plan for a budget of pictures and who scores at its cut; None where nothing beats Best-of-N on these pools.
 
     gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score
     of plans chosen on one half of the prompts and rated on the other, so that choosing among many flatters nobody.
-    capped: the budget pays for more starts than the pools hold samples, so the plan was rated with fewer.
     """
 
     pictures: int
-    plan: Candidate | None
-    gains: dict[str, Comparison]
-    unseen: Comparison | None
-    capped: bool
-
-
-def candidates(prices: Prices, scales: Mapping[str, Sequence[int]], pictures: int) -> list[Candidate]:
-    """Every funnel that costs at most ``pictures`` pictures, the widest for each scorer, its scales and number of finishers."""
-    found = []
-    for scorer, known in scales.items():
-        for scale in known:
-            for finishers in range(1, pictures + 1):
-                plan = widest(prices, best_of_n(pictures), scale, finishers, scorer=scorer_named(scorer))
-                if plan is not None:
-                    found.append(Candidate(scorer, scale, finishers, plan.samples))
-    return found
+    plan: Plan | None = None
+    scorer: str = ""
+    gains: dict[str, Comparison] = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
+    unseen: Comparison | None = None
 
 
 def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
-    """The plan whose answer scores best on average over the prompts of ``pools`` among all that cost the same.
+    """The plan whose answer scores best on average over the prompts of ``pools`` among all that cost the same: the widest funnel
+    for each scorer, each of its scales and each number of finishers.
 
     Raises ValueError for a budget of more pictures than the pools have samples.
     """
     if pictures > pools.samples:
         raise ValueError(f"the pools hold {pools.samples} samples a prompt; a budget of {pictures} pictures needs --n {pictures}")
     base = {metric: spent(pools, metric, None, 0, pictures, pictures) for metric in pools.metrics}
-    found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
+    cuts = ((scorer, scale, keep) for scorer in pools.scores for scale in pools.scales(scorer) for keep in range(1, pictures + 1))
+    plans = ((scorer, widest(prices, best_of_n(pictures), *cut, scorer=scorer_named(scorer))) for scorer, *cut in cuts)
+    found = [(scorer, plan) for scorer, plan in plans if plan is not None]
     if not found:
-        return Advice(pictures, None, {}, None, False)
-    scores = np.stack([_rated(pools, pools.first, plan) for plan in found])
-    best = int(scores.mean(axis=1).argmax())
-    plan = found[best]
-    gains = {metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics}
-    unseen = compare(pools.by_unit(_crossed(pools, scores, base[pools.first])), pools.by_unit(base[pools.first]))
-    if gains[pools.first].difference.mean <= 0:
-        return Advice(pictures, None, gains, unseen, False)
-    return Advice(pictures, plan, gains, unseen, plan.starts > pools.samples)
+        return Advice(pictures)
+    scores = np.stack([_rated(pools, pools.first, *one) for one in found])
+    scorer, plan = found[int(scores.mean(axis=1).argmax())]
+
+    def above(metric: str, values: np.ndarray) -> Comparison:
+        return compare(pools.by_unit(values), pools.by_unit(base[metric]))
+
+    gains = {metric: above(metric, _rated(pools, metric, scorer, plan)) for metric in pools.metrics}
+    unseen = above(pools.first, _crossed(pools, scores, base[pools.first]))
+    pays = gains[pools.first].difference.mean > 0
+    return Advice(pictures, plan if pays else None, scorer, gains, unseen)
 
 
-def _rated(pools: Pools, metric: str, plan: Candidate) -> np.ndarray:
+def _rated(pools: Pools, metric: str, scorer: str, plan: Plan) -> np.ndarray:
     """(pools,) of a funnel, with as many starts as the pools have."""
-    return spent(pools, metric, plan.scorer, plan.scale, min(plan.starts, pools.samples), plan.finishers)
+    cut = plan.stages[0]
+    return spent(pools, metric, scorer, cut.scale, min(plan.samples, pools.samples), cut.keep)
 
 
 def _crossed(pools: Pools, scores: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -110,8 +94,8 @@ def to_json(
     world = results["world"]
     plans = {
         str(advice.pictures): {
-            "samples": advice.plan.starts, "scale": advice.plan.scale, "keep": advice.plan.finishers, "by": advice.plan.scorer,
-            "gain": list(advice.gains[pools.first].difference[:3]),
+            "samples": advice.plan.samples, "scale": advice.plan.stages[0].scale, "keep": advice.plan.stages[0].keep,
+            "by": advice.scorer, "gain": list(advice.gains[pools.first].difference[:3]),
         }
         for advice in found if advice.plan
     }
@@ -150,11 +134,11 @@ def _row(advice: Advice, prices: Prices, pools: Pools) -> Row:
     plan, cost, gains = advice.plan, float(advice.pictures), dict.fromkeys(pools.metrics, "")
     spoken = f"Best-of-{advice.pictures}: no cut pays"
     if plan:
-        more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if advice.capped else ""
-        spoken = f"{plan.starts} start, {plan.finishers} finish after scale {plan.scale}, scored by {plan.scorer}{more}"
-        scorer = scorer_named(plan.scorer)
-        cost = prices.pictures(cut_once(plan.starts, plan.scale, plan.finishers, foreseen=scorer.foreseen), scorer.reward)
-        gains = {metric: advice.gains[metric].difference.told("+.4f") for metric in pools.metrics}
+        cut, few = plan.stages[0], plan.samples > pools.samples
+        more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if few else ""
+        spoken = f"{plan.samples} start, {cut.keep} finish after scale {cut.scale}, scored by {advice.scorer}{more}"
+        cost = prices.pictures(plan, scorer_named(advice.scorer).reward)
+        gains = {metric: gain.difference.told("+.4f") for metric, gain in advice.gains.items()}
     return [
         ("budget", str(advice.pictures)), ("plan", spoken), ("cost, pictures", f"{cost:.2f}"),
         *((f"{metric} above Best-of-N", gain) for metric, gain in gains.items()),

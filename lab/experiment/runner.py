@@ -75,8 +75,8 @@ def run_experiment(
         there = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in units if _unit_path(out, unit.key).is_file()}
         missing = [unit for unit in units if unit.key not in there]
         tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
-        for key, record in reported(engine, _run, tasks, len(units), progress or (lambda done, total: None)):
-            write(_unit_path(out, key), _dumps(record))
+        for record in reported(engine, run_unit, tasks, len(units), progress or (lambda done, total: None)):
+            write(_unit_path(out, Prompt(record["prompt"]).key(record["number"])), _dumps(record))
     found = there | {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
     path = out / "results.json"
     write(path, _dumps({**identity, **known, "units": [found[unit.key] for unit in units]}))
@@ -122,10 +122,6 @@ def _sharing(experiment: Experiment, unit: Unit) -> str:
     if not experiment.timed:
         return "pasts"
     return "seconds" if unit.place < experiment.timed else "rows"
-
-
-def _run(task: Task) -> tuple[str, dict[str, Any]]:
-    return task.unit.key, run_unit(task)
 
 
 def _unit_path(out: Path, key: str) -> Path:

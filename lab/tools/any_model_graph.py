@@ -9,7 +9,11 @@ from ttsvar_core.registry import REWARDS
 
 PROMPT = "a red fox and two white rabbits at a small round table, morning light, photograph"
 CHECKPOINT, SAMPLER = "v1-5-pruned-emaonly-fp16.safetensors", "euler_ancestral"
-CLIP = "clip-vit-large-patch14/model.safetensors"  # the weights in the folder that CLIP is published as
+_CLIP = REWARDS["clip"].files[0]  # published as a folder; these are the weights in it
+CLIP = {
+    "name": "clip-vit-large-patch14/model.safetensors", "url": f"{_CLIP.page}/resolve/main/model.safetensors",
+    "directory": _CLIP.folder,
+}
 PAGE = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main"  # where the host's own templates have it from
 STEPS, LOOK = 20, 8  # how many, and after how many the samples are judged
 SAMPLING = (225, 270)  # with the widget under its seed
@@ -62,7 +66,8 @@ def any_model(graph: Graph) -> None:
         return graph.add("SamplerCustom", title, SAMPLING, latent_image=latent, sigmas=load.out(part), **inputs, **shared)
 
     def judge(title: str, latent: tuple[Node, str], verifier: str, key: str, judging: str, **inputs) -> list[Node]:
-        decoded, file = graph.add("VAEDecode", title, samples=latent, vae=load.out("vae")), _weights(key)
+        decoded = graph.add("VAEDecode", title, samples=latent, vae=load.out("vae"))
+        file = CLIP if key == "clip" else published(REWARDS[key].files[0])
         loader = graph.add("TTSVAR_RewardLoader", verifier, reward=REWARDS[key].title, file=file["name"])
         loader.models = [file]
         given = {"images": decoded, "reward": loader, "prompt": load.out("prompt"), **inputs}
@@ -80,14 +85,6 @@ def any_model(graph: Graph) -> None:
     prefix = "ttsvar/any_model"
     saved = graph.add("SaveImage", "Best first", (420, 330), images=ranked[2].out("images"), filename_prefix=prefix)
     _place(graph, load, [first, *looked, cut, seen], [rest, *ranked, saved])
-
-
-def _weights(key: str) -> dict:
-    """What the editor offers where a reward's file is missing."""
-    file = REWARDS[key].files[0]
-    if key == "clip":
-        return {"name": CLIP, "url": f"{file.page}/resolve/main/{CLIP.split('/')[1]}", "directory": file.folder}
-    return published(file)
 
 
 def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:

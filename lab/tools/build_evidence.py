@@ -70,22 +70,6 @@ def pairs_table(results: dict[str, Any], title: str) -> list[Row]:
     return [row(pair) for table in experiment_of(results).tables if table.title.startswith(title) for pair in table.pairs]
 
 
-def categories_table(results: dict[str, Any], _: str) -> list[Row]:
-    """Share of right answers by category."""
-    return tables.category_rows(results, [arm.name for arm in experiment_of(results).arms], VERDICT)
-
-
-def foresight_table(results: dict[str, Any], arm: str) -> list[Row]:
-    """What each scale knows of the end, by the first arm whose name ends so."""
-    return next(table.rows for table in foresight_tables(results, experiment_of(results)) if table.title.endswith(arm))
-
-
-def fixed_table(results: dict[str, Any], _: str) -> list[Row]:
-    """How much of the end each scale has fixed."""
-    shares = fixed_shares(results, experiment_of(results).arms)
-    return [[("after scale", str(scale)), ("fixed", share.told())] for scale, share in shares.items()]
-
-
 def consistency_table(results: dict[str, Any], _: str) -> list[Row]:
     """How often each potential's best at a scale is the best in the end."""
     found = tables.consistency(results, tables.watched_arms(experiment_of(results))[0])
@@ -94,8 +78,15 @@ def consistency_table(results: dict[str, Any], _: str) -> list[Row]:
 
 
 TABLES: dict[str, Callable[[dict[str, Any], str], list[Row]]] = {
-    "arms": arms_table, "pairs": pairs_table, "categories": categories_table, "foresight": foresight_table,
-    "fixed": fixed_table, "consistency": consistency_table,
+    "arms": arms_table, "pairs": pairs_table, "consistency": consistency_table,
+    "categories": lambda results, _: tables.category_rows(results, [arm.name for arm in experiment_of(results).arms], VERDICT),
+    "foresight": lambda results, arm: next(  # by the first arm whose name ends so
+        table.rows for table in foresight_tables(results, experiment_of(results)) if table.title.endswith(arm)
+    ),
+    "fixed": lambda results, _: [
+        [("after scale", str(scale)), ("fixed", share.told())]
+        for scale, share in fixed_shares(results, experiment_of(results).arms).items()
+    ],
 }
 
 

@@ -29,7 +29,7 @@ WIDTH = 225
 def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: dict, values: dict) -> tuple[int, int]:
     """Width and height of a node's body, with room for what the node says. values: what its widgets hold, where that is not their
     default."""
-    shown, folded = _widgets(inputs, wires, values)
+    shown, folded = widgets(inputs, wires, values)
     sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
     rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown)
     return WIDTH, FRAME + sockets * SOCKET + rows + FOLDED * bool(folded) + SPOKEN * (type in SPEAKING)
@@ -41,21 +41,16 @@ def note_height(paragraphs: list[str], width: int) -> int:
     return 30 + 31 * len(paragraphs) + 16 * lines
 
 
-def folds(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> bool:
-    """Whether a node has inputs to unfold."""
-    return bool(_widgets(inputs, wires, values)[1])
-
-
-def _widgets(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> tuple[list[dict], list[dict]]:
+def widgets(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> tuple[list[dict], list[dict]]:
     """The options of the widgets that are shown, and of those that are folded away."""
-    widgets = {name: options for name, kind, options in inputs if is_widget(kind, options)}
-    held = {name: values.get(name, options.get("default")) for name, options in widgets.items() if name not in wires}
+    options = {name: options for name, kind, options in inputs if is_widget(kind, options)}
+    held = {name: values.get(name, one.get("default")) for name, one in options.items() if name not in wires}
 
     def applies(rule: dict[str, list]) -> bool:
         """Whether a widget that belongs to certain values of others is shown (see web/fold.js)."""
         return all(name not in held or held[name] in fitting for name, fitting in rule.items())
 
-    apply = [one for name, one in widgets.items() if name in wires or applies(one.get("ttsvar_only", {}))]
+    apply = [one for name, one in options.items() if name in wires or applies(one.get("ttsvar_only", {}))]
     return [one for one in apply if not one.get("advanced")], [one for one in apply if one.get("advanced")]
 
 

@@ -260,8 +260,9 @@ class Graph:
 
     def _entry(self, node: Node) -> dict:
         width, height = node.size
-        line = geometry.FOLDED * (not node.inside and geometry.folds(self.inputs(node), node.wires, node.values))
-        entry = {  # a file's size is without the line that unfolds inputs
+        folded = geometry.widgets(self.inputs(node), node.wires, node.values)[1]
+        line = geometry.FOLDED if folded and not node.inside else 0  # which unfolds inputs; a file's size is without it
+        entry = {
             "id": node.number, "type": node.type, "pos": list(node.position), "size": [width, height - line], "flags": {},
             "order": node.number - self.first, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [],
         }

@@ -33,16 +33,6 @@ BATCH = 32
 PREFIX, PREFIX_SHARE = "a photo of ", 0.15
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lab.training.pool", description=__doc__)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
-    parser.add_argument("--scenes", type=int, default=24576)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser
-
-
 def described(folder: Path) -> dict:
     """What the tokenizer training says of its schedule and sizes."""
     return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -107,7 +97,13 @@ def load_pool(folder: Path) -> dict[str, Tensor]:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the parts that are missing."""
-    args = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.pool", description=__doc__)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
+    parser.add_argument("--scenes", type=int, default=24576)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     tokenizer = load_tokenizer(args.tokenizer).to(args.device, memory_format=torch.channels_last)
     side = described(args.tokenizer)["scale_schedule"][-1][0]

@@ -17,16 +17,6 @@ LIMIT_BYTES = 30_000_000
 BUNDLED = Path(__file__).resolve().parents[2] / "ttsvar_core" / "bundled"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lab.training.publish", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder the transformer training wrote")
-    parser.add_argument("--to", type=Path, default=BUNDLED)
-    parser.add_argument("--guidance", type=per_scale, required=True, help="one number, or per scale as 1x7+0.5x6")
-    parser.add_argument("--tau", type=per_scale, required=True)
-    parser.add_argument("--top-p", type=per_scale, default=1.0)
-    return parser
-
-
 def halve(source: Path, target: Path) -> int:
     """Write a safetensors file in half precision; returns its bytes."""
     from safetensors.torch import load_file
@@ -40,7 +30,13 @@ def halve(source: Path, target: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the four parts under the package's names; 1 if they are too large together."""
-    args = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.publish", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder the transformer training wrote")
+    parser.add_argument("--to", type=Path, default=BUNDLED)
+    parser.add_argument("--guidance", type=per_scale, required=True, help="one number, or per scale as 1x7+0.5x6")
+    parser.add_argument("--tau", type=per_scale, required=True)
+    parser.add_argument("--top-p", type=per_scale, default=1.0)
+    args = parser.parse_args(argv)
     args.to.mkdir(parents=True, exist_ok=True)
     text = args.to / f"{NAME}.t5"
     text.mkdir(exist_ok=True)

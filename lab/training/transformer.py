@@ -97,11 +97,6 @@ def teach_words(modules: nn.ModuleDict, args: argparse.Namespace) -> None:
         optimiser.step()
 
 
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether products are faster in bfloat16: on cards, and on processors that have instructions for them."""
-    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def losses(modules: nn.ModuleDict, batch: dict[str, Tensor], used: ScaleSchedule) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch of `inputs`, `targets` and what the pool tells of every row, and its parts for the log.
 
@@ -113,7 +108,9 @@ def losses(modules: nn.ModuleDict, batch: dict[str, Tensor], used: ScaleSchedule
     texts = [text[:length] if told else model.unconditional(length) for text, length, told in rows]
     kept: list[Tensor] = []
     watch = model.head_nm.register_forward_hook(lambda _module, _inputs, output: kept.append(output.float()))
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=fast_bfloat16(ids.device)), TrainingAttention(used.tokens):
+    # Products are faster in bfloat16 on cards, and on processors that have instructions for them.
+    fast = ids.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=fast), TrainingAttention(used.tokens):
         logits = model.forward_sequence(batch["inputs"], used, model.project_text(texts))
     watch.remove()
     wanted = torch.cat(batch["targets"], dim=1).to(logits.dtype)
@@ -162,14 +159,6 @@ def save_all(run: Run, described: dict) -> None:
     shutil.copyfile(run.args.tokenizer / f"{NAME}.vae.safetensors", out / f"{NAME}.vae.safetensors")
 
 
-def build_modules(args: argparse.Namespace, config: ModelConfig) -> nn.ModuleDict:
-    """Everything that is trained, fresh."""
-    return nn.ModuleDict({
-        "transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader(),
-        "content": nn.Linear(args.width, CONTENTS),  # see `content_loss`; it is not exported
-    }).to(args.device)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Train until the steps or the minutes are used up."""
     args = build_parser().parse_args(argv)
@@ -177,7 +166,10 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     described = description(args)
     config = ModelConfig.from_json(described)
-    modules = build_modules(args, config)
+    modules = nn.ModuleDict({
+        "transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader(),
+        "content": nn.Linear(args.width, CONTENTS),  # see `content_loss`; it is not exported
+    }).to(args.device)
     pool = load_pool(args.tokenizer)
     if not (args.out / "transformer.checkpoint.pt").exists():
         teach_words(modules, args)
