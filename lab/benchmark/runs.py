@@ -39,7 +39,7 @@ class Timed:
         value = getattr(self._inner, name)
         if name != self._method:
             return value
-        return lambda *given: self._stages.timed(self._stage(*given), value)(*given)
+        return lambda *given: self._stages.timed(self._stage(*given))(value)(*given)
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class TimedSampler(Sampler):
     stages: Stages | None = None
 
     def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
-        return self.stages.timed("sampling", super().together)(state, through, candidates)
+        return self.stages.timed("sampling")(super().together)(state, through, candidates)
 
     def in_turns(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
-        return self.stages.timed("sampling", super().in_turns)(state, through, candidates)
+        return self.stages.timed("sampling")(super().in_turns)(state, through, candidates)
 
 
 def timed_run(
@@ -65,7 +65,7 @@ def timed_run(
         """As `decoding.sketch`, timed apart where the pictures are not finished."""
         stage = "decode" if state.finished else "decode_for_selection"
         decoded[stage] += state.samples
-        return stages.timed(stage, sketch)(state)
+        return stages.timed(stage)(sketch)(state)
 
     def acted(step: Step) -> None:
         """Selecting is told by the search."""
@@ -73,11 +73,11 @@ def timed_run(
 
     transformer = Timed(subject.model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
     subject = subject._replace(model=replace(subject.model, transformer=transformer))
-    state = stages.timed("text", subject.begin)(plan.samples)
+    state = stages.timed("text")(subject.begin)(plan.samples)
     reward = Timed(reward, "score", stages, lambda *given: "reward")
     extractor = Timed(extractor, "describe", stages, lambda *given: "features")
     sampler = TimedSampler(stages=stages, **memory)
-    result = stages.timed("other", run)(state, plan, reward, extractor, sampler, show, acted)
+    result = stages.timed("other")(run)(state, plan, reward, extractor, sampler, show, acted)
     stages.seconds["other"] -= stages.seconds["selection"]  # which no clock but the search's own saw
     return result, stages.seconds, decoded
 

@@ -30,6 +30,7 @@ COMMITMENT = 0.05
 UNQUANTISED_STEPS = 150
 SKETCHES = 0.5  # share of the batch that is decoded from its first scales too, at half size, and of it again at full size
 SKETCH_WEIGHT = 0.3
+HELD_OUT_SEED = 7
 
 
 def sides(text: str) -> list[int]:
@@ -116,13 +117,11 @@ def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
 
 
 @torch.no_grad()
-def survival(
-    model: Tokenizer, schedule: ScaleSchedule, count: int, seed: int = 7, split: str = "test", shrink: int = 1
-) -> tuple[float, float]:
+def survival(model: Tokenizer, schedule: ScaleSchedule, count: int, shrink: int = 1) -> tuple[float, float]:
     """How held-out scenes survive encoding and decoding, at 1 / `shrink` the size: the share that the verifier finds whole,
     and the mean share of atoms."""
-    prompts = benchmark_prompts(split, count, seed)
-    scenes = sample_scenes(list(prompts), numpy.random.default_rng([seed, 1]))
+    prompts = benchmark_prompts("test", count, HELD_OUT_SEED)
+    scenes = sample_scenes(list(prompts), numpy.random.default_rng([HELD_OUT_SEED, 1]))
     images = rendered(scenes, model.config.patch_size * schedule.final[0])
     device = next(model.parameters()).device
     judged = []
