@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.config import PRESETS, ModelConfig
+from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.infinity.text import Conditioning, encode_prompt
+from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
+from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.state import SearchState, start
+from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ttsvar_core.vision.tokens import bert_tokenizer
 from ttsvar_core.weights import load_bundled
 
 SEED = 1
@@ -95,8 +102,6 @@ def random_tensors(name: str) -> dict[str, Tensor]:
 
 def tiny_tensors(name: str) -> dict[str, Tensor]:
     """Stands in for `random_tensors`: the tiny reference network of the same kind (tests/golden)."""
-    from safetensors.torch import load_file
-
     tensors = load_file(GOLDEN / f"{_TINY[name]}.safetensors")
     if _WORDS in tensors:  # the prompt's tokenizer knows more words than the tiny text tower
         tensors[_WORDS] = torch.nn.functional.pad(tensors[_WORDS], (0, 0, 0, _BERT_WORDS - len(tensors[_WORDS])))
@@ -105,14 +110,8 @@ def tiny_tensors(name: str) -> dict[str, Tensor]:
 
 def reward_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tensors = random_tensors) -> Any:
     """The scene verifier ("scenes"), or ImageReward of its published size with random weights."""
-    from ttsvar_core.rewards.scenes import SceneReward
-
     if name == "scenes":
         return SceneReward()
-    from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
-    from ttsvar_core.vision.preprocess import Preprocess
-    from ttsvar_core.vision.tokens import bert_tokenizer
-
     network, size = build_image_reward(tensors("image_reward"), {}, "random weights")
     network.vision.to(dtype)
     network.text.to(dtype)
@@ -121,13 +120,8 @@ def reward_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tens
 
 def extractor_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tensors = random_tensors) -> Any:
     """The latent pool ("latent-pool"), or DINOv2 of its published size with random weights."""
-    from ttsvar_core.extractors.latent_pool import LatentPool
-
     if name == "latent-pool":
         return LatentPool()
-    from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
-    from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-
     network = build_dinov2(tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
     size = PATCHES * network.config.patch_size
     return DinoExtractor(network, Preprocess(size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)).to(device)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+import torch
+
 from ttsvar_core.costs import Cost, Look, Search
 from ttsvar_core.looks import extractor_look, grey, reward_look
 from ttsvar_core.reading import finite, whole
@@ -51,8 +53,6 @@ def describe(factory: Callable[[], World]) -> dict[str, Any]:
 
 def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
     """`Prices.to_json` of a world, its rewards' operations as for a prompt."""
-    import torch
-
     world, prompt = loaded(given[0]), given[1]
     config, scales = world.model.config, len(world.schedule)
     with torch.inference_mode():
@@ -65,8 +65,6 @@ def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
 
 def run_unit(task: Task) -> dict[str, Any]:
     """Run one unit; depends on nothing but the task and the files its world is loaded from."""
-    import torch
-
     world, (prompt, number, place) = loaded(task.factory), task.unit
     with torch.inference_mode():
         conditioning = world.encode(prompt.text)

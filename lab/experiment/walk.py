@@ -16,12 +16,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lab.benchmark.clock import timed
 from ttsvar_core.decoding import sketch
+from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.attempts import best_of, repeated
 from ttsvar_core.search.memory import Sampler
@@ -30,9 +31,6 @@ from ttsvar_core.state import SearchState, start
 
 from .arms import Arm
 from .world import World
-
-if TYPE_CHECKING:
-    from ttsvar_core.infinity.text import Conditioning
 
 
 class Finished(NamedTuple):

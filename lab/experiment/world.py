@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from ttsvar_core import registry
 from ttsvar_core.config import Sampling
+from ttsvar_core.extractors.base import FeatureExtractor
 from ttsvar_core.image_model import ImageModel
+from ttsvar_core.infinity.text import Conditioning, encode_prompt, load_text_encoder
 from ttsvar_core.names import REDUCERS
+from ttsvar_core.rewards.base import Reward
+from ttsvar_core.rewards.scenes import judge_images
+from ttsvar_core.rewards.value import load_value, read_value
 from ttsvar_core.scales import ScaleSchedule
+from ttsvar_core.scenes.grammar import parse_prompt
 from ttsvar_core.search.save import sketch
+from ttsvar_core.weights import load_bundled, load_model
 from ttsvar_core.weights.fingerprint import fingerprints_of
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ttsvar_core.extractors.base import FeatureExtractor
-    from ttsvar_core.infinity.text import Conditioning
-    from ttsvar_core.rewards.base import Reward
+from .controls import Chance, Clarity, TokenizerExtractor
 
 VERDICT = "correct"
 PROBE = "a photo of a red circle"  # the text features of these words tell encoders apart; every bundled part knows them
@@ -76,8 +81,6 @@ class WorldFiles:
 
     def __call__(self) -> World:
         """Load everything. Raises ValueError for an unknown name, and as the loaders do for unusable files."""
-        from ttsvar_core.infinity.text import encode_prompt
-
         model, encoder = self._models()
         rewards = {spec.partition("=")[0]: self._reward(spec) for spec in self.rewards}
         extractors = {spec.partition("=")[0]: self._extractor(model, spec) for spec in self.extractors}
@@ -90,11 +93,6 @@ class WorldFiles:
         )
 
     def _models(self) -> tuple[ImageModel, Any]:
-        import torch
-
-        from ttsvar_core.infinity.text import load_text_encoder
-        from ttsvar_core.weights import load_bundled, load_model
-
         if not self.model:
             return load_bundled(device=self.device)
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
@@ -102,21 +100,15 @@ class WorldFiles:
         return load_model(transformer, tokenizer, dtype=dtype, device=self.device), load_text_encoder(text)
 
     def _reward(self, spec: str) -> Reward:
-        from .controls import Clarity
-
         if spec == Clarity.name:
             return Clarity()
         key, _, file = spec.partition("=")
         if key.lower() == "value" and file:
-            from ttsvar_core.rewards.value import load_value, read_value
-
             for_clarity = read_value(file).made_for.reward == Clarity.name  # which the package does not know
             return load_value(file, reward=Clarity() if for_clarity else None).to(self.device)
         return registry.load(registry.REWARDS, spec, self.device)
 
     def _extractor(self, model: ImageModel, spec: str) -> FeatureExtractor:
-        from .controls import Chance, TokenizerExtractor
-
         if spec == "chance":
             return Chance()
         kind, _, reducer = spec.partition("-")
@@ -127,9 +119,6 @@ class WorldFiles:
 
 def scene_verdict(image: Tensor, prompt: str) -> bool:
     """Whether an image (1, H, W, 3) shows exactly what a prompt of the scene world asks for."""
-    from ttsvar_core.rewards.scenes import judge_images
-    from ttsvar_core.scenes.grammar import parse_prompt
-
     return judge_images(image, parse_prompt(prompt))[0].correct
 
 

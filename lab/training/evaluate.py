@@ -15,9 +15,14 @@ from torch import Tensor
 
 from lab.training.tokenizer import NAME, clear_atoms
 from ttsvar_core.config import Sampling
+from ttsvar_core.decoding import decode
+from ttsvar_core.infinity.text import encode_prompt, load_text_encoder
 from ttsvar_core.inspect.canvas import to_pictures
+from ttsvar_core.sampling import sample
 from ttsvar_core.scenes.grammar import CATEGORIES, ScenePrompt, benchmark_prompts
 from ttsvar_core.scenes.verify import Judgement, judge_image
+from ttsvar_core.state import start
+from ttsvar_core.weights import load_model
 
 
 class Outcome(NamedTuple):
@@ -52,20 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def load_folder(folder: Path):
     """Model and text encoder of a training or bundled folder."""
-    from ttsvar_core.infinity.text import load_text_encoder
-    from ttsvar_core.weights import load_model
-
     paths = (str(folder / f"{NAME}.{part}.safetensors") for part in ("transformer", "vae"))
     return load_model(*paths), load_text_encoder(folder / f"{NAME}.t5")
 
 
 def draw(model, encoder, prompt: ScenePrompt, samples: int, seed: int, sampling: Sampling | None) -> Outcome:
     """Raw pictures of a prompt and the verifier's word on them."""
-    from ttsvar_core.decoding import decode
-    from ttsvar_core.infinity.text import encode_prompt
-    from ttsvar_core.sampling import sample
-    from ttsvar_core.state import start
-
     state = start(model, encode_prompt(encoder, prompt.text), samples, seed)
     images = decode(sample(state, len(model.schedule()) - 1, sampling))
     return Outcome(prompt, images, [judge_image(image, prompt) for image in images.float().numpy()])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lab.training.scenes import coverage, sample_scenes
@@ -40,8 +41,6 @@ def described(folder: Path) -> dict:
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The trained tokenizer, frozen."""
-    from safetensors.torch import load_file
-
     tokenizer = Tokenizer(sizes(described(folder)))
     tokenizer.load_state_dict({k: v.float() for k, v in load_file(str(folder / f"{NAME}.vae.safetensors")).items()})
     return tokenizer.requires_grad_(False).eval()

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from lab.training.evaluate import per_scale
 from lab.training.tokenizer import NAME
+from ttsvar_core.weights.write import write_safetensors
 
 LIMIT_BYTES = 30_000_000
 BUNDLED = Path(__file__).resolve().parents[2] / "ttsvar_core" / "bundled"
@@ -19,10 +21,6 @@ BUNDLED = Path(__file__).resolve().parents[2] / "ttsvar_core" / "bundled"
 
 def halve(source: Path, target: Path) -> int:
     """Write a safetensors file in half precision; returns its bytes."""
-    from safetensors.torch import load_file
-
-    from ttsvar_core.weights.write import write_safetensors
-
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in load_file(str(source)).items()}
     write_safetensors(target, tensors)
     return target.stat().st_size

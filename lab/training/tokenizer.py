@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lab.training.common import Run, add_common_arguments, export, train
@@ -171,8 +172,6 @@ def main(argv: list[str] | None = None) -> int:
     grids = tuple(map(tuple, described["scale_schedule"]))
     model = Tokenizer(sizes(described)).to(args.device, memory_format=torch.channels_last)
     if args.init:
-        from safetensors.torch import load_file
-
         model.load_state_dict(load_file(args.init / f"{NAME}.vae.safetensors"))
     model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from lab.experiment import options
@@ -169,8 +170,6 @@ def read_folders(folders: Sequence[Path], room: str, *alike: str) -> tuple[dict[
 
 def read_unit(path: Path, scales: Sequence[int]) -> Unit:
     """One unit. Raises UnusableFile, naming the file."""
-    from safetensors import safe_open
-
     with refusing(str(path), "Remove it and repeat collect: it is drawn again."), safe_open(str(path), "pt") as file:
         cells = {scale: file.get_tensor(f"cells.{scale}").float() for scale in scales}
         names = file.keys()
