@@ -31,8 +31,8 @@ _NOTE = (
 class Advice(NamedTuple):
     """The best plan for a budget of pictures and who scores at its cut; None where nothing beats Best-of-N on these pools.
 
-    gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score
-    of plans chosen on one half of the prompts and rated on the other, so that choosing among many flatters nobody.
+    gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score of plans chosen on one half of the
+    prompts and rated on the other, so that choosing among many flatters nobody.
     """
 
     pictures: int

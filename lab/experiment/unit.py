@@ -95,8 +95,10 @@ def priced(search: Search) -> dict[str, float]:
 
 @cache
 def _extractor_look(factory: Callable[[], World], name: str) -> Look:
+    """What an extractor takes per picture, whatever the prompt."""
     world = loaded(factory)
-    return extractor_look(named(world.extractors, name), grey(world.model.config, world.schedule))
+    picture = grey(world.model.config, world.schedule).to(world.model.transformer.device)
+    return extractor_look(named(world.extractors, name), picture)
 
 
 def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> None:
