@@ -50,6 +50,10 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
         shown.setdefault(node.type, [node, *below])
         return node
 
+    def viewed(name: str, show: str = "sketches", **inputs: Any) -> Node:
+        node = add(name, **inputs)
+        return page(node, view(node.out("state"), show))
+
     _load(add, page)
     model, encoder, reward, extractor, text = (shown[f"TTSVAR_{name}"][0] for name in (
         "InfinityLoader", "TextEncoderLoader", "RewardLoader", "ExtractorLoader", "PromptEncode"
@@ -58,29 +62,21 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
     plan = page(add("BudgetPlan", WIDE, 300, model=model, conditioning=text, reward=reward))
     graph.add("PreviewAny", source=plan.out("reason"))  # so that it runs
     coarse = add("ScaleStepSampler", state=start, through_scale=5, preview="off", **STEERED)
-    differ = add("ClusterSelector", state=coarse, extractor=extractor, keep=4)
-    page(differ, view(differ.out("state"), "family tree"))
-    sketch = add("ScaleStepSampler", state=start, through_scale=6, preview="off", **STEERED)
-    page(sketch, view(sketch))
-    scored = add("RewardScorer", state=sketch, reward=reward)
-    page(scored, view(scored.out("state")))
-    cut = add("PotentialResampler", state=scored.out("state"), keep=4)
-    page(cut, view(cut.out("state"), "family tree"))
-    by_hand = add("SelectByHand", state=scored.out("state"), numbers="1, 4, 4")
-    page(by_hand, view(by_hand.out("state")))
+    viewed("ClusterSelector", "family tree", state=coarse, extractor=extractor, keep=4)
+    sketch = viewed("ScaleStepSampler", state=start, through_scale=6, preview="off", **STEERED)
+    scored = viewed("RewardScorer", state=sketch, reward=reward)
+    cut = viewed("PotentialResampler", "family tree", state=scored.out("state"), keep=4)
+    viewed("SelectByHand", state=scored.out("state"), numbers="1, 4, 4")
     page(add("ChooseSketches", WIDE, 420, state=scored.out("state"), choice="1 4"))
     ended = add("ScaleStepSampler", state=cut.out("state"), preview="off", **STEERED)
     judged = add("RewardScorer", state=ended, reward=reward)
-    best = add("SelectBest", state=judged.out("state"), keep=2)
-    page(best, view(best.out("state"), "scores"))
+    best = viewed("SelectBest", "scores", state=judged.out("state"), keep=2)
     decoded = add("DecodeState", state=best.out("state"))
     page(decoded, picture(decoded))
     page(view(judged.out("state"), "family tree", 470))
-    noted = add("AttachScores", state=sketch, scores=scored.out("scores"))
-    page(noted, view(noted.out("state")))
+    viewed("AttachScores", state=sketch, scores=scored.out("scores"))
     kept = page(add("SaveState", state=sketch, filename_prefix="ttsvar/help"))
-    loaded = add("LoadState", model=model, text_encoder=encoder, path=kept)
-    page(loaded, view(loaded.out("state")))
+    viewed("LoadState", model=model, text_encoder=encoder, path=kept)
     _searched(add, page, picture, view, model, encoder)
     _batches(add, page, picture, sketch, reward, extractor)
     graph.row(graph.nodes, (0, 0), 100)
