@@ -8,12 +8,13 @@ import torch
 import vision_language
 from PIL import Image
 
+from lab.training.scenes import sample_scenes
 from ttsvar_core import cli
 from ttsvar_core.rewards import Blend
 from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.rewards.yes_no import load_yes_no
 from ttsvar_core.scenes.grammar import parse_prompt
-from ttsvar_core.scenes.render import render, sample_scenes
+from ttsvar_core.scenes.render import render
 from ttsvar_core.testing import pictures
 
 PROMPT = "a photo of a red circle"

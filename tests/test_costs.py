@@ -6,19 +6,20 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny_models import make_conditioning, make_tiny_model
+from tiny_models import make_conditioning, make_tiny_model, squares
 
+from lab.benchmark.formulas import shared_cache_tokens, traffic_bytes
 from ttsvar_core import cli, footprint
 from ttsvar_core.bsq.autoencoder import Decoder, Tokenizer
 from ttsvar_core.config import PRESETS, Sampling
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.flops import decoder_flops, scale_flops, text_flops
-from ttsvar_core.footprint import cache_bytes, looking_bytes, shared_cache_tokens, showing_bytes, token_bytes, traffic_bytes
+from ttsvar_core.footprint import cache_bytes, looking_bytes, showing_bytes, token_bytes
 from ttsvar_core.infinity.cache import KVCache
 from ttsvar_core.looks import counted, extractor_look, reward_look
 from ttsvar_core.networks import NETWORKS
 from ttsvar_core.sampling import sample
-from ttsvar_core.scales import official, parse_schedule
+from ttsvar_core.scales import official
 from ttsvar_core.search.cluster import Cluster
 from ttsvar_core.search.plan import Plan, best_of_n, raw, scored_at, tts_var
 from ttsvar_core.search.resample import Resample
@@ -316,7 +317,7 @@ def test_bytes_of_keys_and_values_are_those_of_the_cache(float8):
 def test_cache_of_a_search_without_duplicates_follows_the_formula():
     """8 samples, 4 kept after scale 1, 2 after scale 3: sum of tokens times the survivors that descend from each."""
     steps = [LineageStep(1, (0, 2, 4, 6), (0.0,) * 8, 8.0, "test"), LineageStep(3, (1, 1), (0.0,) * 4, 4.0, "test")]
-    found = shared_cache_tokens(parse_schedule("1 2 3 4 6"), [8, 8, 4, 4, 2], steps)
+    found = shared_cache_tokens(squares("1 2 3 4 6"), [8, 8, 4, 4, 2], steps)
     assert found == [8, 8 + 32, 4 + 16 + 36, 4 + 16 + 36 + 64]
     assert token_bytes(PRESETS["125m"].transformer, 2, 4) == 12 * 2 * 2 * 768 * 4
 
@@ -327,7 +328,7 @@ def test_keys_and_values_of_the_branch_that_is_gone_are_not_counted():
 
 
 def test_a_scale_reads_the_weights_and_all_before_it():
-    sizes, schedule = BIG.transformer, parse_schedule("1 2 3")
+    sizes, schedule = BIG.transformer, squares("1 2 3")
     weights = 32 * (6 * 2048**2 + 2 * 2048 * 8192) * 2
     assert traffic_bytes(sizes, schedule, [8, 8, 4], 2, 2) == [weights, weights + 8 * 2**19, weights + 4 * 5 * 2**19]
 

@@ -23,7 +23,7 @@ from lab.experiment.definitions import EXPERIMENTS, build
 from lab.experiment.engines import WorkerDied, one_thread, opened
 from lab.experiment.prices import Prices
 from lab.experiment.report import write_report
-from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
+from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment
 from lab.experiment.walk import walk
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look
@@ -243,25 +243,7 @@ def test_text_features_may_differ_by_rounding(straight, tmp_path):
     run_experiment(TWO, TinyFiles(), prompts(3), 2, tmp_path / "copy")
 
 
-def test_results_written_before_worlds_said_more_are_still_read(straight):
-    results = json.loads(straight.read_text())
-    for key in ("dtype", "text", "networks"):
-        del results["world"][key]
-    experiment = build(results["experiment"], setting_of(results["world"]), results["n"])
-    assert {arm.name for arm in experiment.arms} == set(results["arms"])
-
-
-def test_results_of_early_versions_have_a_report(straight, tmp_path):
-    """Before completions and prices were part of an experiment."""
-    results = json.loads(straight.read_text())
-    del results["prices"]
-    for of_arms in (results["arms"], *(unit["arms"] for unit in results["units"])):
-        for name in [name for name in of_arms if name.startswith("fixed-")]:
-            del of_arms[name]
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(results))
-    report = write_report(path).read_text()
-    assert "Consistency of intermediate and final best, watched-2" in report and "What a scale knows" not in report
+def test_the_report_says_what_each_scale_has_fixed(straight):
     assert "| fixed |" in write_report(straight).read_text()
 
 

@@ -9,14 +9,14 @@ import torch
 from experiment_world import Brightness, TinyFiles, Warmth, prompts
 
 from lab.experiment import __main__ as command
-from lab.experiment.advice import write_advice
+from lab.experiment.advise import write_advice
 from lab.experiment.arms import Arm, Setting, best
 from lab.experiment.definitions import build
 from lab.experiment.engines import one_thread
 from lab.experiment.prices import Prices, chosen, fitted_beam, fitted_funnel, largest
 from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment, setting_of
-from lab.experiment.unit import Task, Unit, prices_of, run_unit
+from lab.experiment.unit import Task, Unit, priced, prices_of, run_unit
 from lab.experiment.walk import SharedReward, walk
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import Look, Search
@@ -231,16 +231,24 @@ def test_a_reward_scores_what_lies_elsewhere_again():
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """Ten prompts by two workers, with advice, some arms alone."""
-    out = tmp_path_factory.mktemp("equal")
+    """Ten prompts by two workers, with advice, some arms alone; none is done twice."""
+    out, told = tmp_path_factory.mktemp("equal"), []
     write_advice(out / "advice.json", advised())
-    asked = ["budget", "funnel", "beam", "tts-var", "at-tts-var"]
-    return run_experiment(Asked("equal-cost", [2, 3], asked), TinyFiles(), prompts(10), 1, out, Where(workers=2))
+    asked = Asked("equal-cost", [2, 3], ["budget", "funnel", "beam", "tts-var", "at-tts-var"])
+    path = run_experiment(asked, TinyFiles(), prompts(10), 1, out, Where(workers=2), lambda *at: told.append(at))
+    assert told == [(done, 10) for done in range(11)] and len(list((out / "units").iterdir())) == 10
+    return path
 
 
-def test_two_workers_share_the_units_and_do_none_twice(ran):
-    timings = [json.loads(line)["unit"] for line in (ran.parent / "timings.jsonl").read_text().splitlines()]
-    assert len(timings) == len(set(timings)) == len(list((ran.parent / "units").iterdir())) == 10
+def test_an_arm_is_priced_once_for_all_prompts_of_a_length(world, monkeypatch):
+    counted = []
+    monkeypatch.setattr("lab.experiment.unit.cost_in_pictures", lambda search, plan: counted.append(plan) or 1.0)
+    priced.cache_clear()
+    arms = best(1), Arm("twice", best_of_n(1)), best(2)
+    records = [run_unit(Task(TinyFiles(), arms, Unit(prompt, 0, 0))) for prompt in prompts(2)]
+    priced.cache_clear()
+    assert counted == [best_of_n(1), best_of_n(2)]
+    assert [record["arms"]["best-of-2"]["cost"]["pictures"] for record in records] == [1, 1]
 
 
 def test_arms_cost_no_more_and_the_first_prompts_say_how_long_they_take(ran):

@@ -11,13 +11,12 @@ from experiment_world import TinyFiles, prompts
 from scipy.stats import spearmanr
 
 from lab.experiment import advise as advising
-from lab.experiment.advice import read_advice, write_advice
+from lab.experiment.advise import read_advice, write_advice
+from lab.experiment.foresight import components
 from lab.experiment.offline import Pools, expected, gain_of, good_enough, rank_correlation, spent
-from lab.experiment.prices import Prices, widest
+from lab.experiment.prices import Prices, Scorer, widest
 from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, run_experiment
-from lab.experiment.scorers import Scorer
-from lab.experiment.variance import components
 from ttsvar_core.config import PRESETS
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.reading import UnusableFile
@@ -154,7 +153,7 @@ def gaussian(correlation: float, prompts: int, samples: int, seed: int = 0) -> P
 def test_advice_finds_the_scale_that_foretells_and_says_what_it_gains():
     cheap = INFINITY._replace(looks={"image-reward": Look()})
     known = advising.advise(gaussian(0.5, 300, 40), cheap, 4)
-    assert known.plan.scale == 6 and known.gains["image-reward"].difference.low > 0.2
+    assert known.plan.stages[0].scale == 6 and known.gains["image-reward"].difference.low > 0.2
     assert known.unseen.difference.mean == pytest.approx(known.gains["image-reward"].difference.mean, abs=0.08)
     noise = advising.advise(gaussian(0.0, 300, 40), cheap, 4)
     assert noise.plan is None and noise.unseen.difference.mean < 0.03

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,7 @@ from tiny_models import make_conditioning, make_tiny_model
 import ttsvar_core
 from lab.experiment.arms import Setting
 from lab.experiment.definitions import build
-from lab.experiment.prices import Prices, widest
-from lab.experiment.scorers import Scorer, scorer_named
+from lab.experiment.prices import Prices, Scorer, scorer_named, widest
 from lab.foresight.collect import drawn
 from lab.foresight.train import NAME, train
 from lab.value.collect import collect
@@ -309,6 +310,25 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(collec
     whole = straight.read_bytes()
     straight.unlink()  # as where the last checkpoint was written and nothing after it
     assert train(arguments(collected, out=tmp_path / "straight")).read_bytes() == whole
+
+
+def test_folders_of_another_model_or_other_shapes_are_not_trained_on_together(collected, tmp_path):
+    for change, key in (
+        ({"layers": [0]}, "layers"), ({"scales": [2, 3]}, "scales"), ({"world": {"fingerprint": "another"}}, "fingerprint"),
+        ({"world": {"schedule": [[1, 1]]}}, "schedule"),
+    ):
+        other = tmp_path / key
+        shutil.copytree(collected, other)
+        about = json.loads((other / "experiment.json").read_text())
+        changed = {**about, **change, "world": {**about["world"], **change.get("world", {})}}
+        (other / "experiment.json").write_text(json.dumps(changed))
+        args = arguments(collected, out=tmp_path / "out")
+        args.data = [collected, other]
+        with pytest.raises(ValueError, match=rf"{key} differs from {re.escape(str(collected))} in {key}; give folders that agree"):
+            train(args)
+    shutil.rmtree(collected / "samples")
+    with pytest.raises(ValueError, match=r"no samples in .*: python -m lab\.foresight collect"):
+        train(arguments(collected))
 
 
 def test_a_live_preview_shows_what_samples_become_while_keys_and_values_are_at_hand():

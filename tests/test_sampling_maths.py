@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import squares
 
 from ttsvar_core.bsq.autoencoder import norm_groups
 from ttsvar_core.bsq.bits import (
@@ -22,7 +23,6 @@ from ttsvar_core.config import PRESETS, ModelConfig, Sampling, TokenizerConfig, 
 from ttsvar_core.infinity.rope import rotate, rotation
 from ttsvar_core.rng import selection_generator, uniforms
 from ttsvar_core.sampling import draw_bits
-from ttsvar_core.scales import parse_schedule
 
 
 def test_a_slot_draws_the_same_whatever_batch_it_is_in():
@@ -154,7 +154,7 @@ def test_bits_and_codes_are_inverse_and_codes_lie_on_the_sphere():
 
 @pytest.mark.parametrize("patchify", [False, True])
 def test_encoded_bits_fuse_back_to_the_accumulated_features(patchify):
-    schedule = parse_schedule("1 2 3 5")
+    schedule = squares("1 2 3 5")
     side = 10 if patchify else 5
     features = torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0))
     bits, accumulated = encode_bits(features, schedule, patchify)
@@ -169,4 +169,4 @@ def test_encoded_bits_fuse_back_to_the_accumulated_features(patchify):
 
 def test_encoding_on_another_grid_is_refused():
     with pytest.raises(ValueError, match="ends on"):
-        encode_bits(torch.zeros(1, 4, 6, 6), parse_schedule("1 2 5"), False)
+        encode_bits(torch.zeros(1, 4, 6, 6), squares("1 2 5"), False)

@@ -6,10 +6,13 @@ import numpy
 import pytest
 import torch
 
+from lab.training.scenes import RADII, coverage, sample_scenes
 from ttsvar_core.scenes import verify
 from ttsvar_core.scenes.grammar import (
     CATEGORIES,
+    COLOURS,
     MOST_OBJECTS,
+    SHAPES,
     Noun,
     PromptError,
     ScenePrompt,
@@ -18,7 +21,7 @@ from ttsvar_core.scenes.grammar import (
     draw_prompt,
     parse_prompt,
 )
-from ttsvar_core.scenes.render import COLOURS, PALETTE, RADII, SHAPES, coverage, render, sample_scenes
+from ttsvar_core.scenes.render import PALETTE, render
 from ttsvar_core.scenes.verify import Detection, detect, judge, judge_image
 
 COUNT = 200

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_conditioning, make_tiny_model
 
+from lab.benchmark.formulas import shared_cache_tokens
 from ttsvar_core.config import Sampling
 from ttsvar_core.costs import Search
 from ttsvar_core.extractors.latent_pool import LatentPool
-from ttsvar_core.footprint import cache_bytes, shared_cache_tokens, token_bytes
+from ttsvar_core.footprint import cache_bytes, token_bytes
 from ttsvar_core.inspect.tree import family_tree
 from ttsvar_core.sampling import replay, sample
 from ttsvar_core.search.branch import Branch

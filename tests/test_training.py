@@ -5,16 +5,16 @@ import json
 import numpy
 import pytest
 import torch
+from tiny_models import squares
 
 from lab.training import evaluate, keep, optimiser, pool, publish, text, tokenizer, transformer
 from lab.training.attention import SHORT, TrainingAttention
+from lab.training.scenes import sample_scenes
 from lab.training.sequence import flipped_sequence, scale_weights
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import ModelConfig
 from ttsvar_core.infinity.model import Infinity
-from ttsvar_core.scales import parse_schedule
 from ttsvar_core.scenes.grammar import CATEGORIES, draw_prompt, parse_prompt
-from ttsvar_core.scenes.render import sample_scenes
 
 GRIDS = ["--schedule", "1 1 2 4 6"]
 TINY_TOKENIZER = [*GRIDS, "--width", "8", "--batch", "4", "--warmup", "5", "--threads", "1", "--rate", "3e-3"]
@@ -67,7 +67,7 @@ def trained_transformer(trained_tokenizer, tmp_path_factory):
 def test_the_tokenizer_learns(trained_tokenizer):
     early, late = losses(trained_tokenizer, "tokenizer", "whole")[:2]
     assert late < 0.8 * early
-    model, schedule = pool.load_tokenizer(trained_tokenizer), parse_schedule("1 1 2 4 6")
+    model, schedule = pool.load_tokenizer(trained_tokenizer), squares("1 1 2 4 6")
     for shrink in (1, 2):
         whole, atoms = tokenizer.survival(model, schedule, 6, shrink=shrink)
         assert 0 <= whole <= atoms <= 1
@@ -134,7 +134,7 @@ def test_every_word_of_the_grammar_is_known_and_every_noun_has_its_facts():
 
 @pytest.mark.parametrize("grids", ["1 2 4", "1 2 6 8 10"])
 def test_attention_in_training_is_attention(grids):
-    schedule = parse_schedule(grids)
+    schedule = squares(grids)
     assert grids == "1 2 4" or schedule.total_tokens > SHORT
     torch.manual_seed(0)
     config = ModelConfig.from_json({"embed_dim": 32, "depth": 2, "num_heads": 2, "codebook_dim": 8, "text_channels": 128})
@@ -163,7 +163,7 @@ def test_a_kept_checkpoint_trains_on(trained_tokenizer, trained_transformer, tmp
 
 
 def test_flipped_sequences_teach_what_is_left_to_correct():
-    schedule = parse_schedule("1 2 4")
+    schedule = squares("1 2 4")
     features = torch.randn(5, 6, 4, 4, generator=torch.Generator().manual_seed(0))
     inputs, targets = flipped_sequence(features, schedule, 3, torch.zeros(5, 1, 1), torch.Generator().manual_seed(1))
     bits, _ = encode_bits(features, schedule, False)
@@ -178,7 +178,7 @@ def test_flipped_sequences_teach_what_is_left_to_correct():
 
 
 def test_scale_weights_sum_to_one_and_grow_with_the_side():
-    weights = scale_weights(parse_schedule("1 2 4"))
+    weights = scale_weights(squares("1 2 4"))
     assert torch.isclose(weights.sum(), torch.tensor(1.0))
     assert torch.allclose(weights[[1, -1]] / weights[0], torch.tensor([2.0, 4.0]))
 

@@ -11,9 +11,8 @@ from tiny_models import make_conditioning, make_tiny_model
 
 from lab.experiment.runner import OtherExperiment
 from lab.value.check import check
-from lab.value.collect import collect
+from lab.value.collect import Unit, batched, collect, read_collection, read_unit
 from lab.value.collect import drawn as kept
-from lab.value.data import Unit, batched, read_collection, read_unit
 from lab.value.train import calibrate, pairwise_loss, train
 from ttsvar_core import testing
 from ttsvar_core.costs import NOTHING, Search

@@ -12,10 +12,16 @@ from ttsvar_core.config import ModelConfig, Sampling, TokenizerConfig, Transform
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.infinity.text import Conditioning
-from ttsvar_core.scales import parse_schedule
+from ttsvar_core.scales import ScaleSchedule
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY_SCHEDULE = "1 2 3 4 6"
+
+
+def squares(sides: str) -> ScaleSchedule:
+    """A schedule of square grids."""
+    grids = tuple((int(side), int(side)) for side in sides.split())
+    return ScaleSchedule(grids, grids[-1])
 
 
 def make_tiny_model(seed: int = 0, patchify: bool = False, schedule: str = TINY_SCHEDULE, **transformer) -> ImageModel:
@@ -27,7 +33,7 @@ def make_tiny_model(seed: int = 0, patchify: bool = False, schedule: str = TINY_
         TransformerConfig(**{**sizes, **transformer}, codebook_dim=8, apply_spatial_patchify=patchify),
         TokenizerConfig(codebook_dim=8, base_ch=8, ch_mult=(1, 1), num_res_blocks=1, patch_size=2),
         Sampling(guidance=2.0, tau=1.0, top_p=0.97),
-        parse_schedule(schedule),
+        squares(schedule),
     )
     model = ImageModel(config, Infinity(config.transformer).eval(), Tokenizer(config.tokenizer).eval(), f"tiny-{seed}")
     model.transformer.requires_grad_(False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from .config import TokenizerConfig, TransformerConfig
@@ -12,7 +10,7 @@ from .scales import Grid, ScaleSchedule
 
 if TYPE_CHECKING:
     from .image_model import ImageModel
-    from .state import LineageStep, SearchState
+    from .state import SearchState
 
 FLOAT32 = 4  # bytes; the residual stream and the logits are computed in it, and pictures on a processor
 DECODED_TOGETHER = 2**20  # pixels; a graphics card is full of work with these, and a whole picture of them has to fit anyway
@@ -33,38 +31,6 @@ def cache_bytes(model: ImageModel, schedule: ScaleSchedule, through: int, branch
     """Bytes of keys and values that one sample holds after scale ``through`` with ``branches`` guidance branches."""
     itemsize = 1 if float8 else model.transformer.dtype.itemsize
     return cache_tokens(schedule, through) * token_bytes(model.config.transformer, branches, itemsize)
-
-
-def shared_cache_tokens(schedule: ScaleSchedule, running: Sequence[int], lineage: Sequence[LineageStep]) -> list[int]:
-    """Tokens whose keys and values a search holds after each scale but the last, told from its lineage alone.
-
-    Of every scale so far one copy for each sample that a living one descends from; the candidates of a scale share one. running:
-    samples that run each scale.
-    """
-    read, totals = [], []  # read: of every scale so far the row whose keys and values each living sample reads
-    for scale in range(len(schedule) - 1):
-        steps = [step.ancestors for step in lineage if step.scale == scale - 1]
-        branched = [steps.pop()] if steps and len(steps[-1]) != running[scale] else []
-        read = _descended(read, steps)
-        read = _descended([*read, tuple(range(running[scale]))], branched)
-        totals.append(sum(count * len(set(rows)) for count, rows in zip(schedule.tokens, read, strict=False)))
-    return totals
-
-
-def _descended(read: list[tuple[int, ...]], steps: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    for ancestors in steps:
-        read = [tuple(rows[ancestor] for ancestor in ancestors) for rows in read]
-    return read
-
-
-def traffic_bytes(
-    sizes: TransformerConfig, schedule: ScaleSchedule, running: Sequence[int], branches: int, itemsize: int
-) -> list[int]:
-    """Bytes that each scale must at least read: the blocks' weights once, and all earlier keys and values once."""
-    weights = sizes.depth * (6 * sizes.embed_dim**2 + 2 * sizes.embed_dim * sizes.mlp_dim) * itemsize
-    before = [0, *accumulate(schedule.tokens)]
-    each = token_bytes(sizes, branches, itemsize)
-    return [weights + before[scale] * samples * each for scale, samples in enumerate(running)]
 
 
 def activation_bytes(sizes: TransformerConfig, schedule: ScaleSchedule, scale: int, branches: int, itemsize: int) -> int:

@@ -104,12 +104,3 @@ def official(height_over_width: float = 1.0, pixel_budget: str = "1M") -> ScaleS
         raise ValueError(f"Unknown pixel budget {pixel_budget!r}; expected one of {', '.join(PIXEL_BUDGETS)}.")
     grids = _OFFICIAL_GRIDS[nearest_ratio(height_over_width)]
     return ScaleSchedule(grids[: PIXEL_BUDGETS[pixel_budget]], rope_grid=grids[-1])
-
-
-def parse_schedule(text: str) -> ScaleSchedule:
-    """A free schedule from text such as ``"1 2 3 4"`` (sides of squares) or ``"1x1 2x3 4x6"``; its final grid normalises."""
-    try:
-        grids = _parse(" ".join(word if "x" in word else f"{word}x{word}" for word in text.replace(",", " ").split()))
-    except ValueError:
-        raise ValueError(f"Cannot read the schedule {text!r}; write sides such as '1 2 3 4' or grids such as '1x1 2x3'.") from None
-    return ScaleSchedule(grids, rope_grid=grids[-1] if grids else (1, 1))

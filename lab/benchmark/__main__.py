@@ -16,26 +16,22 @@ from .models import extractor_of, reward_of, subject
 from .runs import report, table
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m lab.benchmark", description=__doc__)
-    made.add_argument("--model", choices=["bundled", *PRESETS], default="bundled")
-    made.add_argument("--depth", type=int, help="layers, where fewer than the model's keep its proportions")
-    made.add_argument("--small-tokenizer", action="store_true", help="decode in no time, to time the transformer alone")
-    made.add_argument("--pixels", choices=PIXEL_BUDGETS, default="0.25M", help="the bundled model has one size only")
-    made.add_argument("--plan", choices=sorted(PLANS), default="tts-var")
-    made.add_argument("--n", type=int, default=1)
-    made.add_argument("--reward", choices=["scenes", "image-reward"], default="scenes")
-    made.add_argument("--extractor", choices=["latent-pool", "dinov2"], default="latent-pool")
-    made.add_argument("--device", default="cpu")
-    made.add_argument("--precision", choices=DTYPES, default="float32")
-    made.add_argument("--compile", action="store_true", help="compile the transformer's blocks, during the warm-up")
-    made.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
-    made.add_argument("--json", type=Path, help="file for the figures")
-    return made
-
-
 def main(arguments: list[str] | None = None) -> int:
-    chosen = parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m lab.benchmark", description=__doc__)
+    parser.add_argument("--model", choices=["bundled", *PRESETS], default="bundled")
+    parser.add_argument("--depth", type=int, help="layers, where fewer than the model's keep its proportions")
+    parser.add_argument("--small-tokenizer", action="store_true", help="decode in no time, to time the transformer alone")
+    parser.add_argument("--pixels", choices=PIXEL_BUDGETS, default="0.25M", help="the bundled model has one size only")
+    parser.add_argument("--plan", choices=sorted(PLANS), default="tts-var")
+    parser.add_argument("--n", type=int, default=1)
+    parser.add_argument("--reward", choices=["scenes", "image-reward"], default="scenes")
+    parser.add_argument("--extractor", choices=["latent-pool", "dinov2"], default="latent-pool")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=DTYPES, default="float32")
+    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks, during the warm-up")
+    parser.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    chosen = parser.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)

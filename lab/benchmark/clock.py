@@ -3,8 +3,9 @@
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from functools import cache, wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,20 +19,16 @@ class Stages:
         self._since = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
 
-    def timed(self, stage: str, function: Callable) -> Callable:
-        """The function, its time booked under ``stage``."""
-
-        @wraps(function)
-        def inner(*arguments: Any, **options: Any) -> Any:
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Time is booked under ``stage`` inside a ``with`` block, or inside a function that this decorates."""
+        self._book()
+        self._open.append(stage)
+        try:
+            yield
+        finally:
             self._book()
-            self._open.append(stage)
-            try:
-                return function(*arguments, **options)
-            finally:
-                self._book()
-                self._open.pop()
-
-        return inner
+            self._open.pop()
 
     def _book(self) -> None:
         settled()
@@ -56,10 +53,6 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return made, time.perf_counter() - began
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    return timed(work)[1]
-
-
 @cache
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large square matrix product: what the transformer could reach at best."""
@@ -80,9 +73,9 @@ def _fastest(work: Callable[[], Any], seconds: float) -> float:
     """The shortest of as many times as there is time for, three at least."""
     end = time.perf_counter() + seconds
     work()
-    found = [seconds_of(work) for _ in range(3)]
+    found = [timed(work)[1] for _ in range(3)]
     while time.perf_counter() < end:
-        found.append(seconds_of(work))
+        found.append(timed(work)[1])
     return min(found)
 
 

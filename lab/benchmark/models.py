@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.config import PRESETS, ModelConfig
+from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
+from ttsvar_core.extractors.latent_pool import LatentPool
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.infinity.model import Infinity
 from ttsvar_core.infinity.text import Conditioning, encode_prompt
+from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
+from ttsvar_core.rewards.scenes import SceneReward
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.state import SearchState, start
+from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from ttsvar_core.vision.tokens import bert_tokenizer
 from ttsvar_core.weights import load_bundled
 
 SEED = 1
@@ -77,34 +84,24 @@ def random_subject(config: ModelConfig, device: torch.device, dtype: torch.dtype
     return Subject(model, conditioning, model.schedule(1.0, pixels))
 
 
-def _fill(name: str, parameter: Tensor) -> None:
-    if parameter.ndim < 2:
-        parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    elif "scale_mul" in name:
-        parameter.fill_(math.log(4.0))
-    else:
-        parameter.normal_(std=0.02)
+def _fill(name: str, tensor: Tensor) -> Tensor:
+    """Random values, in place."""
+    if tensor.ndim < 2:
+        return tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+    return tensor.fill_(math.log(4.0)) if "scale_mul" in name else tensor.normal_(std=0.02)
 
 
 def random_tensors(name: str) -> dict[str, Tensor]:
     """Tensors of the shapes of a published checkpoint (a file in tests/golden/checkpoints) with random values."""
-    listed = json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))["tensors"]
-    return {key: _random(key, entry) for key, entry in listed.items()}
-
-
-def _random(name: str, entry: Any) -> Tensor:
-    shape, dtype = (entry["shape"], entry["dtype"]) if isinstance(entry, dict) else entry
-    if "int" in dtype:
-        return torch.arange(math.prod(shape)).reshape(shape)
-    if len(shape) < 2:
-        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-    return torch.randn(shape) * 0.02
+    found = {}
+    for key, entry in json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))["tensors"].items():
+        shape, dtype = (entry["shape"], entry["dtype"]) if isinstance(entry, dict) else entry
+        found[key] = torch.arange(math.prod(shape)).reshape(shape) if "int" in dtype else _fill(key, torch.empty(shape))
+    return found
 
 
 def tiny_tensors(name: str) -> dict[str, Tensor]:
     """Stands in for `random_tensors`: the tiny reference network of the same kind (tests/golden)."""
-    from safetensors.torch import load_file
-
     tensors = load_file(GOLDEN / f"{_TINY[name]}.safetensors")
     if _WORDS in tensors:  # the prompt's tokenizer knows more words than the tiny text tower
         tensors[_WORDS] = torch.nn.functional.pad(tensors[_WORDS], (0, 0, 0, _BERT_WORDS - len(tensors[_WORDS])))
@@ -113,14 +110,8 @@ def tiny_tensors(name: str) -> dict[str, Tensor]:
 
 def reward_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tensors = random_tensors) -> Any:
     """The scene verifier ("scenes"), or ImageReward of its published size with random weights."""
-    from ttsvar_core.rewards.scenes import SceneReward
-
     if name == "scenes":
         return SceneReward()
-    from ttsvar_core.rewards.image_reward import ImageReward, build_image_reward
-    from ttsvar_core.vision.preprocess import Preprocess
-    from ttsvar_core.vision.tokens import bert_tokenizer
-
     network, size = build_image_reward(tensors("image_reward"), {}, "random weights")
     network.vision.to(dtype)
     network.text.to(dtype)
@@ -129,13 +120,8 @@ def reward_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tens
 
 def extractor_of(name: str, device: torch.device, dtype: torch.dtype, tensors: Tensors = random_tensors) -> Any:
     """The latent pool ("latent-pool"), or DINOv2 of its published size with random weights."""
-    from ttsvar_core.extractors.latent_pool import LatentPool
-
     if name == "latent-pool":
         return LatentPool()
-    from ttsvar_core.extractors.dinov2 import PATCHES, DinoExtractor, build_dinov2
-    from ttsvar_core.vision.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-
     network = build_dinov2(tensors("dinov2_vitl14_reg"), {}, "random weights").to(dtype).eval()
     size = PATCHES * network.config.patch_size
     return DinoExtractor(network, Preprocess(size, "stretch", "bilinear", IMAGENET_MEAN, IMAGENET_STD)).to(device)

@@ -44,23 +44,15 @@ def main() -> int:
     print(f"float8 cache: probability of a bit changes by {_change(whole, whole.cache.in_float8(), exact)}")
     grey = float((tiled - pictures).abs().mean()) * 255
     print(f"tiled decode, 48 of 128 pixels: pixels change by {grey:.1f} grey levels on average")
-    for line in decoding_errors(whole, pictures):
-        print(line)
+    for dtype in HALVES:  # as a card decodes
+        with torch.inference_mode():
+            made = (decoder_in(model, torch.device("cpu"), dtype)(whole.features) + 1) / 2
+        moved = (made.permute(0, 2, 3, 1) - pictures).abs() * 255
+        print(f"decoding in {dtype}: pixels change by {moved.mean():.2f} grey levels on average, {moved.max():.1f} at most")
     store_blocks_in_float8(model)
     again = replay(whole.without_cache(), whole.cache.branches)
     print(f"float8 weights: probability of a bit changes by {_change(whole, again.cache, exact)}")
     return 0
-
-
-def decoding_errors(state: SearchState, pictures: Tensor) -> list[str]:
-    """How far the pictures (P, H, W, 3) of a state move where a card decodes them in half precision."""
-    lines = []
-    for dtype in HALVES:
-        with torch.inference_mode():
-            made = (decoder_in(state.model, torch.device("cpu"), dtype)(state.features) + 1) / 2
-        moved = (made.permute(0, 2, 3, 1) - pictures).abs() * 255
-        lines.append(f"decoding in {dtype}: pixels change by {moved.mean():.2f} grey levels on average, {moved.max():.1f} at most")
-    return lines
 
 
 def _change(state: SearchState, cache: KVCache, exact: Tensor) -> str:

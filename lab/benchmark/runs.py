@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsvar_core import costs, footprint
+from ttsvar_core import costs
 from ttsvar_core.decoding import sketch
+from ttsvar_core.footprint import token_bytes
 from ttsvar_core.looks import extractor_look, reward_look
 from ttsvar_core.rng import selection_generator
 from ttsvar_core.sampling import sample
@@ -21,28 +22,11 @@ from ttsvar_core.search.run import Result, Step, run
 from ttsvar_core.state import SearchState
 
 from .clock import Stages, copy_bandwidth, machine, matmul_ceiling, peak_memory
+from .formulas import shared_cache_tokens, traffic_bytes
 from .models import SEED, Subject
 
 LOOKING = ("decode_for_selection", "features", "reward")  # stages that serve the search's eyes, counted apart
 OVERHEAD = ("sampling", "selection", "other")  # stages that are no forward pass of a model
-
-
-class Watch:
-    """Clocks at what a search calls, and what they saw: seconds by stage, pictures decoded."""
-
-    def __init__(self) -> None:
-        self.stages = Stages()
-        self.decoded = {"decode": 0, "decode_for_selection": 0}
-
-    def decode(self, state: SearchState) -> Tensor:
-        """As `decoding.sketch`, timed apart where the pictures are not finished."""
-        stage = "decode" if state.finished else "decode_for_selection"
-        self.decoded[stage] += state.samples
-        return self.stages.timed(stage, sketch)(state)
-
-    def acted(self, step: Step) -> None:
-        """Selecting is told by the search."""
-        self.stages.seconds["selection"] += step.seconds.get("select", 0.0)
 
 
 class Timed:
@@ -55,7 +39,7 @@ class Timed:
         value = getattr(self._inner, name)
         if name != self._method:
             return value
-        return lambda *given: self._stages.timed(self._stage(*given), value)(*given)
+        return lambda *given: self._stages.timed(self._stage(*given))(value)(*given)
 
 
 @dataclass(frozen=True)
@@ -65,24 +49,37 @@ class TimedSampler(Sampler):
     stages: Stages | None = None
 
     def together(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
-        return self.stages.timed("sampling", super().together)(state, through, candidates)
+        return self.stages.timed("sampling")(super().together)(state, through, candidates)
 
     def in_turns(self, state: SearchState, through: int, candidates: int = 1) -> SearchState:
-        return self.stages.timed("sampling", super().in_turns)(state, through, candidates)
+        return self.stages.timed("sampling")(super().in_turns)(state, through, candidates)
 
 
-def timed_run(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: Any) -> tuple[Result, Watch]:
-    """The search's result and what was measured on the way. memory: the `Sampler`'s own settings."""
-    watch = Watch()
-    stages, timed = watch.stages, watch.stages.timed
+def timed_run(
+    subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: Any
+) -> tuple[Result, dict[str, float], dict[str, int]]:
+    """The search's result, its seconds by stage, and the pictures it decoded. memory: the `Sampler`'s own settings."""
+    stages, decoded = Stages(), {"decode": 0, "decode_for_selection": 0}
+
+    def show(state: SearchState) -> Tensor:
+        """As `decoding.sketch`, timed apart where the pictures are not finished."""
+        stage = "decode" if state.finished else "decode_for_selection"
+        decoded[stage] += state.samples
+        return stages.timed(stage)(sketch)(state)
+
+    def acted(step: Step) -> None:
+        """Selecting is told by the search."""
+        stages.seconds["selection"] += step.seconds.get("select", 0.0)
+
     transformer = Timed(subject.model.transformer, "forward_scale", stages, lambda features, scale, *more: f"transformer {scale}")
     subject = subject._replace(model=replace(subject.model, transformer=transformer))
-    state = timed("text", subject.begin)(plan.samples)
+    state = stages.timed("text")(subject.begin)(plan.samples)
     reward = Timed(reward, "score", stages, lambda *given: "reward")
     extractor = Timed(extractor, "describe", stages, lambda *given: "features")
-    result = timed("other", run)(state, plan, reward, extractor, TimedSampler(stages=stages, **memory), watch.decode, watch.acted)
+    sampler = TimedSampler(stages=stages, **memory)
+    result = stages.timed("other")(run)(state, plan, reward, extractor, sampler, show, acted)
     stages.seconds["other"] -= stages.seconds["selection"]  # which no clock but the search's own saw
-    return result, watch
+    return result, stages.seconds, decoded
 
 
 def report(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: Any) -> dict[str, Any]:
@@ -90,17 +87,18 @@ def report(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: 
     model, conditioning, schedule = subject
     device, dtype = model.transformer.device, model.transformer.dtype
     ceiling, bandwidth, warm_up = matmul_ceiling(device, dtype), copy_bandwidth(device), _warm_up(subject)
-    _, alone = timed_run(subject, raw(), reward, extractor, **memory)
-    result, watch = timed_run(subject, plan, reward, extractor, **memory)
+    alone = timed_run(subject, raw(), reward, extractor, **memory)[1]
+    result, taken, decoded = timed_run(subject, plan, reward, extractor, **memory)
     config, branches, image = model.config.transformer, model.config.sampling.branches(len(schedule)), result.images[:1]
     looks = extractor_look(extractor, image), reward_look(reward, image, conditioning.prompt)
     search = costs.Search(model.config, plan, schedule, branches, len(conditioning.text), *looks)
-    counted, running = _counted(search, replace(search, plan=raw())), [scale.samples for scale in search.scales]
-    by_scale = counted["flops_transformer_by_scale"]
-    traffic = footprint.traffic_bytes(config, schedule, running, branches[-1], dtype.itemsize)
-    each = footprint.token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else dtype.itemsize)
-    formula = [tokens * each for tokens in footprint.shared_cache_tokens(schedule, running, result.state.lineage)]
-    seconds, seconds_raw = (_by_stage(seen.stages.seconds) for seen in (watch, alone))
+    picture, running = replace(search, plan=raw()), [scale.samples for scale in search.scales]
+    total, single, by_scale = search.total, picture.total, [scale.transformer for scale in search.scales]
+    traffic = traffic_bytes(config, schedule, running, branches[-1], dtype.itemsize)
+    each = token_bytes(config, branches[-1], 1 if memory.get("float8_cache") else dtype.itemsize)
+    formula = [tokens * each for tokens in shared_cache_tokens(schedule, running, result.state.lineage)]
+    seconds, seconds_raw = _by_stage(taken), _by_stage(alone)
+    drawing, drawing_raw = (of["total"] - sum(of[stage] for stage in LOOKING) for of in (seconds, seconds_raw))
     floor = sum(max(work / ceiling, moved / bandwidth) for work, moved in zip(by_scale, traffic, strict=True))
     return {
         "machine": machine(device),
@@ -112,18 +110,25 @@ def report(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: 
         "reward": reward.name,
         "extractor": extractor.name,
         "seconds": seconds,
-        "seconds_transformer_by_scale": [watch.stages.seconds[f"transformer {s}"] for s in range(len(schedule))],
+        "seconds_transformer_by_scale": [taken[f"transformer {s}"] for s in range(len(schedule))],
         "seconds_raw": seconds_raw,
         "seconds_warm_up": warm_up,
-        "images_decoded": watch.decoded,
-        **counted,
+        "images_decoded": decoded,
+        "tokens": total.token_forwards,
+        "tokens_raw": single.token_forwards,
+        "flops": total.flops,
+        "flops_by_part": search.parts,
+        "flops_transformer_by_scale": by_scale,
+        "ratio_to_raw_flops": search.parts["transformer"] / picture.parts["transformer"],
+        "ratio_to_raw_flops_with_looking": total.flops / single.flops,
+        "ratio_to_raw_tokens": total.token_forwards / single.token_forwards,
         "ceiling_flops_per_s": ceiling,
         "ceiling_bytes_per_s": bandwidth,
         "achieved_flops_per_s": sum(by_scale) / seconds["transformer"],
         "floor_seconds_transformer": floor,
         "transformer_over_floor": seconds["transformer"] / floor,
         "overhead_share": sum(seconds[stage] for stage in OVERHEAD) / seconds["total"],
-        "ratio_to_raw": _generation(seconds) / _generation(seconds_raw),
+        "ratio_to_raw": drawing / drawing_raw,
         "ratio_to_raw_with_looking": seconds["total"] / seconds_raw["total"],
         "peak_cache_bytes": result.report["peak_cache_bytes"],
         "formula_cache_bytes": max(formula),
@@ -132,26 +137,9 @@ def report(subject: Subject, plan: Plan, reward: Any, extractor: Any, **memory: 
     }
 
 
-def _counted(search: costs.Search, picture: costs.Search) -> dict[str, Any]:
-    """What a search takes by shapes alone, beside one picture."""
-    total, single = search.total, picture.total
-    return {
-        "tokens": total.token_forwards,
-        "tokens_raw": single.token_forwards,
-        "flops": total.flops,
-        "flops_by_part": search.parts,
-        "flops_transformer_by_scale": [scale.transformer for scale in search.scales],
-        "ratio_to_raw_flops": search.parts["transformer"] / picture.parts["transformer"],
-        "ratio_to_raw_flops_with_looking": total.flops / single.flops,
-        "ratio_to_raw_tokens": total.token_forwards / single.token_forwards,
-    }
-
-
 def _warm_up(subject: Subject) -> float:
-    """Pay once for what only the first call costs: imports, threads, kernels, and compiling for one sample and for several.
-
-    Returns its seconds.
-    """
+    """Pay once for what only the first call costs: imports, threads, kernels, and compiling for one sample and for several; its
+    seconds."""
     began = time.perf_counter()
     cluster(torch.randn(4, 8), 2, selection_generator(SEED, 0))
     for samples in (1, 2):
@@ -166,11 +154,6 @@ def _by_stage(measured: dict[str, float]) -> dict[str, float]:
     for name, value in measured.items():
         seconds[name.split()[0]] += value
     return {**seconds, "total": sum(seconds.values())}
-
-
-def _generation(seconds: dict[str, float]) -> float:
-    """Seconds that go into the picture itself, those of looking at unfinished ones apart."""
-    return seconds["total"] - sum(seconds[stage] for stage in LOOKING)
 
 
 def table(figures: dict[str, Any]) -> str:

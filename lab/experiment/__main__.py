@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, write the report, say where it is. Ctrl-C keeps what is finished."""
-    from .advise import write_advised
+    from .advise import ADVICE, read_advice, write_advice, write_advised
     from .report import write_report
     from .runner import Asked, Where, run_experiment
 
@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     where = Where(args.workers, args.engine, args.ray_address, args.images or "")
     files, prompts = options.world_files(args), options.prompts(args, SCENE_PROMPTS)
-    _keep_advice(args)
+    if args.advice:  # which arms follow, and is found when the command is repeated
+        advice = read_advice(args.advice)
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_advice(args.out / ADVICE, advice)
     try:
         with options.bar(asked.name) as progress:
             path = run_experiment(asked, files, prompts, seeds, args.out, where, progress)
@@ -65,16 +68,6 @@ def run(args: argparse.Namespace) -> int:
     if args.name == _ADVISE:
         print(write_advised(path, sorted(set(args.budgets))))
     return 0
-
-
-def _keep_advice(args: argparse.Namespace) -> None:
-    """Put the advice that arms follow into the experiment's folder, where it is found when the command is repeated."""
-    from .advice import ADVICE, read_advice, write_advice
-
-    if args.advice:
-        advice = read_advice(args.advice)
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_advice(args.out / ADVICE, advice)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@ Where the paper does not say how many samples run when a part is left out, our r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 
 from ttsvar_core.search.cluster import Cluster
 from ttsvar_core.search.plan import CLUSTER_SCALES, POTENTIAL_SCALES, Plan, scored_at, stretched, with_potential
 from ttsvar_core.search.potential import NEEDS_EARLIER_SCORES
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Published, Setting, Table, best, paper, unique
+from .arms import Arm, ByN, Experiment, Pair, Part, Setting, against, assembled, best, paper
 
-ByN = Mapping[int, Published]  # GenEval / ImageReward, at N = 2 and 4
+# GenEval / ImageReward, at N = 2 and 4.
 _RESAMPLE_SCALES = {
     (6, 9): {2: (0.7133, 1.2572), 4: (0.7276, 1.3534)},
     (6, 8, 10): {2: (0.7130, 1.2591), 4: (0.7247, 1.3592)},
@@ -52,9 +52,19 @@ _PROMPT_BLIND = {"clarity": "aesthetic"}  # our stand-in -> the published row it
 
 
 def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
-    parts = _parts, _cluster_scales, _extractors, _resample_scales, _potentials, _lambdas, _rewards
-    made = [part(setting, count) for count in n for part in parts]
-    return Experiment("ablations", unique([arm for arms, _ in made for arm in arms]), tuple(table for _, table in made))
+    """The paper's tables of what is left out or changed, for every N."""
+    return assembled("ablations", (part for count in n for made in (_parts, _variants) for part in made(setting, count)))
+
+
+def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
+    """What resampling by VALUE does at one single scale, scale by scale, against not resampling (Figure 5a)."""
+
+    def part(samples: int) -> Part:
+        scales = range(setting.scales - 1)
+        rows = [(Arm(f"resample-{scale}-of-{samples}", resampled(samples, (scale,))), {}) for scale in scales]
+        return against(best(samples), rows, samples, f"Resampling at one scale, {samples} samples (Figure 5a)")
+
+    return assembled("single-scale", map(part, n))
 
 
 def resampled(n: int, where: tuple[int, ...], **settings) -> Plan:
@@ -70,82 +80,59 @@ def clustered(n: int, where: tuple[int, ...]) -> Plan:
     return Plan("clustered", 8 * n, tuple(Cluster(scale, left) for scale, left in zip(where, keep, strict=True)))
 
 
-def _parts(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    scales, both = setting.scales, paper(n, setting)
-    full = both.plan
-    potentials = tuple(stage for stage in full.stages if stage.kind == Resample.kind)
-    adaptive = Arm(f"adaptive-resampling-{n}", Plan("adaptive-resampling", full.samples, potentials))
-    blind = [Arm(f"tts-var-chance-{n}", full, "chance")] if "chance" in setting.extractors else []
-    rows = [
-        (Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales))), _CLUSTER_SCALES[2, 5]),
-        (Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales))), _RESAMPLE_SCALES[6, 9]),
-        (adaptive, {}), (both, _FULL), *((arm, {}) for arm in blind),
-    ]
-    note = (
+def _parts(setting: Setting, n: int) -> Iterator[Part]:
+    """Parts of the search by themselves, and what each of them may look at, against Best-of-N."""
+    scales, both, base = setting.scales, paper(n, setting), best(n)
+
+    def part(title: str, rows: list[tuple[Arm, ByN]], note: str = "") -> Part:
+        return against(base, rows, n, f"{title}, N = {n}", note, of=_BEST)
+
+    stages = tuple(stage for stage in both.plan.stages if stage.kind == Resample.kind)
+    adaptive = Arm(f"adaptive-resampling-{n}", Plan("adaptive-resampling", both.plan.samples, stages))
+    blind = [Arm(f"tts-var-chance-{n}", both.plan, "chance")] if "chance" in setting.extractors else []
+    clusters = Arm(f"clustering-{n}", clustered(n, stretched(CLUSTER_SCALES, scales)))
+    resamples = Arm(f"resampling-{n}", resampled(n, stretched(POTENTIAL_SCALES, scales)))
+    arms, table = part(
+        "Parts of the search",
+        [(clusters, _CLUSTER_SCALES[2, 5]), (resamples, _RESAMPLE_SCALES[6, 9]), (adaptive, {}), (both, _FULL),
+         *((arm, {}) for arm in blind)],
         "Adaptive resampling starts with 8N samples and cuts by potential only; with the extractor `chance` the clustering "
-        "keeps samples at random, so the last rows show what clustering adds."
+        "keeps samples at random, so the last rows show what clustering adds.",
     )
-    arms, table = _against(best(n), _BEST, n, f"Parts of the search, N = {n}", rows, note)
-    return arms, table._replace(pairs=(*table.pairs, *(Pair(both.name, arm.name) for arm in (adaptive, *blind))))
-
-
-def _cluster_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    yield arms, table._replace(pairs=(*table.pairs, *(Pair(both.name, arm.name) for arm in (adaptive, *blind))))
     rows = []
     for where, published in _CLUSTER_SCALES.items():
-        here = stretched(where, setting.scales)
-        name = f"clustering-{n}" if len(where) > 1 else f"clustering-{n}-at-{here[0]}"
-        rows.append((Arm(name, clustered(n, here)), published))
-    return _against(best(n), _BEST, n, f"Clustering scales without resampling, N = {n}", rows)
-
-
-def _extractors(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+        here = stretched(where, scales)
+        rows.append((Arm(clusters.name + (f"-at-{here[0]}" if len(where) == 1 else ""), clustered(n, here)), published))
+    yield part("Clustering scales without resampling", rows)
     first, *others = setting.extractors
-    plan = clustered(n, stretched(CLUSTER_SCALES, setting.scales))
-    arms = [Arm(f"clustering-{n}", plan), *(Arm(f"clustering-{n}-{name}", plan, name) for name in others)]
+    looking = [clusters, *(Arm(f"{clusters.name}-{name}", clusters.plan, name) for name in others)]
     reducers = [name.partition("-")[2] or name for name in setting.extractors]
-    rows = [(arm, _EXTRACTORS.get(reducer, {})) for arm, reducer in zip(arms, reducers, strict=True)]
+    rows = [(arm, _EXTRACTORS.get(reducer, {})) for arm, reducer in zip(looking, reducers, strict=True)]
     note = f"The row without an extractor's name clusters by `{first}`. Published: DINOv2 PCA and Pool, Inception."
-    return _against(best(n), _BEST, n, f"Extractors, clustering without resampling, N = {n}", rows, note)
-
-
-def _resample_scales(setting: Setting, n: int) -> tuple[list[Arm], Table]:
+    yield part("Extractors, clustering without resampling", rows, note)
     rows = []
     for where, published in _RESAMPLE_SCALES.items():
-        if len(where) >= setting.scales:
-            continue  # a short schedule has no scale for each of them
-        here = stretched(where, setting.scales)
-        name = f"resampling-{n}" if len(where) == 2 else f"resampling-{n}-at-" + "-".join(map(str, here))
-        rows.append((Arm(name, resampled(n, here)), published))
-    return _against(best(n), _BEST, n, f"Resampling scales without clustering, N = {n}", rows)
+        if len(where) < scales:  # a short schedule has no scale for each of them
+            here = stretched(where, scales)
+            name = resamples.name + ("" if len(where) == 2 else "-at-" + "-".join(map(str, here)))
+            rows.append((Arm(name, resampled(n, here)), published))
+    yield part("Resampling scales without clustering", rows)
 
 
-def _potentials(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    where, rows = stretched(POTENTIAL_SCALES, setting.scales), []
-    for kind, published in _POTENTIALS.items():
-        name = f"resampling-{n}" + ("" if kind == "value" else f"-{kind}")
-        rows.append((Arm(name, resampled(n, where, potential=kind)), published))
+def _variants(setting: Setting, n: int) -> Iterator[Part]:
+    """Other potentials against Best-of-N, other lambdas and rewards against the paper's search."""
+    where, base, (first, *others) = stretched(POTENTIAL_SCALES, setting.scales), paper(n, setting), setting.rewards
+    rows = [
+        (Arm(f"resampling-{n}" + ("" if kind == "value" else f"-{kind}"), resampled(n, where, potential=kind)), published)
+        for kind, published in _POTENTIALS.items()
+    ]
     note = "Only the last row of the paper's table loses clearly: a gain since the last scale is mostly noise."
-    return _against(best(n), _BEST, n, f"Potentials without clustering, N = {n}", rows, note)
-
-
-def _lambdas(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base = paper(n, setting)
+    yield against(best(n), rows, n, f"Potentials without clustering, N = {n}", note, of=_BEST)
     rows = [(Arm(f"{base.name}-lambda-{lam:g}", with_potential(base.plan, lam=lam)), known) for lam, known in _LAMBDAS.items()]
-    return _against(base, _FULL, n, f"Lambda, against 10, N = {n}", rows)
-
-
-def _rewards(setting: Setting, n: int) -> tuple[list[Arm], Table]:
-    base, (first, *others) = paper(n, setting), setting.rewards
+    yield against(base, rows, n, f"Lambda, against 10, N = {n}", of=_FULL)
     rows = [
         (Arm(f"{base.name}-by-{name}", base.plan, "", name), _REWARDS.get(_PROMPT_BLIND.get(name, name), {})) for name in others
     ]
     note = "Each row searches by another reward and is measured by the first; published: the aesthetic score, HPS."
-    return _against(base, _FULL, n, f"Rewards, against {first}, N = {n}", rows, note)
-
-
-def _against(
-    base: Arm, published: ByN, n: int, title: str, rows: Sequence[tuple[Arm, ByN]], note: str = ""
-) -> tuple[list[Arm], Table]:
-    """``base`` and the arms of all rows, and how each of these compares with it, beside what was published of both for this N."""
-    pairs = tuple(Pair(arm.name, base.name, known.get(n), published.get(n)) for arm, known in rows)
-    return [base, *(arm for arm, _ in rows)], Table(title, pairs, note)
+    yield against(base, rows, n, f"Rewards, against {first}, N = {n}", note, of=_FULL)

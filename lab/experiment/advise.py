@@ -1,4 +1,4 @@
-"""Which plan a budget in pictures is best spent on, told from pools: a table, and the file that the search itself reads."""
+"""Which plan a budget in pictures is best spent on, told from pools: a table, and the file that searches and experiments read."""
 
 from __future__ import annotations
 
@@ -9,83 +9,76 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ttsvar_core.search.plan import best_of_n, cut_once
+from ttsvar_core.atomic import write
+from ttsvar_core.reading import parse_json, read_text, refusing
+from ttsvar_core.search.budget import Measured, from_json
+from ttsvar_core.search.plan import Plan, best_of_n
 
-from .advice import ADVICE, FORMAT, write_advice
 from .definitions import pool_name
 from .offline import NEARLY_ALL, Pools, good_enough, pools_of, rank_correlations, spent
-from .prices import Prices, widest
-from .scorers import Scorer, scorer_named
+from .prices import Prices, Scorer, scorer_named, widest
 from .stats import Comparison, compare
+from .tables import Row, markdown_table
 
-
-class Candidate(NamedTuple):
-    """A funnel at the cost of a budget: who scores at the cut, the scale, the finishers and the starts that the budget pays for."""
-
-    scorer: str
-    scale: int
-    finishers: int
-    starts: int
+FORMAT = 1
+ADVICE = "advice.json"
+_NOTE = (
+    "Differences to Best-of-N at the same budget, with 95% intervals over prompts. The plan is the best of all that cost the same "
+    "on these very prompts; the last column chooses on one half of them and rates on the other, which flatters nobody."
+)
 
 
 class Advice(NamedTuple):
-    """The best plan for a budget of pictures, None where nothing beats Best-of-N on these pools.
+    """The best plan for a budget of pictures and who scores at its cut; None where nothing beats Best-of-N on these pools.
 
-    gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score
-    of plans chosen on one half of the prompts and rated on the other, so that choosing among many flatters nobody.
-    capped: the budget pays for more starts than the pools hold samples, so the plan was rated with fewer.
+    gains: the plan's answers minus Best-of-N's, by metric. unseen: the difference in score of plans chosen on one half of the
+    prompts and rated on the other, so that choosing among many flatters nobody.
     """
 
     pictures: int
-    plan: Candidate | None
-    gains: dict[str, Comparison]
-    unseen: Comparison | None
-    capped: bool
-
-
-def candidates(prices: Prices, scales: Mapping[str, Sequence[int]], pictures: int) -> list[Candidate]:
-    """Every funnel that costs at most ``pictures`` pictures, the widest for each scorer, its scales and number of finishers."""
-    found = []
-    for scorer, known in scales.items():
-        for scale in known:
-            for finishers in range(1, pictures + 1):
-                plan = widest(prices, best_of_n(pictures), scale, finishers, scorer=scorer_named(scorer))
-                if plan is not None:
-                    found.append(Candidate(scorer, scale, finishers, plan.samples))
-    return found
+    plan: Plan | None = None
+    scorer: str = ""
+    gains: dict[str, Comparison] = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
+    unseen: Comparison | None = None
 
 
 def advise(pools: Pools, prices: Prices, pictures: int) -> Advice:
-    """The plan whose answer scores best on average over the prompts of ``pools`` among all that cost the same.
+    """The plan whose answer scores best on average over the prompts of ``pools`` among all that cost the same: the widest funnel
+    for each scorer, each of its scales and each number of finishers.
 
     Raises ValueError for a budget of more pictures than the pools have samples.
     """
     if pictures > pools.samples:
         raise ValueError(f"the pools hold {pools.samples} samples a prompt; a budget of {pictures} pictures needs --n {pictures}")
     base = {metric: spent(pools, metric, None, 0, pictures, pictures) for metric in pools.metrics}
-    found = candidates(prices, {scorer: pools.scales(scorer) for scorer in pools.scores}, pictures)
+    cuts = ((scorer, scale, keep) for scorer in pools.scores for scale in pools.scales(scorer) for keep in range(1, pictures + 1))
+    plans = ((scorer, widest(prices, best_of_n(pictures), *cut, scorer=scorer_named(scorer))) for scorer, *cut in cuts)
+    found = [(scorer, plan) for scorer, plan in plans if plan is not None]
     if not found:
-        return Advice(pictures, None, {}, None, False)
-    scores = np.stack([_rated(pools, pools.first, plan) for plan in found])
-    best = int(scores.mean(axis=1).argmax())
-    plan = found[best]
-    gains = {metric: compare(pools.by_unit(_rated(pools, metric, plan)), pools.by_unit(base[metric])) for metric in pools.metrics}
-    halves = _crossed(scores, base[pools.first], _halves(pools))
-    unseen = compare(pools.by_unit(halves), pools.by_unit(base[pools.first]))
-    if gains[pools.first].difference.mean <= 0:
-        return Advice(pictures, None, gains, unseen, False)
-    return Advice(pictures, plan, gains, unseen, plan.starts > pools.samples)
+        return Advice(pictures)
+    scores = np.stack([_rated(pools, pools.first, *one) for one in found])
+    scorer, plan = found[int(scores.mean(axis=1).argmax())]
+
+    def above(metric: str, values: np.ndarray) -> Comparison:
+        return compare(pools.by_unit(values), pools.by_unit(base[metric]))
+
+    gains = {metric: above(metric, _rated(pools, metric, scorer, plan)) for metric in pools.metrics}
+    unseen = above(pools.first, _crossed(pools, scores, base[pools.first]))
+    pays = gains[pools.first].difference.mean > 0
+    return Advice(pictures, plan if pays else None, scorer, gains, unseen)
 
 
-def _rated(pools: Pools, metric: str, plan: Candidate) -> np.ndarray:
+def _rated(pools: Pools, metric: str, scorer: str, plan: Plan) -> np.ndarray:
     """(pools,) of a funnel, with as many starts as the pools have."""
-    return spent(pools, metric, plan.scorer, plan.scale, min(plan.starts, pools.samples), plan.finishers)
+    cut = plan.stages[0]
+    return spent(pools, metric, scorer, cut.scale, min(plan.samples, pools.samples), cut.keep)
 
 
-def _crossed(scores: np.ndarray, base: np.ndarray, half: np.ndarray) -> np.ndarray:
+def _crossed(pools: Pools, scores: np.ndarray, base: np.ndarray) -> np.ndarray:
     """(pools,) what the plan chosen on the other half of the prompts gets; Best-of-N where that was the best there."""
-    found = np.empty(scores.shape[1])
-    options = np.concatenate([base[None], scores])
+    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pools.units))}
+    half = np.array([order[prompt] % 2 == 1 for prompt, _ in pools.units])
+    found, options = np.empty(len(half)), np.concatenate([base[None], scores])
     for side in (False, True):
         other = half != side
         chosen = options[:, other].mean(axis=1).argmax() if other.any() else 0
@@ -93,73 +86,64 @@ def _crossed(scores: np.ndarray, base: np.ndarray, half: np.ndarray) -> np.ndarr
     return found
 
 
-def _halves(pools: Pools) -> np.ndarray:
-    """(pools,) bool: every other prompt."""
-    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pools.units))}
-    return np.array([order[prompt] % 2 == 1 for prompt, _ in pools.units])
-
-
-def to_json(results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], scorer: str) -> dict[str, Any]:
-    """What the search's own budget reads of a scorer, by the name it has in reports: rank correlation within a prompt with the end,
-    per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
-    world, correlations, looking = results["world"], rank_correlations(pools, scorer), scorer_named(scorer)
+def to_json(
+    results: dict[str, Any], prices: Prices, pools: Pools, found: Sequence[Advice], enough: float | None
+) -> dict[str, dict[str, Any]]:
+    """By scorer, what the search's own budget reads of it, by the name it has in reports: rank correlation within a prompt with the
+    end, per scale; beside it for people and experiments the intervals, what was measured, and the plans."""
+    world = results["world"]
     plans = {
         str(advice.pictures): {
-            "samples": advice.plan.starts, "scale": advice.plan.scale, "keep": advice.plan.finishers, "by": advice.plan.scorer,
-            "gain": list(advice.gains[pools.first].difference[:3]),
+            "samples": advice.plan.samples, "scale": advice.plan.stages[0].scale, "keep": advice.plan.stages[0].keep,
+            "by": advice.scorer, "gain": list(advice.gains[pools.first].difference[:3]),
         }
         for advice in found if advice.plan
     }
-    return {
-        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "reward": prices.names[looking.reward],
-        "foreseen": looking.foreseen,
-        "scales": len(world["schedule"]), "correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
-        "interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
-        "prompts": len({prompt for prompt, _ in pools.units}), "samples": pools.samples, "plans": plans, "scorer": scorer,
-        "enough": good_enough(pools),
+    shared = {
+        "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "scales": len(world["schedule"]),
+        "prompts": pools.prompts, "samples": pools.samples, "plans": plans, "enough": enough,
     }
 
+    def of(scorer: str) -> dict[str, Any]:
+        looking, correlations = scorer_named(scorer), rank_correlations(pools, scorer)
+        return {
+            **shared, "scorer": scorer, "reward": prices.names[looking.reward], "foreseen": looking.foreseen,
+            "correlation": {str(scale): interval.mean for scale, interval in correlations.items()},
+            "interval": {str(scale): [interval.low, interval.high] for scale, interval in correlations.items()},
+        }
 
-def told(advice: Advice, prices: Prices, metrics: Sequence[str]) -> list[str]:
-    """A row of the table: budget, plan, its cost, differences to Best-of-N."""
-    plan, unseen = advice.plan, advice.unseen.difference.told("+.4f") if advice.unseen else ""
-    if plan is None:
-        spoken = f"Best-of-{advice.pictures}: no cut pays"
-        return [str(advice.pictures), spoken, f"{advice.pictures:.2f}", *([""] * len(metrics)), unseen]
-    more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if advice.capped else ""
-    spoken = f"{plan.starts} start, {plan.finishers} finish after scale {plan.scale}, scored by {plan.scorer}{more}"
-    scorer = scorer_named(plan.scorer)
-    cost = prices.pictures(cut_once(plan.starts, plan.scale, plan.finishers, foreseen=scorer.foreseen), scorer.reward)
-    return [
-        str(advice.pictures), spoken, f"{cost:.2f}", *(advice.gains[metric].difference.told("+.4f") for metric in metrics), unseen
-    ]
-
-
-_NOTE = (
-    "Differences to Best-of-N at the same budget, with 95% intervals over prompts. The plan is the best of all that cost the same "
-    "on these very prompts; the last column chooses on one half of them and rates on the other, which flatters nobody."
-)
+    return {scorer: of(scorer) for scorer in pools.scores}
 
 
 def write_advised(results_path: Path, budgets: Sequence[int]) -> str:
     """Write `ADVICE` beside a pool's results, and one for every other reward that scored, named after it; return a table in
     Markdown and where the file is."""
-    from .report import markdown_table
-
     results = json.loads(Path(results_path).read_text(encoding="utf-8"))
     prices, pools = Prices.from_json(results["prices"]), largest_pools(results)
-    found = [advise(pools, prices, pictures) for pictures in budgets]
+    found, enough = [advise(pools, prices, pictures) for pictures in budgets], good_enough(pools)
     path = Path(results_path).parent / ADVICE
-    for scorer in pools.scores:
-        place = path if scorer == pools.first else path.with_name(f"advice-by-{scorer}.json")
-        write_advice(place, to_json(results, prices, pools, found, scorer))
-    gains = [f"{metric} above Best-of-N" for metric in pools.metrics]
-    head = ("budget", "plan", "cost, pictures", *gains, f"{pools.first}, chosen unseen")
-    table = markdown_table([head, *(tuple(told(advice, prices, pools.metrics)) for advice in found)])
-    count = len({prompt for prompt, _ in pools.units})
-    enough = good_enough(pools)
+    for scorer, advice in to_json(results, prices, pools, found, enough).items():
+        write_advice(path if scorer == pools.first else path.with_name(f"advice-by-{scorer}.json"), advice)
+    table = markdown_table([_row(advice, prices, pools) for advice in found])
     stop = "" if enough is None else f" Good enough (`--enough`): {enough:.3f}, from which on {NEARLY_ALL:.1%} were right."
-    return f"{path}\n\n{count} prompts, {pools.samples} samples each. {_NOTE}{stop}\n\n{table}"
+    return f"{path}\n\n{pools.prompts} prompts, {pools.samples} samples each. {_NOTE}{stop}\n\n{table}"
+
+
+def _row(advice: Advice, prices: Prices, pools: Pools) -> Row:
+    """Budget, plan, its cost, differences to Best-of-N."""
+    plan, cost, gains = advice.plan, float(advice.pictures), dict.fromkeys(pools.metrics, "")
+    spoken = f"Best-of-{advice.pictures}: no cut pays"
+    if plan:
+        cut, few = plan.stages[0], plan.samples > pools.samples
+        more = "; the pools hold fewer samples than it starts, so it was rated with fewer" if few else ""
+        spoken = f"{plan.samples} start, {cut.keep} finish after scale {cut.scale}, scored by {advice.scorer}{more}"
+        cost = prices.pictures(plan, scorer_named(advice.scorer).reward)
+        gains = {metric: gain.difference.told("+.4f") for metric, gain in advice.gains.items()}
+    return [
+        ("budget", str(advice.pictures)), ("plan", spoken), ("cost, pictures", f"{cost:.2f}"),
+        *((f"{metric} above Best-of-N", gain) for metric, gain in gains.items()),
+        (f"{pools.first}, chosen unseen", advice.unseen.difference.told("+.4f") if advice.unseen else ""),
+    ]
 
 
 def largest_pools(results: dict[str, Any]) -> Pools:
@@ -168,3 +152,32 @@ def largest_pools(results: dict[str, Any]) -> Pools:
     looking = [Scorer(reward, foreseen) for foreseen in (False, True) for reward in results["world"]["rewards"]]
     arms = {scorer: pool_name(samples, scorer) for scorer in looking}
     return pools_of(results, {scorer.name: arm for scorer, arm in arms.items() if arm in results["arms"]})
+
+
+# The file -------------------------------------------------------------------------------------------------------------
+
+
+def write_advice(path: Path, advice: dict[str, Any]) -> None:
+    write(path, json.dumps(advice, indent=1, sort_keys=True) + "\n")
+
+
+def read_advice(path: str | Path) -> dict[str, Any]:
+    """What `advise.to_json` made. Raises UnusableFile for anything else."""
+    with refusing(Path(path), "Write it again: python -m lab.experiment advise."):
+        advice = parse_json(read_text(path))
+        if advice["format"] != FORMAT:
+            raise ValueError(f"its format is {advice['format']!r}, expected {FORMAT}")
+        from_json(advice)
+    return advice
+
+
+def measured_by(advice: Mapping[str, Any] | None, world: Mapping[str, Any]) -> Measured | None:
+    """What foretells the end, as advice tells it. world: as `World.describe` tells it. Raises ValueError for another model's."""
+    if advice is None:
+        return None
+    if advice["fingerprint"] != world["fingerprint"]:
+        raise ValueError(
+            f"the advice is of {advice['model']} ({advice['fingerprint'][:8]}), this is {world['model']} "
+            f"({world['fingerprint'][:8]}); draw a pool of this model: python -m lab.experiment advise"
+        )
+    return from_json(advice)

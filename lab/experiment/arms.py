@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from ttsvar_core.search.score import Score
 from .prices import Prices
 
 Published = tuple[float, float]  # GenEval, ImageReward
+ByN = Mapping[int, Published]
 
 
 class Arm(NamedTuple):
@@ -35,12 +36,11 @@ class Arm(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A comparison of one arm with another, and what the paper published for the two (None: nothing)."""
+    """A comparison of one arm with another; published: by how much they differ in the paper (None: it does not say)."""
 
     arm: str
     baseline: str
     published: Published | None = None
-    published_baseline: Published | None = None
 
 
 class Table(NamedTuple):
@@ -78,7 +78,7 @@ class Experiment(NamedTuple):
         fitting = {ask: {arm.name for arm in self.arms if _fits(arm.name, ask)} for ask in asked}
         for ask in asked:
             if not fitting[ask]:
-                families = dict.fromkeys(_family(arm.name) for arm in self.arms)
+                families = dict.fromkeys(family(arm.name) for arm in self.arms)
                 raise ValueError(f"no arm of {self.name} is called {ask!r}; it has {', '.join(families)}")
         found = set().union(*fitting.values())
         pairs = [pair for table in self.tables for pair in table.pairs if pair.arm in found]
@@ -112,12 +112,13 @@ class Setting(NamedTuple):
         return len(self.tokens)
 
 
-def _family(name: str) -> str:
+def family(name: str) -> str:
+    """A name without the number at its end."""
     return re.sub(r"-\d+$", "", name)
 
 
 def _fits(name: str, asked: str) -> bool:
-    return fnmatchcase(name, asked) or fnmatchcase(_family(name), asked)
+    return fnmatchcase(name, asked) or fnmatchcase(family(name), asked)
 
 
 def best_name(n: int) -> str:
@@ -138,6 +139,28 @@ def images_paid_for(setting: Setting, plan: Plan) -> int:
     """How many whole images the token-forwards of ``plan`` pay for, rounded up."""
     spent = sum(plan.running(scale) * tokens for scale, tokens in enumerate(setting.tokens))
     return -(-spent // sum(setting.tokens))
+
+
+Part = tuple[list[Arm], Table]  # of an experiment
+
+
+def against(base: Arm, rows: Iterable[tuple[Arm, ByN]], n: int, title: str, note: str = "", of: ByN | None = None) -> Part:
+    """``base`` and the arms of all rows, and how each of these compares with it. What was published stands beside the arms, and is
+    ``of`` for ``base``, by N."""
+    rows, theirs = list(rows), (of or {}).get(n)
+    pairs = tuple(Pair(arm.name, base.name, difference(known.get(n), theirs)) for arm, known in rows)
+    return [base, *(arm for arm, _ in rows)], Table(title, pairs, note)
+
+
+def difference(ours: Published | None, theirs: Published | None) -> Published | None:
+    """Of what was published of two, where both were."""
+    return (ours[0] - theirs[0], ours[1] - theirs[1]) if ours and theirs else None
+
+
+def assembled(name: str, parts: Iterable[Part]) -> Experiment:
+    """The experiment of all parts, each arm once."""
+    parts = list(parts)
+    return Experiment(name, unique([arm for arms, _ in parts for arm in arms]), tuple(table for _, table in parts))
 
 
 def unique(arms: list[Arm]) -> tuple[Arm, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ttsvar_core.search.plan import stretched, with_potential
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Setting, Table, best, images_paid_for, paper, unique
+from .arms import Arm, Experiment, Pair, Part, Setting, Table, against, assembled, best, images_paid_for, paper
 
 SCHEMES = ("systematic", "stratified", "residual", "top-k")
 LATER = (8, 11)
@@ -18,25 +18,15 @@ STRONGER = (30.0, 100.0)  # rewards in [0, 1] spread less over one prompt's samp
 
 def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """Variants of the whole search, each against the paper's, for every N."""
-    arms, tables = [], []
-    for count in n:
-        base = paper(count, setting)
-        families, (later, last) = _variants(setting, base), _later(setting, base, count)
-        arms += [base, *(arm for family in families.values() for arm in family), *later]
-        for title, family in families.items():
-            tables.append(Table(f"{title}, N = {count}", tuple(Pair(arm.name, base.name) for arm in family)))
-        tables.append(last)
-    return Experiment("beyond", unique(arms), tuple(tables))
+    return assembled("beyond", (part for count in n for part in _parts(setting, paper(count, setting), count)))
 
 
-def _variants(setting: Setting, base: Arm) -> dict[str, list[Arm]]:
-    """What is changed, by the titles of the tables."""
-
+def _parts(setting: Setting, base: Arm, n: int) -> list[Part]:
     def variant(name: str, **settings) -> Arm:
         return Arm(f"{base.name}-{name}", with_potential(base.plan, **settings))
 
     first, *others = setting.extractors
-    return {
+    families = {
         "Resampling schemes against multinomial": [variant(scheme, scheme=scheme) for scheme in SCHEMES],
         "Lambda by effective sample size against lambda 10": [
             *(variant(f"ess-{share:g}", target_ess=share) for share in TARGETS),
@@ -45,9 +35,11 @@ def _variants(setting: Setting, base: Arm) -> dict[str, list[Arm]]:
         "Lambda above the paper's, against lambda 10": [variant(f"lambda-{lam:g}", lam=lam) for lam in STRONGER],
         f"Extractors against {first}": [Arm(f"{base.name}-{name}", base.plan, name) for name in others],
     }
+    parts = [against(base, ((arm, {}) for arm in family), n, f"{title}, N = {n}") for title, family in families.items()]
+    return [*parts, _later(setting, base, n)]
 
 
-def _later(setting: Setting, base: Arm, n: int) -> tuple[list[Arm], Table]:
+def _later(setting: Setting, base: Arm, n: int) -> Part:
     """The paper's cuts by potential moved to later scales, where a small model's sketches say more; this costs more."""
     places = iter(stretched(LATER, setting.scales))
     stages = tuple(replace(stage, scale=next(places)) if stage.kind == Resample.kind else stage for stage in base.plan.stages)

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ttsvar_core.extractors.reduce import REDUCERS
 from ttsvar_core.image_model import ImageModel
+from ttsvar_core.scenes.verify import detect
 
 _CHANCE_KEY = 7
 
@@ -31,8 +33,6 @@ class TokenizerExtractor:
 
     def describe(self, x: Tensor) -> Tensor:
         """(B, F) float32 from images (B, H, W, 3) in [0, 1]."""
-        from ttsvar_core.extractors.reduce import REDUCERS
-
         with torch.inference_mode():
             pixels = x.permute(0, 3, 1, 2).float() * 2 - 1
             features = torch.cat([self.model.tokenizer.encode(one) for one in pixels.split(1)])
@@ -60,8 +60,6 @@ class Clarity:
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """(B,) float32: the mean over detected objects of presence times the fit of the best shape; 0 without objects."""
-        from ttsvar_core.scenes.verify import detect
-
         found = [detect(image) for image in images.detach().float().cpu().numpy()]
         clear = [np.mean([one.presence * one.shapes.max() for one in objects]) if objects else 0.0 for objects in found]
         return torch.tensor(clear, dtype=torch.float32)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from ttsvar_core.search.plan import best_of_n, importance_sampling, scored_at
 
 from . import ablations, beyond, equal_cost
-from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, images_paid_for, paper
-from .scorers import Scorer, scorers
-from .variance import completed
+from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, difference, images_paid_for, paper
+from .foresight import completed
+from .prices import Scorer, scorers
 
 # GenEval / ImageReward per N: raw is N = 1.
 _RAW = (0.6946, 1.1320)
@@ -67,19 +67,8 @@ def _curve_tables(setting: Setting, n: tuple[int, ...]) -> tuple[Table, ...]:
 
 
 def _published_pair(family: str, n: int, base: str, base_n: int) -> Pair:
-    return Pair(f"{family}-{n}", f"{base}-{base_n}", _PUBLISHED[family].get(n), _PUBLISHED[base].get(base_n))
-
-
-def single_scale(setting: Setting, n: tuple[int, ...]) -> Experiment:
-    """What resampling by VALUE does at one single scale, scale by scale, against not resampling (Figure 5a)."""
-    scales, arms, tables = setting.scales, [], []
-    for count in n:
-        base = best(count)
-        family = [Arm(f"resample-{scale}-of-{count}", ablations.resampled(count, (scale,))) for scale in range(scales - 1)]
-        arms += [base, *family]
-        pairs = tuple(Pair(arm.name, base.name) for arm in family)
-        tables.append(Table(f"Resampling at one scale, {count} samples (Figure 5a)", pairs))
-    return Experiment("single-scale", tuple(arms), tuple(tables))
+    published = difference(_PUBLISHED[family].get(n), _PUBLISHED[base].get(base_n))
+    return Pair(f"{family}-{n}", f"{base}-{base_n}", published)
 
 
 def consistency(setting: Setting, n: tuple[int, ...]) -> Experiment:
@@ -108,7 +97,7 @@ def pool_name(samples: int, scorer: Scorer) -> str:
 
 EXPERIMENTS: dict[str, tuple[Callable[[Setting, tuple[int, ...]], Experiment], tuple[int, ...]]] = {
     "n-curve": (n_curve, (1, 2, 4, 8)),
-    "single-scale": (single_scale, (4,)),
+    "single-scale": (ablations.single_scale, (4,)),
     "consistency": (consistency, (8,)),
     "ablations": (ablations.experiment, (2,)),
     "beyond": (beyond.experiment, (2,)),

@@ -96,12 +96,15 @@ class _Processes:
 
     def _until_a_death(self, call: Callable[[Any], Result], pending: dict[int, Any]) -> Iterator[Result]:
         """Results until all are done or a worker dies; takes what is finished out of ``pending``."""
-        from concurrent.futures import as_completed
+        from concurrent.futures import ProcessPoolExecutor, as_completed
         from concurrent.futures.process import BrokenProcessPool
 
+        if self._pool is None:
+            follow = {"initializer": _follow, "initargs": (self._watched,)}
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=self._context, **follow)
         try:
             with _interrupts_held():  # a worker inherits this, and leaves Ctrl-C to this process from its first moment on
-                futures = {self._started().submit(_on_one_thread, call, task): index for index, task in pending.items()}
+                futures = {self._pool.submit(_on_one_thread, call, task): index for index, task in pending.items()}
             for future in as_completed(futures):
                 if not isinstance(future.exception(), BrokenProcessPool):
                     del pending[futures[future]]
@@ -110,15 +113,6 @@ class _Processes:
             pass
         if pending:
             self.close()
-
-    def _started(self) -> ProcessPoolExecutor:
-        from concurrent.futures import ProcessPoolExecutor
-
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._workers, mp_context=self._context, initializer=_follow, initargs=(self._watched,)
-            )
-        return self._pool
 
     def stop(self) -> None:
         """End the workers at once, whatever they are doing."""

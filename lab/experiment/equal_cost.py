@@ -13,13 +13,15 @@ from ttsvar_core.search.budget import plan_for
 from ttsvar_core.search.plan import Plan, best_of_n, raw
 from ttsvar_core.search.resample import Resample
 
-from .arms import Arm, Experiment, Pair, Setting, Table, best, best_name, paper, unique
-from .prices import chosen, fitted_beam, fitted_funnel, widest
-from .scorers import Scorer
+from .arms import Arm, Experiment, Pair, Part, Setting, Table, best, best_name, family, paper, unique
+from .prices import Scorer, chosen, fitted_beam, fitted_funnel, widest
 
 EARLIER_AND_LATER = (-2, -1, 1, 2)
 SMALLEST = 2  # pictures: the budget of one of several attempts
 LITTLE_MORE = (1.25, 1.5)  # pictures
+CURVES = {"Best-of-N": "best-of", "TTS-VAR": "tts-var"} | {
+    name: name for name in ("budget", "funnel", "beam", "attempts", "stopped-best-of")
+}  # by label the family
 TIMED = 8  # prompts whose searches run one by one, so that their seconds are their own
 
 
@@ -27,34 +29,28 @@ def experiment(setting: Setting, n: tuple[int, ...]) -> Experiment:
     """All arms for every budget of ``n`` pictures. Raises ValueError without prices, and for a measurement of something else."""
     if setting.prices is None:
         raise ValueError("equal-cost chooses its arms by what they cost; give a setting with prices")
-    plain = [best(count) for count in sorted({1, *n})]
-    arms, tables, curves = list(plain), [], {"Best-of-N": [arm.name for arm in plain]}
+    arms, tables = [best(count) for count in sorted({1, *n})], []
     for count in n:
         given, published = best_of_n(count), paper(count, setting)
         ours, why = _chosen(setting, given, f"budget-{count}")
         at_paper, _ = _chosen(setting, published.plan, f"at-tts-var-{count}")
         funnel = _named(f"funnel-{count}", fitted_funnel(setting.prices, given))
         beam = _named(f"beam-{count}", fitted_beam(setting.prices, given))
-        variants = _variants(setting, ours, count)
-        for label, found in (("TTS-VAR", [published]), ("budget", [ours]), ("funnel", funnel), ("beam", beam)):
-            curves.setdefault(label, []).extend(arm.name for arm in found)
-        arms += [ours, *funnel, *beam, published, at_paper, *variants]
+        variants, again = _variants(setting, ours, count), _again(setting, count, n)
+        arms += [ours, *funnel, *beam, published, at_paper, *variants, *(arm for arms, _ in again for arm in arms)]
         against = [Pair(arm.name, best_name(count)) for arm in (ours, *funnel, *beam, published)]
         against.append(Pair(at_paper.name, published.name))
         tables.append(Table(f"At the cost of {_pictures(count)}", tuple(against), _NOTE.format(n=count, why=why)))
         changed = tuple(Pair(arm.name, ours.name) for arm in variants)
         tables.append(Table(f"One thing changed, at the cost of {_pictures(count)}", changed))
-        if again := _again(setting, count):
-            arms += again
-            for arm in again:
-                curves.setdefault(arm.name.removesuffix(f"-{count}"), []).append(arm.name)
-            tables.append(_until_enough(again, count, n))
-    little = _little_more(setting)
-    arms += little
+        tables += (table for _, table in again)
+    plans = {f"budget-{spend:g}": plan_for(spend, setting.prices.search(raw()), setting.known).plan for spend in LITTLE_MORE}
+    little = [Arm(name, replace(plan, name=name)) for name, plan in plans.items() if plan.stages]  # nothing else costs as much
     pairs = [Pair(arm.name, best_name(count)) for arm in little for count in (1, 2) if count in (1, *n)]
     tables.append(Table("At the cost of little more than one picture", tuple(pairs)))
-    curves["budget"] = [*(arm.name for arm in little), *curves["budget"]]
-    return Experiment("equal-cost", unique(arms), tuple(tables), {label: tuple(names) for label, names in curves.items()}, TIMED)
+    curves = {label: tuple(arm.name for arm in arms if family(arm.name) == named) for label, named in CURVES.items()}
+    curves["budget"] = (*(arm.name for arm in little), *curves["budget"])
+    return Experiment("equal-cost", unique([*arms, *little]), tuple(tables), curves, TIMED)
 
 
 _NOTE = (
@@ -69,31 +65,24 @@ def _chosen(setting: Setting, given: Plan, name: str) -> tuple[Arm, str]:
     return Arm(name, replace(plan, name=name)), why
 
 
-def _little_more(setting: Setting) -> list[Arm]:
-    """What the budget chooses for more than one picture and less than two, where it cuts; nothing else costs as much."""
-    plans = [(pictures, plan_for(pictures, setting.prices.search(raw()), setting.known).plan) for pictures in LITTLE_MORE]
-    return [Arm(f"budget-{pictures:g}", replace(plan, name=f"budget-{pictures:g}")) for pictures, plan in plans if plan.stages]
-
-
-def _again(setting: Setting, pictures: int) -> list[Arm]:
+def _again(setting: Setting, pictures: int, n: tuple[int, ...]) -> list[Part]:
     """What is carried out again until an answer is good enough, at the cost of so many pictures at most: the smallest budget that
-    cuts, and single pictures. Nothing where nobody measured what is good enough, and where two attempts cost more."""
+    cuts, and single pictures; against what costs as much, and what half of that pays for. Nothing where nobody measured what is
+    good enough, and where two attempts cost more."""
     table, attempts = setting.known, pictures // SMALLEST
     if table is None or table.enough is None or attempts < 2:
         return []
-    small = _chosen(setting, best_of_n(SMALLEST), f"attempts-{pictures}")[0]._replace(attempts=attempts, enough=table.enough)
-    return [small, best(1)._replace(name=f"stopped-best-of-{pictures}", attempts=pictures, enough=table.enough)]
-
-
-def _until_enough(again: list[Arm], count: int, n: tuple[int, ...]) -> Table:
-    """Attempts against what costs as much at most, and against what half of that pays for."""
-    ours, stopped = again
-    sizes = [count] + [size for size in (count // 2,) if size in n and size > SMALLEST]
+    ours = _chosen(setting, best_of_n(SMALLEST), f"attempts-{pictures}")[0]._replace(attempts=attempts, enough=table.enough)
+    single = best(1)._replace(name=f"stopped-best-of-{pictures}", attempts=pictures, enough=table.enough)
+    sizes = [pictures] + [size for size in (pictures // 2,) if size in n and size > SMALLEST]
     pairs = [Pair(ours.name, name) for size in sizes for name in (best_name(size), f"budget-{size}")]
-    pairs += [Pair(ours.name, stopped.name), Pair(stopped.name, best_name(count))]
-    ways = f"At most {ours.attempts} attempts of `budget-{SMALLEST}`, or {stopped.attempts} single pictures"
-    note = f"{ways}, until one scores {ours.enough:g}; their cost is the mean over prompts."
-    return Table(f"Until it is good enough, at most at the cost of {_pictures(count)}", tuple(pairs), note)
+    pairs += [Pair(ours.name, single.name), Pair(single.name, best_name(pictures))]
+    note = (
+        f"At most {attempts} attempts of `budget-{SMALLEST}`, or {pictures} single pictures, until one scores {table.enough:g}; "
+        "their cost is the mean over prompts."
+    )
+    title = f"Until it is good enough, at most at the cost of {_pictures(pictures)}"
+    return [([ours, single], Table(title, tuple(pairs), note))]
 
 
 def _variants(setting: Setting, ours: Arm, pictures: int) -> list[Arm]:

@@ -1,22 +1,29 @@
-"""What each scale knows of the end, and what it costs to ask: one table for every reward that looked on the way."""
+"""What each scale knows of the end, and what it costs to ask: one table for every reward that looked on the way.
+
+How much of the end a scale has fixed is told from prefixes drawn through it, each completed several times, and the variance between
+them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from ttsvar_core.search.plan import raw
+import numpy as np
+from scipy.stats import rankdata
+
+from ttsvar_core.search.plan import Plan, raw
+from ttsvar_core.selection import Selection, unweighted
 
 from .arms import Arm, Experiment
 from .offline import Pools, gain_of, pools_of, rank_correlations
-from .prices import Prices
-from .scorers import FIRST, Scorer
-from .stats import Interval
-from .tables import Section, watched_arms
-from .variance import COMPLETIONS, fixed_shares
+from .prices import FIRST, Prices, Scorer
+from .stats import Interval, ratio_interval
+from .tables import Row, Section, watched_arms
 
+COMPLETIONS = 2  # of each prefix: for a given number of pictures more prefixes tell more than more completions
 BEST = 3
 _WORDS = (
     "Within a prompt: the rank correlation of the score at a scale with the final score; of what the best of {samples} samples "
@@ -30,9 +37,7 @@ _FIXED = (
 
 
 def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterator[Section]:
-    """A section for every arm that was scored on the way. Nothing without prices, as in results of early versions."""
-    if "prices" not in results:
-        return
+    """A section for every arm that was scored on the way."""
     prices, arms = Prices.from_json(results["prices"]), {arm.name: arm for arm in experiment.arms}
     fixed = fixed_shares(results, experiment.arms)
     for name in watched_arms(experiment):
@@ -49,21 +54,18 @@ def _table(results: dict[str, Any], arm: Arm, prices: Prices, fixed: dict[int, I
         pools = pools_of(results, {first: answered, scorer.name: arm.name}) if answered in results["units"][0]["arms"] else pools
     told = _FIXED.format(prefixes=arm.plan.samples, completions=COMPLETIONS) if fixed else ""
     words = _WORDS.format(samples=arm.plan.samples, best=BEST, fixed=told)
-    header = ("scale", "rank correlation", "pick's share of the gain", f"best {BEST}'s share", *(["fixed"] if fixed else []),
-              "spent so far", "one look")
-    return Section(f"What a scale knows of the end, {arm.name}", words, (header, *_rows(pools, scorer, prices, fixed)))
+    return Section(f"What a scale knows of the end, {arm.name}", words, list(_rows(pools, scorer, prices, fixed)))
 
 
-def _rows(pools: Pools, scorer: Scorer, prices: Prices, fixed: dict[int, Interval]) -> Iterator[tuple[str, ...]]:
-    spent, look = cost_shares(prices, scorer)
-    correlations = rank_correlations(pools, scorer.name)
+def _rows(pools: Pools, scorer: Scorer, prices: Prices, fixed: dict[int, Interval]) -> Iterator[Row]:
+    (spent, look), correlations = cost_shares(prices, scorer), rank_correlations(pools, scorer.name)
     for scale in pools.scales(scorer.name):
-        pick, three = (gain_of(pools, scorer.name, scale, keep) for keep in (1, BEST))
-        cells = [_told(fixed, scale)] if fixed else []
-        yield (
-            str(scale), _told(correlations, scale), _share(pick.share), _share(three.share), *cells, f"{spent[scale]:.1%}",
-            f"{look[scale]:.1%}",
-        )
+        pick, three = (gain_of(pools, scorer.name, scale, keep).share for keep in (1, BEST))
+        yield [
+            ("scale", str(scale)), ("rank correlation", _told(correlations, scale)), ("pick's share of the gain", _share(pick)),
+            (f"best {BEST}'s share", _share(three)), *([("fixed", _told(fixed, scale))] if fixed else ()),
+            ("spent so far", f"{spent[scale]:.1%}"), ("one look", f"{look[scale]:.1%}"),
+        ]
 
 
 def cost_shares(prices: Prices, scorer: Scorer = FIRST) -> tuple[list[float], list[float]]:
@@ -82,3 +84,52 @@ def _told(intervals: dict[int, Interval], scale: int) -> str:
 
 def _share(share: float) -> str:
     return "" if math.isnan(share) else f"{share:.0%}"
+
+
+# How much of the end is fixed -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Go on with ``keep`` samples, every one that is there as often as the others: their copies draw apart from here on."""
+
+    kind: ClassVar[str] = "complete"
+    scale: int
+    keep: int
+
+    def sees(self, samples: int) -> str:
+        return "nothing"
+
+    def check(self, samples: int, scored: bool) -> None:
+        """Raise ValueError unless every sample can go on equally often."""
+        if self.keep % samples:
+            raise ValueError(f"{samples} samples cannot go on as {self.keep}; name a multiple")
+
+    def select(self, view: Any) -> Selection:
+        """Each row so many times in turn."""
+        times = self.keep // view.state.samples
+        return unweighted(np.repeat(np.arange(view.state.samples), times), view.state.samples, f"each {times} times")
+
+
+def completed(prefixes: int, scale: int) -> Arm:
+    """So many samples through ``scale``, each completed `COMPLETIONS` times."""
+    return Arm(f"fixed-{prefixes}-at-{scale}", Plan("fixed", prefixes, (Complete(scale, COMPLETIONS * prefixes),)))
+
+
+def fixed_shares(results: dict[str, Any], arms: Sequence[Arm]) -> dict[int, Interval]:
+    """Per scale the share of the variance of final ranks within a prompt that lies between prefixes (one-way random effects)."""
+    found = {}
+    for arm in arms:
+        if arm.plan.stages and arm.plan.stages[0].kind == Complete.kind:
+            final = np.array([unit["arms"][arm.name]["scores"] for unit in results["units"]])
+            ranks = rankdata(final, axis=1).reshape(len(final), arm.plan.samples, -1)
+            between, whole = components(ranks)
+            found[arm.plan.stages[0].scale] = ratio_interval(between, whole, [unit["prompt"] for unit in results["units"]])
+    return found
+
+
+def components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(U,) variance between prefixes, and in all, of values (U, prefixes, completions); unbiased, so the first may be negative."""
+    within = values.var(axis=2, ddof=1).mean(axis=1)
+    between = values.mean(axis=2).var(axis=1, ddof=1) - within / values.shape[2]
+    return between, between + within

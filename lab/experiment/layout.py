@@ -35,14 +35,14 @@ class Layout(NamedTuple):
         root = Path(self.folder) / arm
         if self.kind == "geneval":
             home = root / f"{place:05d}"
-            (home / "samples").mkdir(parents=True, exist_ok=True)
+            path = home / "samples" / f"{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
             metadata = prompt.metadata or {"tag": prompt.category, "prompt": prompt.text}
             write(home / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
-            path = home / "samples" / f"{number:04d}.png"
         else:
             if "_" in prompt.text or "/" in prompt.text:
                 raise ValueError(f"T2I-CompBench reads prompts from file names; {prompt.text!r} cannot be one (it has _ or /)")
-            (root / "samples").mkdir(parents=True, exist_ok=True)
             path = root / "samples" / f"{prompt.text}_{place * SEEDS_PER_PROMPT + number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(path, *to_pictures(image[None]))
         return path

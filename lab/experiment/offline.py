@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import comb
+from scipy.stats import rankdata
 
 from .stats import Interval, mean_interval
 from .world import VERDICT
@@ -36,6 +37,11 @@ class Pools(NamedTuple):
     @property
     def samples(self) -> int:
         return self.final.shape[1]
+
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len({prompt for prompt, _ in self.units})
 
     def by_unit(self, values: np.ndarray) -> dict[tuple[str, int], float]:
         """Values (U,) by prompt and seed, as `stats` takes them."""
@@ -143,8 +149,6 @@ def rank_correlations(pools: Pools, scorer: str) -> dict[int, Interval]:
 
 def rank_correlation(scores: np.ndarray, final: np.ndarray) -> np.ndarray:
     """(U,) Spearman's rank correlation within each row of (U, n); NaN where all ``final`` are equal, 0 where all scores are."""
-    from scipy.stats import rankdata
-
     ours, theirs = (rankdata(values, axis=1) for values in (scores, final))
     ours, theirs = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (ours, theirs))
     spread = np.sqrt((ours**2).sum(axis=1) * (theirs**2).sum(axis=1))

@@ -77,11 +77,9 @@ def world_files(args: argparse.Namespace):
 
     if len(args.model) not in (0, 1, 3):
         raise ValueError(f"--model takes one folder or three files (transformer, tokenizer, T5); {len(args.model)} were given")
-    extractors = getattr(args, "extractor", None) or BUNDLED_EXTRACTORS
-    return WorldFiles(
-        tuple(str(Path(file).absolute()) for file in args.model), tuple(args.reward or BUNDLED_REWARDS),
-        tuple(map(spelled, extractors)), pixel_budget=args.pixel_budget, device=args.device,
-    )
+    model = tuple(str(Path(file).absolute()) for file in args.model)
+    extractors = tuple(map(spelled, getattr(args, "extractor", None) or BUNDLED_EXTRACTORS))
+    return WorldFiles(model, tuple(args.reward or BUNDLED_REWARDS), extractors, args.pixel_budget, args.device)
 
 
 def prompts(args: argparse.Namespace, default: int) -> Sequence:

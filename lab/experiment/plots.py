@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from .stats import Interval
-from .tables import ArmRow, Consistency, PairRow
+from .tables import ArmRow, Consistency
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,36 +24,54 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def curves(rows: dict[str, list[ArmRow]], metrics: tuple[str, ...], axis: str) -> bytes:
+def _drawn(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+    """Makes PNG bytes of what a function draws; none where nothing can be drawn."""
+
+    @wraps(draw)
+    def png(*given: Any) -> bytes:
+        buffer = io.BytesIO()
+        if available():
+            draw(*given).savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
+
+    return png
+
+
+@_drawn
+def curves(rows: dict[str, list[ArmRow]], metrics: tuple[str, ...], axis: str) -> Figure:
     """One panel per metric, one line per way of searching. axis: "samples" (N, from the arms' names), "images",
     "flops" or "seconds"."""
+    title, place = {
+        "samples": ("N", lambda arm: float(arm.name.rpartition("-")[2])),
+        "images": ("token-forwards, in whole images", lambda arm: arm.images),
+        "flops": ("GFLOP, of every network that runs", lambda arm: arm.flops / 1e9),
+        "seconds": ("seconds", lambda arm: arm.seconds),
+    }[axis]
     figure, panels = _panels(len(metrics))
     for panel, metric in zip(panels, metrics, strict=True):
         for colour, (label, arms) in zip(COLOURS, rows.items(), strict=False):
-            where = [_place(arm, axis) for arm in arms]
-            _band(panel, where, [arm.metrics[metric] for arm in arms], colour, label)
-        titles = {"samples": "N", "images": "token-forwards, in whole images", "flops": "GFLOP, of every network that runs",
-                  "seconds": "seconds"}
-        _dress(panel, titles[axis], metric, log=True)
+            _band(panel, list(map(place, arms)), [arm.metrics[metric] for arm in arms], colour, label)
+        _dress(panel, title, metric, log=True)
     panels[0].legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return figure
 
 
-def differences(rows: list[PairRow], metric: str) -> bytes:
-    """Differences with their intervals, one line per comparison, the paper's ImageReward difference's sign beside it."""
-    figure, (panel,) = _panels(1, height=0.9 + 0.28 * len(rows))
+@_drawn
+def differences(found: dict[str, Interval], metric: str) -> Figure:
+    """Differences with their intervals, one line per comparison."""
+    figure, (panel,) = _panels(1, height=0.9 + 0.28 * len(found))
     panel.axvline(0, color=_MUTED, linewidth=0.8)
-    for place, row in enumerate(reversed(rows)):
-        found = row.metrics[metric].difference
-        colour = COLOURS[2] if found.low > 0 else COLOURS[1] if found.high < 0 else COLOURS[5]
-        panel.plot([found.low, found.high], [place, place], color=colour, linewidth=2)
-        panel.plot([found.mean], [place], "o", color=colour, markersize=4)
-    panel.set_yticks(range(len(rows)), [f"{row.pair.arm} − {row.pair.baseline}" for row in reversed(rows)], fontsize=7)
+    for place, one in enumerate(reversed(found.values())):
+        colour = COLOURS[2] if one.low > 0 else COLOURS[1] if one.high < 0 else COLOURS[5]
+        panel.plot([one.low, one.high], [place, place], color=colour, linewidth=2)
+        panel.plot([one.mean], [place], "o", color=colour, markersize=4)
+    panel.set_yticks(range(len(found)), list(reversed(found)), fontsize=7)
     _dress(panel, f"difference in {metric}", "", log=False)
-    return _png(figure)
+    return figure
 
 
-def consistency(found: Consistency, scales: int) -> bytes:
+@_drawn
+def consistency(found: Consistency, scales: int) -> Figure:
     """Left: how often the best sample of a scale is the best in the end. Right: what VALUE's pick gains in the end."""
     figure, (left, right) = _panels(2)
     for colour, (kind, hits) in zip(COLOURS, found.hits.items(), strict=False):
@@ -64,13 +84,7 @@ def consistency(found: Consistency, scales: int) -> bytes:
         _dress(panel, "scale", title, log=False)
         panel.set_xlim(-0.3, scales - 1.7)
         panel.legend(frameon=False, fontsize=8)
-    return _png(figure)
-
-
-def _place(arm: ArmRow, axis: str) -> float:
-    if axis == "samples":
-        return float(arm.name.rpartition("-")[2])
-    return {"images": arm.images, "flops": arm.flops / 1e9, "seconds": arm.seconds}[axis]
+    return figure
 
 
 def _panels(count: int, height: float = 3.4) -> tuple[Figure, list[Any]]:
@@ -97,9 +111,3 @@ def _dress(panel: Any, x: str, y: str, log: bool) -> None:
     panel.tick_params(labelsize=8)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25, linewidth=0.5)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -1,21 +1,59 @@
-"""What plans cost on the model, rewards and schedule of an experiment, and what a number of pictures pays for."""
+"""Who scores unfinished samples, what plans cost on the model, rewards and schedule of an experiment, and what a number of pictures
+pays for."""
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ttsvar_core.config import ForesightConfig, ModelConfig, TokenizerConfig, TransformerConfig
 from ttsvar_core.costs import NOTHING, Look, Search
 from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.search.budget import Measured, cost_in_pictures, plan_for
-from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, funnel, raw
+from ttsvar_core.search.plan import BEAM_CANDIDATES, Plan, beam, cut_once, funnel, raw, scored_at
 
-from .scorers import FIRST, Scorer
+if TYPE_CHECKING:
+    from .arms import Setting
 
 MOST_STARTS = 4096  # far beyond what any cut pays for, and a bound for the search by halves
+_FORESEEN = "-foreseen"
+
+
+class Scorer(NamedTuple):
+    """A reward by name (empty: the experiment's first), and whether it looks at foreseen sketches."""
+
+    reward: str = ""
+    foreseen: bool = False
+
+    @property
+    def name(self) -> str:
+        """In tables and files."""
+        return self.reward + _FORESEEN * self.foreseen
+
+    def watching(self, plan: Plan, setting: Setting) -> Plan:
+        """``plan``, scored so after every scale where that can be."""
+        known = setting.scored_scales(self.reward)
+        scales = [scale for scale in known if not self.foreseen or setting.prices.config.foresees(scale)]
+        return replace(scored_at(plan, scales), foreseen=self.foreseen)
+
+
+FIRST = Scorer()
+
+
+def scorer_named(name: str) -> Scorer:
+    """The scorer whose `name` this is."""
+    return Scorer(name.removesuffix(_FORESEEN), name.endswith(_FORESEEN))
+
+
+def scorers(setting: Setting) -> list[Scorer]:
+    """Every way to score, the experiment's first reward on sketches first; a reward that needs no picture has one way."""
+    prices, plain = setting.prices, [Scorer(reward) for reward in setting.rewards]
+    if prices is None or prices.config.foresight is None:
+        return plain
+    return plain + [Scorer(reward, foreseen=True) for reward in setting.rewards if not prices.looks[reward].ahead]
 
 
 class Prices(NamedTuple):
@@ -48,8 +86,8 @@ class Prices(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, read back by `from_json`."""
-        sizes = {"transformer": asdict(self.config.transformer), "tokenizer": asdict(self.config.tokenizer)}
-        sizes |= {"foresight": asdict(self.config.foresight)} if self.config.foresight else {}
+        parts = ("transformer", "tokenizer", *(("foresight",) if self.config.foresight else ()))
+        sizes = {part: asdict(getattr(self.config, part)) for part in parts}
         looks = {name: [look.each, look.prompt, look.looks_at, list(map(list, look.ahead))] for name, look in self.looks.items()}
         grids = [list(grid) for grid in self.schedule.grids]
         return {"name": self.config.name, **sizes, "grids": grids, "branches": list(self.branches), "lengths": list(self.lengths),
@@ -62,10 +100,9 @@ class Prices(NamedTuple):
         foresight = ForesightConfig.from_json(data["foresight"]) if "foresight" in data else None
         config = ModelConfig(data["name"], TransformerConfig(**data["transformer"]), tokenizer, foresight=foresight)
         grids = tuple(map(tuple, data["grids"]))
-        order = data.get("rewards", data["looks"])  # files sort their keys, and the first one searches
-        found = {name: data["looks"][name] for name in order}
+        found = {name: data["looks"][name] for name in data["rewards"]}  # files sort their keys, and the first one searches
         looks = {name: Look(*look[:3], tuple(map(tuple, look[3]))) for name, look in found.items()}
-        names = {name: data["names"][name] for name in order if name in data["names"]}
+        names = {name: data["names"][name] for name in found if name in data["names"]}
         return cls(config, ScaleSchedule(grids, grids[-1]), tuple(data["branches"]), tuple(data["lengths"]), looks, names)
 
 
@@ -83,11 +120,8 @@ def largest(
 
     Costs rise with the number, so it is found by halves.
     """
-    low, high = least - 1, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if prices.pays(given, make(middle), reward) else (low, middle - 1)
-    return make(low) if low >= least else None
+    paid = bisect(range(least, most + 1), False, key=lambda count: not prices.pays(given, make(count), reward))
+    return make(least + paid - 1) if paid else None
 
 
 # Plans at the cost of another -----------------------------------------------------------------------------------------

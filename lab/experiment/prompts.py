@@ -38,9 +38,8 @@ def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ..
 
     A repeated prompt is kept once. Raises ValueError, naming the line, for a line that is no prompt.
     """
-    path = Path(path)
+    path, prompts = Path(path), {}
     read = _json_prompt if path.suffix in (".jsonl", ".json") else _text_prompt
-    prompts: dict[str, Prompt] = {}
     with refusing(path, "Give one prompt per line."):
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.strip():

@@ -1,13 +1,12 @@
 """Run an experiment: resumable, parallel, and with the same results however often and wherever it runs.
 
 In the folder of an experiment lie ``experiment.json`` (what results depend on), ``units/*.json`` (one file per prompt and
-seed, written whole or not at all), ``timings.jsonl`` and, at the end, ``results.json``. Only this process writes them.
+seed, written whole or not at all) and, at the end, ``results.json``. Only this process writes them.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.plan_file import to_json
 from ttsvar_core.search.save import same_text
 
-from .advice import ADVICE, measured_by, read_advice
+from .advise import ADVICE, measured_by, read_advice
 from .arms import Arm, Experiment, Setting
 from .definitions import PRICED, build
 from .engines import Engine, Progress, opened, reported
@@ -68,14 +67,17 @@ def run_experiment(
         (world,) = engine(describe, [factory])
         known = _known(asked.name, out, engine, (factory, prompts[0].text))
         experiment = build(asked.name, setting_of(world, known), asked.n).only(asked.arms)
-        identity = _identity(world, experiment, asked.n, where.images)
+        identity = {
+            "format": FORMAT, "experiment": experiment.name, "n": list(asked.n) if asked.n else None, "world": world,
+            "arms": {arm.name: _told(arm) for arm in experiment.arms}, "images": where.images,
+        }
         claim(out, identity)
-        there = [unit for unit in units if _unit_path(out, unit.key).is_file()]
-        found = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in there}
-        missing = [unit for unit in units if unit.key not in found]
+        there = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in units if _unit_path(out, unit.key).is_file()}
+        missing = [unit for unit in units if unit.key not in there]
         tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
-        _run_missing(out, tasks, engine, len(units), progress or (lambda done, total: None))
-    found |= {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
+        for record in reported(engine, run_unit, tasks, len(units), progress or (lambda done, total: None)):
+            write(_unit_path(out, Prompt(record["prompt"]).key(record["number"])), _dumps(record))
+    found = there | {unit.key: read_unit(out, unit, experiment.arms, world) for unit in missing}
     path = out / "results.json"
     write(path, _dumps({**identity, **known, "units": [found[unit.key] for unit in units]}))
     return path
@@ -95,10 +97,8 @@ def _known(name: str, out: Path, engine: Engine, of: tuple[Callable[[], World], 
     """What plans cost and the advice in the folder, where arms or reports depend on it. of: as `prices_of` takes it."""
     if name not in PRICED:
         return {}
-    path = out / ADVICE
-    advice = {"advice": read_advice(path)} if path.is_file() else {}
-    (prices,) = engine(prices_of, [of])
-    return {**advice, "prices": prices}
+    advice = {"advice": read_advice(out / ADVICE)} if (out / ADVICE).is_file() else {}
+    return {**advice, "prices": next(engine(prices_of, [of]))}
 
 
 def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) -> Setting:
@@ -118,39 +118,19 @@ def read_unit(out: Path, unit: Unit, arms: Sequence[Arm], world: dict[str, Any])
     return {**record, "category": unit.prompt.category}
 
 
-def _run_missing(out: Path, tasks: list[Task], engine: Engine, total: int, progress: Progress) -> None:
-    started = time.monotonic()
-    for key, seconds, record in reported(engine, _timed_unit, tasks, total, progress):
-        write(_unit_path(out, key), _dumps(record))
-        with (out / "timings.jsonl").open("a", encoding="utf-8") as log:
-            line = {"unit": key, "seconds": seconds, "since_start": time.monotonic() - started}
-            log.write(json.dumps(line, sort_keys=True) + "\n")
-
-
 def _sharing(experiment: Experiment, unit: Unit) -> str:
     if not experiment.timed:
         return "pasts"
     return "seconds" if unit.place < experiment.timed else "rows"
 
 
-def _timed_unit(task: Task) -> tuple[str, float, dict[str, Any]]:
-    before = time.perf_counter()
-    record = run_unit(task)
-    return task.unit.key, time.perf_counter() - before, record
-
-
 def _unit_path(out: Path, key: str) -> Path:
     return out / "units" / f"{key}.json"
 
 
-def _identity(world: dict[str, Any], experiment: Experiment, n: Sequence[int] | None, images: str) -> dict[str, Any]:
-    arms = {
-        arm.name: {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward}
-        | ({"attempts": arm.attempts, "enough": arm.enough} if arm.attempts > 1 else {})
-        for arm in experiment.arms
-    }
-    named = {"format": FORMAT, "experiment": experiment.name, "n": list(n) if n else None}
-    return {**named, "world": world, "arms": arms, "images": images}
+def _told(arm: Arm) -> dict[str, Any]:
+    told = {"plan": to_json(arm.plan), "extractor": arm.extractor, "reward": arm.reward}
+    return told | ({"attempts": arm.attempts, "enough": arm.enough} if arm.attempts > 1 else {})
 
 
 def claim(out: Path, identity: dict[str, Any]) -> None:
@@ -170,14 +150,11 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    worlds = [identity.get("world", {}) for identity in (found, wanted)]
-    texts = [world.get("text") for world in worlds]
-    if same_text(*texts):
-        worlds[0]["text"] = texts[1]
+    ours, theirs = found.get("world", {}), wanted.get("world", {})
+    if same_text(ours.get("text"), theirs.get("text")):
+        ours["text"] = theirs.get("text")
     differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    if "world" in differing:
-        differing += sorted(f"world.{key}" for key in worlds[1] if worlds[0].get(key) != worlds[1][key])
-    return differing
+    return differing + sorted(f"world.{key}" for key in theirs if ours.get(key) != theirs[key])
 
 
 def _dumps(value: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +20,22 @@ from .world import VERDICT
 POTENTIAL_KINDS = ("value", "max", "sum", "diff")
 
 
+Row = Sequence[tuple[str, str]]  # a table's cells, each with what stands above it
+
+
 class Section(NamedTuple):
-    """A heading, a paragraph, a table (first row: header) and a figure, each of which may be missing."""
+    """A heading, a paragraph, a table and a figure, each of which may be missing."""
 
     title: str
     text: str = ""
-    rows: tuple[tuple[str, ...], ...] = ()
+    rows: Sequence[Row] = ()
     figure: bytes = b""
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows with equal heads as a Markdown table."""
+    lines = [[head for head, _ in rows[0]], ["---"] * len(rows[0]), *([cell for _, cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 class ArmRow(NamedTuple):
@@ -44,14 +54,6 @@ class ArmRow(NamedTuple):
     pictures: float = math.nan
 
 
-class PairRow(NamedTuple):
-    """One comparison, per metric; published: the paper's differences in GenEval and ImageReward."""
-
-    pair: Pair
-    metrics: dict[str, Comparison]
-    published: tuple[float, float] | None
-
-
 def metric_values(results: dict[str, Any], arm: str, metric: str) -> Values:
     """What each prompt and seed's answer got."""
     return {_unit(unit): unit["arms"][arm]["answer"][metric] for unit in results["units"]}
@@ -66,15 +68,15 @@ def shown_metrics(results: dict[str, Any]) -> tuple[str, ...]:
 def arm_row(results: dict[str, Any], arm: str) -> ArmRow:
     costs = [unit["arms"][arm]["cost"] for unit in results["units"]]
     whole = sum(height * width for height, width in results["world"]["schedule"])
-    survivors = {_unit(unit): _mean(unit["arms"][arm]["scores"]) for unit in results["units"]}
     return ArmRow(
         arm,
         {metric: mean_interval(metric_values(results, arm, metric)) for metric in shown_metrics(results)},
-        mean_interval(survivors),
+        mean_interval({_unit(unit): fmean(unit["arms"][arm]["scores"]) for unit in results["units"]}),
         costs[0]["token_forwards"] / whole,
-        _mean(cost["flops"] for cost in costs),
+        mean_cost(results, arm, "flops"),
         costs[0]["decodes"],
-        *(mean_cost(results, arm, what) for what in ("seconds", "pictures")),
+        mean_cost(results, arm, "seconds"),
+        mean_cost(results, arm, "pictures"),
     )
 
 
@@ -82,29 +84,22 @@ def mean_cost(results: dict[str, Any], arm: str, what: str) -> float:
     """The mean of a cost over the units where it was measured; NaN where it never was."""
     costs = [unit["arms"][arm]["cost"] for unit in results["units"]]
     known = [cost[what] for cost in costs if what in cost]
-    return _mean(known) if known else math.nan
+    return fmean(known) if known else math.nan
 
 
-def cost_cells(results: dict[str, Any], pair: Pair) -> tuple[str, str]:
-    """Of a comparison at equal cost: what the two cost in pictures, and whether the arm costs at most what its baseline does."""
+def cost_cells(results: dict[str, Any], pair: Pair) -> Row:
+    """Of a comparison at equal cost: what the two cost in pictures, and whether the arm's operations are no more than its
+    baseline's for every prompt and seed."""
     ours, theirs = (mean_cost(results, name, "pictures") for name in (pair.arm, pair.baseline))
-    return f"{ours:.2f} of {theirs:.2f}", "yes" if costs_no_more(results, pair) else "no"
+    spent = [[unit["arms"][name]["cost"]["flops"] for name in (pair.arm, pair.baseline)] for unit in results["units"]]
+    no_more = all(arm <= baseline for arm, baseline in spent)
+    return [("cost in pictures", f"{ours:.2f} of {theirs:.2f}"), ("at most its cost", "yes" if no_more else "no")]
 
 
-def costs_no_more(results: dict[str, Any], pair: Pair) -> bool:
-    """Whether an arm's operations are no more than its baseline's, for every prompt and seed."""
-    return all(unit["arms"][pair.arm]["cost"]["flops"] <= unit["arms"][pair.baseline]["cost"]["flops"] for unit in results["units"])
-
-
-def pair_row(results: dict[str, Any], pair: Pair) -> PairRow:
-    metrics = {
-        metric: compare(metric_values(results, pair.arm, metric), metric_values(results, pair.baseline, metric))
-        for metric in shown_metrics(results)
-    }
-    published = None
-    if pair.published and pair.published_baseline:
-        published = tuple(ours - theirs for ours, theirs in zip(pair.published, pair.published_baseline, strict=True))
-    return PairRow(pair, metrics, published)
+def compared(results: dict[str, Any], pair: Pair) -> dict[str, Comparison]:
+    """One comparison, by metric."""
+    found = {metric: [metric_values(results, arm, metric) for arm in pair[:2]] for metric in shown_metrics(results)}
+    return {metric: compare(*values) for metric, values in found.items()}
 
 
 def agreement(found: Comparison, published: float | None) -> str:
@@ -117,13 +112,13 @@ def agreement(found: Comparison, published: float | None) -> str:
     return "agrees" if gains == (published > 0) else "contradicts"
 
 
-def category_rows(results: dict[str, Any], arms: Iterable[str], metric: str) -> dict[str, dict[str, Interval]]:
-    """Per category, the metric of every arm; empty if prompts have no categories."""
-    categories = sorted({unit["category"] for unit in results["units"]} - {""})
-    rows = {}
-    for category in categories:
+def category_rows(results: dict[str, Any], arms: Sequence[str], metric: str) -> list[Row]:
+    """Per category, the metric of every arm; none if prompts have no categories."""
+    rows = []
+    for category in sorted({unit["category"] for unit in results["units"]} - {""}):
         part = {**results, "units": [unit for unit in results["units"] if unit["category"] == category]}
-        rows[category] = {arm: mean_interval(metric_values(part, arm, metric)) for arm in arms}
+        means = ((arm, mean_interval(metric_values(part, arm, metric)).mean) for arm in arms)
+        rows.append([("category", category), *((arm, f"{mean:.2f}") for arm, mean in means)])
     return rows
 
 
@@ -135,6 +130,14 @@ class Consistency(NamedTuple):
     chance: Interval
     gain: dict[int, Interval]
     most: Interval
+
+    def rows(self, gained: str, hit: Callable[[Interval], str], gain: Callable[[Interval], str]) -> list[Row]:
+        """By scale, hits and gains as told so; gained: what stands above the gains."""
+        return [
+            [("scale", str(scale)), *((kind.upper(), hit(of[scale]) if scale in of else "") for kind, of in self.hits.items()),
+             (gained, gain(self.gain[scale]))]
+            for scale in self.gain
+        ]
 
 
 def consistency(results: dict[str, Any], arm: str) -> Consistency:
@@ -171,8 +174,3 @@ def watched_arms(experiment: Experiment) -> list[str]:
 
 def _unit(record: dict[str, Any]) -> tuple[str, int]:
     return record["prompt"], record["number"]
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from ttsvar_core.costs import Cost, Search
+import torch
+
+from ttsvar_core.costs import Cost, Look, Search
 from ttsvar_core.looks import extractor_look, grey, reward_look
 from ttsvar_core.reading import finite, whole
 from ttsvar_core.search.budget import cost_in_pictures
@@ -51,8 +53,6 @@ def describe(factory: Callable[[], World]) -> dict[str, Any]:
 
 def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
     """`Prices.to_json` of a world, its rewards' operations as for a prompt."""
-    import torch
-
     world, prompt = loaded(given[0]), given[1]
     config, scales = world.model.config, len(world.schedule)
     with torch.inference_mode():
@@ -65,30 +65,40 @@ def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:
 
 def run_unit(task: Task) -> dict[str, Any]:
     """Run one unit; depends on nothing but the task and the files its world is loaded from."""
-    import torch
-
-    world, prompt = loaded(task.factory), task.unit.prompt
-    seed = prompt.seed(task.unit.number)
+    world, (prompt, number, place) = loaded(task.factory), task.unit
     with torch.inference_mode():
         conditioning = world.encode(prompt.text)
-        finished = walk(world, conditioning, seed, task.arms, task.share)
-    measured: dict[tuple[str, int], dict] = {}
+        finished = walk(world, conditioning, prompt.seed(number), task.arms, task.share)
+    answers: dict[tuple[int, int], dict] = {}
     arms, image = {}, next(iter(finished.values())).images[:1]
-    extractors = cache(lambda name: extractor_look(named(world.extractors, name), image))
-    rewards = cache(lambda name: reward_look(named(world.rewards, name), image, prompt.text))
+    judging = cache(lambda name: reward_look(named(world.rewards, name), image, prompt.text))
     for arm in task.arms:
-        record = _record(world, prompt, arm, finished[arm.name], measured)
-        cost = Search(
+        ended, extractor = finished[arm.name], _extractor_look(task.factory, arm.extractor)
+        record = _record(world, prompt, arm, ended, answers)
+        search = Search(
             world.model.config, arm.plan, world.schedule, world.sampling.branches(len(world.schedule)),
-            max(1, len(conditioning.text)), extractors(arm.extractor), rewards(arm.reward),
+            max(1, len(conditioning.text)), extractor, judging(arm.reward),
         )
-        once = {**cost.total._asdict(), "pictures": cost_in_pictures(cost, arm.plan)}
-        spent = {name: value * finished[arm.name].attempts for name, value in once.items()}
-        taken = {"seconds": finished[arm.name].seconds} if task.share == "seconds" else {}
+        spent = {name: value * ended.attempts for name, value in priced(search).items()}
+        taken = {"seconds": ended.seconds} if task.share == "seconds" else {}
         arms[arm.name] = {**record, "cost": {**spent, **taken}}
         if task.layout:
-            task.layout.save(arm.name, task.unit.place, task.unit.number, prompt, finished[arm.name].images[record["best"]])
-    return {"prompt": prompt.text, "category": prompt.category, "number": task.unit.number, "seed": seed, "arms": arms}
+            task.layout.save(arm.name, place, number, prompt, ended.images[record["best"]])
+    return {"prompt": prompt.text, "category": prompt.category, "number": number, "seed": prompt.seed(number), "arms": arms}
+
+
+@cache
+def priced(search: Search) -> dict[str, float]:
+    """What a plan costs; of a prompt only the length, and what its rewards take, make a difference."""
+    return {**search.total._asdict(), "pictures": cost_in_pictures(search, search.plan)}
+
+
+@cache
+def _extractor_look(factory: Callable[[], World], name: str) -> Look:
+    """What an extractor takes per picture, whatever the prompt."""
+    world = loaded(factory)
+    picture = grey(world.model.config, world.schedule).to(world.model.transformer.device)
+    return extractor_look(named(world.extractors, name), picture)
 
 
 def check_record(record: dict[str, Any], unit: Unit, arms: Sequence[Arm], world: dict[str, Any]) -> None:
@@ -122,13 +132,16 @@ def loaded(factory: Callable[[], World]) -> World:
     return factory()
 
 
-def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured: dict) -> dict[str, Any]:
+def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, answers: dict) -> dict[str, Any]:
+    """What an arm ended with. answers: every metric of the answers so far, by where they lie; arms may share one."""
     scores = finished.scores.tolist()
-    best = max(range(len(scores)), key=lambda row: scores[row])  # ties: the lowest row, as `score.best`
+    best = scores.index(max(scores))  # ties: the lowest row, as `score.best`
     place = (id(finished.images), best)
-    if place not in measured:
-        measured[place] = _measure(world, prompt.text, finished.images[best : best + 1])
-    record = {"scores": scores, "best": best, "answer": measured[place]}
+    if place not in answers:
+        image = finished.images[best : best + 1]
+        answers[place] = {name: float(reward.score(image, prompt.text)[0]) for name, reward in world.rewards.items()}
+        answers[place] |= {VERDICT: float(world.verdict(image, prompt.text))} if world.verdict else {}
+    record = {"scores": scores, "best": best, "answer": answers[place]}
     if finished.state.lineage:
         lineage = [{"scale": s.scale, "ancestors": list(s.ancestors), "ess": s.ess} for s in finished.state.lineage]
         record["lineage"] = lineage
@@ -138,9 +151,3 @@ def _record(world: World, prompt: Prompt, arm: Arm, finished: Finished, measured
         if world.verdict:
             record["correct"] = [float(world.verdict(image, prompt.text)) for image in finished.images.split(1)]
     return record
-
-
-def _measure(world: World, prompt: str, image) -> dict[str, float]:
-    """Every metric of one answer (1, H, W, 3)."""
-    values = {name: float(reward.score(image, prompt)[0]) for name, reward in world.rewards.items()}
-    return {**values, VERDICT: float(world.verdict(image, prompt))} if world.verdict else values

@@ -16,12 +16,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lab.benchmark.clock import timed
 from ttsvar_core.decoding import sketch
+from ttsvar_core.infinity.text import Conditioning
 from ttsvar_core.rewards.base import FORETELLING
 from ttsvar_core.search.attempts import best_of, repeated
 from ttsvar_core.search.memory import Sampler
@@ -30,9 +31,6 @@ from ttsvar_core.state import SearchState, start
 
 from .arms import Arm
 from .world import World
-
-if TYPE_CHECKING:
-    from ttsvar_core.infinity.text import Conditioning
 
 
 class Finished(NamedTuple):
@@ -45,14 +43,12 @@ class Finished(NamedTuple):
     seconds: float = 0.0
     attempts: int = 1
 
-    def first(self, samples: int) -> Finished:
-        """The first ``samples`` rows, as a Best-of-N of that many."""
-        return Finished(self.state.select(range(samples)), self.images[:samples], self.scores[:samples])
 
-
-def first_rows(whole: SearchState | Tensor, samples: int) -> Any:
-    """The first ``samples`` of a state or of pictures."""
-    return whole[:samples] if isinstance(whole, Tensor) else whole.select(range(samples))
+def first_rows(whole: Any, samples: int) -> Any:
+    """The first ``samples`` of a state, of a tensor, or of several of these."""
+    if isinstance(whole, SearchState):
+        return whole.select(range(samples))
+    return whole[:samples] if isinstance(whole, Tensor) else tuple(first_rows(part, samples) for part in whole)
 
 
 class Memory:
@@ -62,8 +58,8 @@ class Memory:
         self._room, self._kept = room, OrderedDict()
         self.saved = 0.0
 
-    def get(self, key: Any, samples: int, make: Callable[[], Any], first: Callable[[Any, int], Any] = first_rows) -> Any:
-        """The ``first`` rows of what is kept under ``key``, made now if nothing is, or of fewer samples."""
+    def get(self, key: Any, samples: int, make: Callable[[], Any]) -> Any:
+        """The first rows of what is kept under ``key``, made now if nothing is, or of fewer samples."""
         if self._kept.get(key, (0,))[0] >= samples:
             self.saved += self._kept[key][2]
         else:
@@ -72,7 +68,7 @@ class Memory:
         while len(self._kept) > self._room:
             self._kept.popitem(last=False)
         rows, whole, _ = self._kept[key]
-        return whole if rows == samples else first(whole, samples)
+        return whole if rows == samples else first_rows(whole, samples)
 
 
 def past(state: SearchState, rows: bool = False) -> tuple:
@@ -115,12 +111,9 @@ class SharedReward(NamedTuple):
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """As the reward does; pictures are told apart by where they lie, which `decode` shares."""
-        made = self.memory.get(
-            (self.reward.name, images.data_ptr()), len(images),
-            lambda: (images, self.reward.score(images, prompt)),  # held, so that nothing else comes to lie there
-            lambda whole, rows: (whole[0], whole[1][:rows]),
-        )
-        return made[1]
+        key = self.reward.name, images.data_ptr()
+        held = self.memory.get(key, len(images), lambda: (images, self.reward.score(images, prompt)))
+        return held[1]  # beside the pictures, so that nothing else comes to lie there
 
     def __getattr__(self, name: str) -> Any:
         if name not in FORETELLING:
@@ -144,7 +137,7 @@ def walk(world: World, conditioning: Conditioning, seed: int, arms: Iterable[Arm
         done[arm.name] = run_arm(arm)
     for arm in arms:
         if arm.name in rows_of:
-            done[arm.name] = done[rows_of[arm.name]].first(arm.plan.samples)
+            done[arm.name] = Finished(*first_rows(done[rows_of[arm.name]][:3], arm.plan.samples))
     return {arm.name: done[arm.name] for arm in arms}
 
 

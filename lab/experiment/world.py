@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from ttsvar_core import registry
 from ttsvar_core.config import Sampling
+from ttsvar_core.extractors.base import FeatureExtractor
 from ttsvar_core.image_model import ImageModel
+from ttsvar_core.infinity.text import Conditioning, encode_prompt, load_text_encoder
 from ttsvar_core.names import REDUCERS
+from ttsvar_core.rewards.base import Reward
+from ttsvar_core.rewards.scenes import judge_images
+from ttsvar_core.rewards.value import load_value, read_value
 from ttsvar_core.scales import ScaleSchedule
+from ttsvar_core.scenes.grammar import parse_prompt
 from ttsvar_core.search.save import text_summary
+from ttsvar_core.weights import load_bundled, load_model
 from ttsvar_core.weights.fingerprint import fingerprints_of
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ttsvar_core.extractors.base import FeatureExtractor
-    from ttsvar_core.infinity.text import Conditioning
-    from ttsvar_core.rewards.base import Reward
+from .controls import Chance, Clarity, TokenizerExtractor
 
 VERDICT = "correct"
 PROBE = "a photo of a red circle"  # the text features of these words tell encoders apart; every bundled part knows them
@@ -42,6 +47,10 @@ class World(NamedTuple):
 
     def describe(self) -> dict[str, Any]:
         """What results depend on, as JSON values: runs into one folder must agree on it (on `text`, as `same_text` says)."""
+        networks = {
+            **{f"reward {name}": reward for name, reward in self.rewards.items()},
+            **{f"extractor {name}": extractor for name, extractor in self.extractors.items()}, "foresight": self.model.foresight,
+        }
         return {
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
@@ -49,10 +58,7 @@ class World(NamedTuple):
             "text": text_summary(self.encode(PROBE).text),
             "rewards": list(self.rewards),
             "extractors": list(self.extractors),
-            "networks": {
-                f"{kind} {name}": fingerprints_of(network)
-                for kind, named in (("reward", self.rewards), ("extractor", self.extractors)) for name, network in named.items()
-            } | ({"foresight": fingerprints_of(self.model.foresight)} if self.model.foresight else {}),
+            "networks": {name: fingerprints_of(network) for name, network in networks.items() if network is not None},
             "schedule": [list(grid) for grid in self.schedule.grids],
             "sampling": [list(self.sampling.at(scale)) for scale in range(len(self.schedule))],
             "metrics": [*self.rewards, *([VERDICT] if self.verdict else [])],
@@ -75,48 +81,34 @@ class WorldFiles:
 
     def __call__(self) -> World:
         """Load everything. Raises ValueError for an unknown name, and as the loaders do for unusable files."""
-        from ttsvar_core.infinity.text import encode_prompt
-
         model, encoder = self._models()
-        rewards = {_name(spec): self._reward(spec) for spec in self.rewards}
-        extractors = {_name(spec): self._extractor(model, spec) for spec in self.extractors}
+        rewards = {spec.partition("=")[0]: self._reward(spec) for spec in self.rewards}
+        extractors = {spec.partition("=")[0]: self._extractor(model, spec) for spec in self.extractors}
         if not rewards or not extractors:
             raise ValueError("an experiment needs at least one reward and one extractor")
         schedule = model.schedule(pixel_budget=self.pixel_budget)
-        verdict = next((VERDICTS[name] for name in rewards if name in VERDICTS), None)
+        verdict = scene_verdict if "scenes" in rewards else None  # the reward whose grade goes with it
         return World(
             model, lambda prompt: encode_prompt(encoder, prompt), rewards, extractors, schedule, model.config.sampling, verdict
         )
 
     def _models(self) -> tuple[ImageModel, Any]:
-        import torch
-
-        from ttsvar_core.infinity.text import load_text_encoder
-        from ttsvar_core.weights import load_bundled, load_model
-
-        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if not self.model:
             return load_bundled(device=self.device)
+        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         transformer, tokenizer, text = self.model if len(self.model) > 1 else files_in(Path(*self.model))
         return load_model(transformer, tokenizer, dtype=dtype, device=self.device), load_text_encoder(text)
 
     def _reward(self, spec: str) -> Reward:
-        from .controls import Clarity
-
-        own = {"clarity": Clarity}
-        if spec in own:
-            return own[spec]()
+        if spec == Clarity.name:
+            return Clarity()
         key, _, file = spec.partition("=")
-        if key.lower() == "value" and file:  # which may have been trained for one of these
-            from ttsvar_core.rewards.value import load_value, trained_for
-
-            reward = trained_for(file)
-            return load_value(file, reward=own[reward]() if reward in own else None).to(self.device)
+        if key.lower() == "value" and file:
+            for_clarity = read_value(file).made_for.reward == Clarity.name  # which the package does not know
+            return load_value(file, reward=Clarity() if for_clarity else None).to(self.device)
         return registry.load(registry.REWARDS, spec, self.device)
 
     def _extractor(self, model: ImageModel, spec: str) -> FeatureExtractor:
-        from .controls import Chance, TokenizerExtractor
-
         if spec == "chance":
             return Chance()
         kind, _, reducer = spec.partition("-")
@@ -127,13 +119,7 @@ class WorldFiles:
 
 def scene_verdict(image: Tensor, prompt: str) -> bool:
     """Whether an image (1, H, W, 3) shows exactly what a prompt of the scene world asks for."""
-    from ttsvar_core.rewards.scenes import judge_images
-    from ttsvar_core.scenes.grammar import parse_prompt
-
     return judge_images(image, parse_prompt(prompt))[0].correct
-
-
-VERDICTS = {"scenes": scene_verdict}  # by the reward whose grade goes with it
 
 
 def files_in(folder: Path) -> tuple[str, str, str]:
@@ -146,11 +132,6 @@ def files_in(folder: Path) -> tuple[str, str, str]:
             raise ValueError(f"{folder} holds {len(matching)} files {pattern}, expected one; or name the three files themselves")
         found.append(str(matching[0]))
     return tuple(found)
-
-
-def _name(spec: str) -> str:
-    """What results call a reward or extractor."""
-    return spec.partition("=")[0]
 
 
 def spelled(extractor: str) -> str:

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from lab.experiment import options
 from lab.training.common import Run, fit
-from lab.value.data import divided
+from lab.value.collect import divided, read_folders
 from ttsvar_core.config import ForesightConfig
 from ttsvar_core.foresight import Foresight, ForesightNetwork, network_for, save_foresight
-from ttsvar_core.reading import parse_json, read_text
 
 NAME = "foresight.safetensors"
 WARMUP, AVERAGING = 50, 0.998
@@ -43,10 +42,9 @@ Read = Callable[[Path, int], Seen]
 
 
 def train(args: argparse.Namespace) -> Path:
-    """Train from where it stands to the end; returns the file. Raises ValueError for folders without samples."""
-    files = [path for folder in args.data for path in sorted((folder / "samples").glob("*.safetensors"))]
+    """Train from where it stands to the end; returns the file. Raises ValueError for folders without samples or that differ."""
+    about, files = read_folders(args.data, "lab.foresight", "model", "fingerprint", "schedule", "scales", "layers")
     known, unseen = divided(files, "lab.foresight")
-    about = parse_json(read_text(args.data[0] / "experiment.json"))
     model = options.world_files(args)().model
     if about["world"]["fingerprint"] != model.fingerprint:
         raise ValueError(f"the samples are of {about['world']['model']} ({about['world']['fingerprint'][:8]}), not of {model!r}")

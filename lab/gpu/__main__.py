@@ -20,21 +20,17 @@ CHECKS = (  # what is worth most comes first
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m lab.gpu", description=__doc__)
-    made.add_argument("--json", type=Path, default=Path("output/gpu.json"), help="file for what is found (default: %(default)s)")
-    made.add_argument("--device", default="cuda", help="the card (default: %(default)s)")
-    made.add_argument("--only", nargs="+", choices=[check.name for check in CHECKS], help="some of the checks")
-    made.add_argument("--seconds", type=float, default=BUDGET, help="for all checks of a card together (default: %(default)s)")
-    made.add_argument("--rehearse", action="store_true", help="everything tiny and on the processor, to try the command itself")
-    made.add_argument("--check", help=argparse.SUPPRESS)  # how a check is begun in a process of its own
-    made.add_argument("--notes", type=Path, help=argparse.SUPPRESS)
-    return made
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks; 0 if all are ok, 1 otherwise."""
-    chosen = parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m lab.gpu", description=__doc__)
+    parser.add_argument("--json", type=Path, default=Path("output/gpu.json"), help="file for what is found (default: %(default)s)")
+    parser.add_argument("--device", default="cuda", help="the card (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=[check.name for check in CHECKS], help="some of the checks")
+    parser.add_argument("--seconds", type=float, default=BUDGET, help="for all checks of a card together (default: %(default)s)")
+    parser.add_argument("--rehearse", action="store_true", help="everything tiny and on the processor, to try the command itself")
+    parser.add_argument("--check", help=argparse.SUPPRESS)  # how a check is begun in a process of its own
+    parser.add_argument("--notes", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
     if chosen.check:
         next(check for check in CHECKS if check.name == chosen.check).function()(_place(chosen), Notes(chosen.notes))
         return 0

@@ -112,7 +112,8 @@ def check(place: Place, notes: Notes) -> None:
     tokens, plans = measured.schedule.tokens, {"raw": raw(), "tts-var 1": tts_var(1)}
     pairs = {name: [(scale, plan.running(scale)) for scale in range(len(tokens))] for name, plan in plans.items()}
     largest_first = sorted({pair for some in pairs.values() for pair in some}, key=lambda pair: -tokens[pair[0]] * pair[1])
-    times, pool = {pair: {} for pair in largest_first}, Pool(place)
+    times, graphs, before = {pair: {} for pair in largest_first}, [], _reserved(place)
+    pool = torch.cuda.graph_pool_handle() if place.card else None  # the memory that all graphs share
 
     def add_up() -> None:
         for name, some in pairs.items():
@@ -121,41 +122,31 @@ def check(place: Place, notes: Notes) -> None:
     with torch.inference_mode():
         for scale, samples in largest_first:
             key = f"scale {scale}, {samples} samples"
-            notes.attempt(key, _plain_and_recorded, place, given, scale, samples, pool)
+            notes.attempt(key, _plain_and_recorded, place, given, scale, samples, pool, graphs)
             times[scale, samples] |= notes.found[key]
-        notes.attempt("graphs' memory", pool.held)
+        notes.attempt("graphs' memory", lambda: {"graphs": len(graphs), "gb": (_reserved(place) - before) / 1e9})
         add_up()  # now already: compiling may take longer than there is time
         notes.attempt("compiling", _compiled, place, given, times)
         add_up()
 
 
-class Pool:
-    """The memory that all graphs share, and the graphs."""
-
-    def __init__(self, place: Place) -> None:
-        self._card, self.graphs = place.card, []
-        self.handle = torch.cuda.graph_pool_handle() if place.card else None
-        self._before = self._reserved()
-
-    def held(self) -> dict[str, Any]:
-        """How many graphs there are and what they keep, in GB."""
-        return {"graphs": len(self.graphs), "gb": (self._reserved() - self._before) / 1e9}
-
-    def _reserved(self) -> int:
-        empty_cache()
-        return torch.cuda.memory_reserved() if self._card else 0
+def _reserved(place: Place) -> int:
+    empty_cache()
+    return torch.cuda.memory_reserved() if place.card else 0
 
 
-def _plain_and_recorded(place: Place, given: tuple, scale: int, samples: int, pool: Pool) -> dict[str, Any]:
+def _plain_and_recorded(
+    place: Place, given: tuple, scale: int, samples: int, pool: Any, graphs: list[Recorded]
+) -> dict[str, Any]:
     model, text, schedule = given
     inputs, function = inputs_at(model, text, schedule, scale, samples), forward(model, schedule, scale)
     plain = function(inputs)
     eager = place.seconds(lambda: function(inputs))
-    recorded = Recorded(function, inputs, pool.handle)
+    recorded = Recorded(function, inputs, pool)
     apart = float((recorded(inputs) - plain).abs().max())
     counted = profiled(place, lambda: function(inputs))
     graph, replay = place.seconds(lambda: recorded(inputs)), place.seconds(recorded.replay)
-    pool.graphs.append(recorded.rest())
+    graphs.append(recorded.rest())
     found = {"eager": eager, "graph": graph, "replay": replay, "launches": counted["launches"], "logits_apart": apart}
     return {"ok": apart < 1e-2, **found}
 

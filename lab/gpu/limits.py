@@ -46,14 +46,14 @@ def out_of_memory(place: Place, notes: Notes) -> None:
     """Eight samples where there is room for about half of what they take: the same bits, in smaller groups."""
     given, plan = place.model("125m", torch.float32, "0.25M"), best_of_n(8)
     held = torch.cuda.memory_allocated() if place.card else 0
-    notes.attempt("memory that ran out", _squeezed, place, given, plan, held)
 
+    def squeezed() -> dict[str, Any]:
+        free, most = place.watched(_searched, given, plan)
+        with place.limited((held + most["reserved_gb"] * GIGA) / 2):
+            tight, less = place.watched(_searched, given, plan)
+        free_bits, tight_bits = (torch.cat([bits.flatten() for bits in result.state.bits]) for result in (free, tight))
+        same = float((free_bits == tight_bits).float().mean())
+        enough = less["ran_out"] > 0 or not place.card
+        return {"ok": same >= SAME_BITS and enough, "same_bits": same, "free_gb": most["peak_gb"], **less}
 
-def _squeezed(place: Place, given: Subject, plan: Plan, held: int) -> dict[str, Any]:
-    free, most = place.watched(_searched, given, plan)
-    with place.limited((held + most["reserved_gb"] * GIGA) / 2):
-        tight, less = place.watched(_searched, given, plan)
-    pairs = list(zip(free.state.bits, tight.state.bits, strict=True))
-    same = sum(int((one == other).sum()) for one, other in pairs) / sum(one.numel() for one, _ in pairs)
-    enough = less["ran_out"] > 0 or not place.card
-    return {"ok": same >= SAME_BITS and enough, "same_bits": same, "ran_out": less["ran_out"], "free_gb": most["peak_gb"], **less}
+    notes.attempt("memory that ran out", squeezed)

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from lab.benchmark.clock import seconds_of
+from lab.benchmark.clock import timed
 from lab.benchmark.models import Subject, extractor_of, random_subject, reward_of, tiny_tensors
 from ttsvar_core.config import PRESETS, ModelConfig
 from ttsvar_core.out_of_memory import empty_cache
-from ttsvar_core.scales import parse_schedule
+from ttsvar_core.scales import ScaleSchedule
 
-TINY_SCALES = "1 1 1 1 1 1 2 2 2 2 3 3 4"  # as many as the published schedules have, so that the same plans run
-
+TINY_SIDES = (1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # as many as the published schedules have, so that the same plans run
 REPEATS = 5
 
 
@@ -49,7 +48,7 @@ class Place:
 
     def seconds(self, work: Callable[[], Any]) -> float:
         """The median time of a piece of work; in a rehearsal that of a single time."""
-        return statistics.median(seconds_of(work) for _ in range(1 if self.rehearse else REPEATS))
+        return statistics.median(timed(work)[1] for _ in range(1 if self.rehearse else REPEATS))
 
     @contextmanager
     def limited(self, size: float) -> Iterator[float]:
@@ -85,4 +84,5 @@ def tiny(config: ModelConfig) -> ModelConfig:
         config.transformer, embed_dim=64, depth=2, num_heads=2, block_chunks=1, text_channels=128, text_maxlen=64
     )
     tokenizer = replace(config.tokenizer, base_ch=8, num_res_blocks=1, smallest_side=32)
-    return replace(config, transformer=transformer, tokenizer=tokenizer, own_schedule=parse_schedule(TINY_SCALES))
+    grids = tuple((side, side) for side in TINY_SIDES)
+    return replace(config, transformer=transformer, tokenizer=tokenizer, own_schedule=ScaleSchedule(grids, grids[-1]))

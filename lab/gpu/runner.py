@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,17 +91,12 @@ def here(place: Any) -> Callable[[Check, Path, float], str]:
 
 def table(record: dict[str, Any]) -> str:
     """What was found as Markdown. Values whose name begins with an underscore stand in the file only."""
-    return "\n".join(["| check | what | ok | found |", "|---|---|---|---|", *_rows(record)])
-
-
-def _rows(record: dict[str, Any]) -> Iterator[str]:
+    rows = ["| check | what | ok | found |", "|---|---|---|---|"]
     for name, check in record.items():
         if check["error"] or not check["found"]:
-            yield f"| {name} | | no | {check['error'] or 'nothing'} |"
+            rows.append(f"| {name} | | no | {check['error'] or 'nothing'} |")
         for key, found in check["found"].items():
-            shown = [f"{what} {_told(value)}" for what, value in found.items() if what[0] != "_" and what not in ("ok", "took")]
-            yield f"| {name} | {key} | {'yes' if found.get('ok', True) else 'no'} | {', '.join(shown)} |"
-
-
-def _told(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+            told = {what: value for what, value in found.items() if what[0] != "_" and what not in ("ok", "took")}
+            shown = [f"{what} {value:.4g}" if isinstance(value, float) else f"{what} {value}" for what, value in told.items()]
+            rows.append(f"| {name} | {key} | {'yes' if found.get('ok', True) else 'no'} | {', '.join(shown)} |")
+    return "\n".join(rows)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from graph_builder import Graph, Node
-from parts import GAP, HEAD, left_column, published
+from graph_builder import GAP, HEAD, PAD, Graph, Node
+from parts import left_column, published
 
 from ttsvar_core.registry import REWARDS
 
 PROMPT = "a red fox and two white rabbits at a small round table, morning light, photograph"
 CHECKPOINT, SAMPLER = "v1-5-pruned-emaonly-fp16.safetensors", "euler_ancestral"
-CLIP = "clip-vit-large-patch14/model.safetensors"  # the weights in the folder that CLIP is published as
+_CLIP = REWARDS["clip"].files[0]  # published as a folder; these are the weights in it
+CLIP = {
+    "name": "clip-vit-large-patch14/model.safetensors", "url": f"{_CLIP.page}/resolve/main/model.safetensors",
+    "directory": _CLIP.folder,
+}
 PAGE = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main"  # where the host's own templates have it from
 STEPS, LOOK = 20, 8  # how many, and after how many the samples are judged
 SAMPLING = (225, 270)  # with the widget under its seed
@@ -44,12 +48,10 @@ def load_any(catalogue: dict) -> Graph:
     steps = inside.add("BasicScheduler", model=model, scheduler="normal", steps=STEPS, denoise=1.0)
     split = inside.add("SplitSigmas", f"{LOOK} steps, then the rest", sigmas=steps, step=LOOK)
     empty = inside.add("EmptyLatentImage", width=512, height=512, batch_size=inside.takes("samples", default=8))
-    given = {
+    inside.returns(**{
         "latent": empty, "first steps": split.out("high_sigmas"), "model": model, "positive": positive, "negative": negative,
         "sampler": sampler, "last steps": split.out("low_sigmas"), "vae": checkpoint.out("VAE"), "prompt": words,
-    }
-    for name, source in given.items():
-        inside.returns(name, source)
+    })
     inside.row([words, checkpoint, positive, negative], (0, 0))
     inside.row([empty, sampler, steps, split], (0, 280))
     return inside
@@ -65,18 +67,14 @@ def any_model(graph: Graph) -> None:
 
     def judge(title: str, latent: tuple[Node, str], verifier: str, key: str, judging: str, **inputs) -> list[Node]:
         decoded = graph.add("VAEDecode", title, samples=latent, vae=load.out("vae"))
-        file = _weights(key)
+        file = CLIP if key == "clip" else published(REWARDS[key].files[0])
         loader = graph.add("TTSVAR_RewardLoader", verifier, reward=REWARDS[key].title, file=file["name"])
         loader.models = [file]
-        words = load.out("prompt")
-        return [
-            decoded, loader, graph.add("TTSVAR_ScoreImages", judging, images=decoded, reward=loader, prompt=words, **inputs)
-        ]
+        given = {"images": decoded, "reward": loader, "prompt": load.out("prompt"), **inputs}
+        return [decoded, loader, graph.add("TTSVAR_ScoreImages", judging, **given)]
 
     first = sample(f"Steps 1-{LOOK}", load.out("latent"), "first steps", add_noise=True, noise_seed=1)
-    looked = judge(
-        "How they would end", first.out("denoised_output"), "Cheap verifier", "clip", "All eight", sort=False
-    )
+    looked = judge("How they would end", first.out("denoised_output"), "Cheap verifier", "clip", "All eight", sort=False)
     cut = graph.add(
         "TTSVAR_ResampleBatch", "8 to 4", (225, 330), scores=looked[2].out("scores"), latent=first.out("output"), keep=4,
         scheme="systematic", target_ess=0.5,
@@ -89,20 +87,11 @@ def any_model(graph: Graph) -> None:
     _place(graph, load, [first, *looked, cut, seen], [rest, *ranked, saved])
 
 
-def _weights(key: str) -> dict:
-    """What the editor offers where a reward's file is missing."""
-    file = REWARDS[key].files[0]
-    if key == "clip":
-        return {"name": CLIP, "url": f"{file.page}/resolve/main/{CLIP.split('/')[1]}", "directory": file.folder}
-    return published(file)
-
-
 def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:
     """Two rows beside what is loaded; what skips a node runs in the lanes below its row."""
-    x = left_column(graph, NOTE, load, 360) + 20
+    x = left_column(graph, NOTE, load, 360) + PAD
     low = _row(graph, "2  Sample, look, resample", "search", look, (x, HEAD))
-    top = low + 80 + HEAD
-    last = _row(graph, "3  The rest of the steps", "answer", end, (x, top))
+    last = _row(graph, "3  The rest of the steps", "answer", end, (x, low + 80 + HEAD))
     for place, name in enumerate(("latent_image", "sigmas", "sampler", "negative", "positive", "model")):
         graph.lead([(load.right + 26 + 9 * place, look[0].position[1] + 14 + 20 * place)], (look[0], name))
     for row, bottom in ((look, low), (end, last)):
@@ -116,8 +105,6 @@ def _place(graph: Graph, load: Node, look: list[Node], end: list[Node]) -> None:
 def _row(graph: Graph, title: str, kind: str, nodes: list[Node], at: tuple[int, int]) -> int:
     """Nodes in a row and a group, the verifier's loader below what decodes for it; the group's lower edge."""
     sampled, decoded, loader, *others = nodes
-    right, _ = graph.row([sampled, decoded], at, GAP)
+    graph.row([sampled, decoded, *others], at, GAP)
     loader.position = (decoded.position[0], decoded.bottom + 50)
-    graph.row(others, (right, at[1]), GAP)
-    graph.group(title, kind, nodes)
-    return max(node.bottom for node in nodes) + 20
+    return graph.group(title, kind, nodes)

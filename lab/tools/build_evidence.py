@@ -21,17 +21,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from lab.experiment import plots  # noqa: E402
-from lab.experiment.foresight import foresight_tables  # noqa: E402
-from lab.experiment.report import experiment_of, markdown_table  # noqa: E402
-from lab.experiment.tables import arm_row, category_rows, consistency, cost_cells, pair_row, watched_arms  # noqa: E402
-from lab.experiment.variance import fixed_shares  # noqa: E402
+from lab.experiment import plots, tables  # noqa: E402
+from lab.experiment.arms import Pair  # noqa: E402
+from lab.experiment.foresight import fixed_shares, foresight_tables  # noqa: E402
+from lab.experiment.report import experiment_of  # noqa: E402
+from lab.experiment.tables import Row  # noqa: E402
+from lab.experiment.world import VERDICT  # noqa: E402
 from ttsvar_core.atomic import write  # noqa: E402
 
 PAGE = ROOT / "docs" / "evidence.md"
 STORE = ROOT / "docs" / "evidence"
 IMAGES = ROOT / "docs" / "images"
-GRADE, VERDICT = "scenes", "correct"
+GRADE = "scenes"
 MARK = re.compile(r"(<!-- (\w+) \| ([\w-]+)(?: \| (.+?))? -->\n)\n(?:\|.*\n)*")
 
 
@@ -45,59 +46,47 @@ def read_results(name: str) -> dict[str, Any]:
     return json.loads(lzma.decompress((STORE / f"{name}.json.xz").read_bytes()))
 
 
-def arms_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+def arms_table(results: dict[str, Any], _: str) -> list[Row]:
     """Every way of searching by itself."""
-    found = [arm_row(results, arm.name) for arm in experiment_of(results).arms]
+    found = [tables.arm_row(results, arm.name) for arm in experiment_of(results).arms]
     timed = not any(math.isnan(row.seconds) for row in found)
-    rows = [("search", "right", "grade", "cost in pictures", "GFLOP", *["seconds"] * timed)]
-    for row in found:
-        spent = f"{row.pictures:.2f}", f"{row.flops / 1e9:.1f}", *[f"{row.seconds:.2f}"] * timed
-        rows.append((row.name, row.metrics[VERDICT].told(), row.metrics[GRADE].told(), *spent))
-    return rows
+    return [
+        [("search", row.name), ("right", row.metrics[VERDICT].told()), ("grade", row.metrics[GRADE].told()),
+         ("cost in pictures", f"{row.pictures:.2f}"), ("GFLOP", f"{row.flops / 1e9:.1f}"),
+         *[("seconds", f"{row.seconds:.2f}")] * timed]
+        for row in found
+    ]
 
 
-def pairs_table(results: dict[str, Any], title: str) -> list[tuple[str, ...]]:
+def pairs_table(results: dict[str, Any], title: str) -> list[Row]:
     """The comparisons of the one table whose title begins with `title`."""
-    table = next(table for table in experiment_of(results).tables if table.title.startswith(title))
-    rows = [("search", "against", "cost in pictures", "at most its cost", "right", "p", "grade", "p")]
-    for pair in table.pairs:
-        found = pair_row(results, pair).metrics
-        told = [text for metric in (VERDICT, GRADE) for text in (found[metric].difference.told("+.3f"), f"{found[metric].p:.2g}")]
-        rows.append((pair.arm, pair.baseline, *cost_cells(results, pair), *told))
-    return rows
+
+    def row(pair: Pair) -> Row:
+        found = tables.compared(results, pair)
+        shown = (("right", found[VERDICT]), ("grade", found[GRADE]))
+        told = [cell for head, one in shown for cell in ((head, one.difference.told("+.3f")), ("p", f"{one.p:.2g}"))]
+        return [("search", pair.arm), ("against", pair.baseline), *tables.cost_cells(results, pair), *told]
+
+    return [row(pair) for table in experiment_of(results).tables if table.title.startswith(title) for pair in table.pairs]
 
 
-def categories_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
-    """Share of right answers by category."""
-    arms = [arm.name for arm in experiment_of(results).arms]
-    body = category_rows(results, arms, VERDICT)
-    return [("category", *arms), *((name, *(f"{row[arm].mean:.2f}" for arm in arms)) for name, row in body.items())]
-
-
-def foresight_table(results: dict[str, Any], arm: str) -> list[tuple[str, ...]]:
-    """What each scale knows of the end, by the first arm whose name ends so."""
-    return list(next(table for table in foresight_tables(results, experiment_of(results)) if table[0].endswith(arm))[2])
-
-
-def fixed_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
-    """How much of the end each scale has fixed."""
-    shares = fixed_shares(results, experiment_of(results).arms)
-    return [("after scale", "fixed"), *((str(scale), share.told()) for scale, share in shares.items())]
-
-
-def consistency_table(results: dict[str, Any], _: str) -> list[tuple[str, ...]]:
+def consistency_table(results: dict[str, Any], _: str) -> list[Row]:
     """How often each potential's best at a scale is the best in the end."""
-    found = consistency(results, watched_arms(experiment_of(results))[0])
-    rows = [("scale", *(kind.upper() for kind in found.hits), "VALUE's pick ends above a blind one by")]
-    for scale in found.gain:
-        hits = (f"{of_kind[scale].mean:.2f}" if scale in of_kind else "" for of_kind in found.hits.values())
-        rows.append((str(scale), *hits, found.gain[scale].told("+.3f")))
-    return rows
+    found = tables.consistency(results, tables.watched_arms(experiment_of(results))[0])
+    gained = "VALUE's pick ends above a blind one by"
+    return found.rows(gained, lambda hit: f"{hit.mean:.2f}", lambda gain: gain.told("+.3f"))
 
 
-TABLES: dict[str, Callable[[dict[str, Any], str], list[tuple[str, ...]]]] = {
-    "arms": arms_table, "pairs": pairs_table, "categories": categories_table, "foresight": foresight_table,
-    "fixed": fixed_table, "consistency": consistency_table,
+TABLES: dict[str, Callable[[dict[str, Any], str], list[Row]]] = {
+    "arms": arms_table, "pairs": pairs_table, "consistency": consistency_table,
+    "categories": lambda results, _: tables.category_rows(results, [arm.name for arm in experiment_of(results).arms], VERDICT),
+    "foresight": lambda results, arm: next(  # by the first arm whose name ends so
+        table.rows for table in foresight_tables(results, experiment_of(results)) if table.title.endswith(arm)
+    ),
+    "fixed": lambda results, _: [
+        [("after scale", str(scale)), ("fixed", share.told())]
+        for scale, share in fixed_shares(results, experiment_of(results).arms).items()
+    ],
 }
 
 
@@ -107,7 +96,7 @@ def fill(page: str) -> str:
 
     def table(match: re.Match) -> str:
         rows = TABLES[match[2]](results[match[3]], match[4] or "")
-        return f"{match[1]}\n{markdown_table(rows)}\n"
+        return f"{match[1]}\n{tables.markdown_table(rows)}\n"
 
     return MARK.sub(table, page)
 
@@ -115,10 +104,10 @@ def fill(page: str) -> str:
 def draw() -> None:
     """The plots of the page."""
     paid = read_results("equal-cost")
-    rows = {label: [arm_row(paid, name) for name in names] for label, names in experiment_of(paid).curves.items() if names}
+    rows = {label: [tables.arm_row(paid, name) for name in names] for label, names in experiment_of(paid).curves.items() if names}
     write(IMAGES / "evidence-flops.png", plots.curves(rows, (VERDICT, GRADE), "flops"))
     pool = read_results("pool")
-    found = consistency(pool, watched_arms(experiment_of(pool))[0])
+    found = tables.consistency(pool, tables.watched_arms(experiment_of(pool))[0])
     write(IMAGES / "evidence-consistency.png", plots.consistency(found, len(pool["world"]["schedule"])))
 
 

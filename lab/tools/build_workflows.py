@@ -11,9 +11,6 @@ import io
 import json
 import sys
 import textwrap
-import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 import geometry  # noqa: E402
 import parts  # noqa: E402
 import workflow_list  # noqa: E402
-from comfyui_http import ask, to_prompt  # noqa: E402
+from comfyui_http import ask, fetch, run, to_prompt  # noqa: E402
 from graph_builder import Graph  # noqa: E402
 
 if TYPE_CHECKING:
@@ -64,9 +61,14 @@ def main() -> None:
 
 def photograph(server: str, prompt: dict) -> list[bytes]:
     """Contact sheet and family tree of the last view in a prompt; where it has none, every picture shown."""
-    if any(node["class_type"] == parts.VIEW for node in prompt.values()):
-        return [run(server, shown_as(prompt, sheet))[0] for sheet in ("sketches", "family tree")]
-    return run(server, prompt)[::-1]
+    views = [number for number, node in prompt.items() if node["class_type"] == parts.VIEW]
+    if views:
+        runs = (run(server, shown_as(prompt, sheet), "the graph") for sheet in ("sketches", "family tree"))
+        images = [outputs[views[-1]]["images"][0] for outputs in runs]
+    else:
+        outputs = run(server, prompt, "the graph")
+        images = [image for number in prompt for image in outputs.get(number, {}).get("images", [])]
+    return [fetch(server, image) for image in images]
 
 
 def shown_as(prompt: dict, sheet: str) -> dict:
@@ -75,19 +77,6 @@ def shown_as(prompt: dict, sheet: str) -> dict:
     return {
         number: {**node, "inputs": {**node["inputs"], **changes.get(node["class_type"], {})}} for number, node in prompt.items()
     }
-
-
-def run(server: str, prompt: dict) -> list[bytes]:
-    """Run a prompt and return the pictures it shows, those of the last Inspect State first."""
-    number = ask(f"{server}/prompt", {"prompt": prompt})["prompt_id"]
-    while not (done := ask(f"{server}/history/{number}").get(number)):
-        time.sleep(0.2)
-    if done["status"]["status_str"] != "success":
-        raise SystemExit(json.dumps(done["status"]["messages"][-1], indent=1))
-    sheets, order = [number for number in prompt if prompt[number]["class_type"] == parts.VIEW], list(prompt)
-    ranked = sorted(done["outputs"], key=lambda number: (number not in sheets, -order.index(number)))
-    images = [image for number in ranked for image in done["outputs"][number].get("images", [])]
-    return [urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(image)}").read() for image in images]
 
 
 def captions(prompt: dict) -> list[str]:

@@ -35,30 +35,37 @@ def wait_for_nodes(address: str, prefix: str, server: subprocess.Popen, seconds:
 def run_graph(address: str, graph: Path, catalogue: dict, out: Path, server: subprocess.Popen) -> list[Path]:
     """Run a graph saved by the editor; write the pictures it saved (or, if none, those it showed) to ``out``."""
     prompt = to_prompt(json.loads(graph.read_text(encoding="utf-8")), catalogue)
+    outputs = run(address, prompt, graph.name, server)
+    images = [image for output in outputs.values() for image in output.get("images", [])]
+    if not images:
+        raise ServerError(f"{graph.name} ran but made no picture; it needs a Preview Image or Save Image node.")
+    out.mkdir(parents=True, exist_ok=True)
+    saved = [image for image in images if image["type"] == "output"]
+    paths = {out / Path(image["filename"]).name: image for image in saved or images}
+    for path, image in paths.items():
+        path.write_bytes(fetch(address, image))
+    return list(paths)
+
+
+def run(address: str, prompt: dict, name: str, server: subprocess.Popen | None = None) -> dict[str, dict]:
+    """Run a prompt to its end; what each node put out. Raises ServerError, calling it ``name``, also where ``server`` ends."""
     try:
         number = ask(f"{address}/prompt", {"prompt": prompt})["prompt_id"]
     except urllib.error.HTTPError as refused:
-        raise ServerError(f"ComfyUI refused {graph.name}: {refused.read().decode()}") from None
+        raise ServerError(f"ComfyUI refused {name}: {refused.read().decode()}") from None
     while not (done := ask(f"{address}/history/{number}").get(number)):
-        if server.poll() is not None:
-            raise ServerError(f"ComfyUI ended while {graph.name} ran.")
+        if server and server.poll() is not None:
+            raise ServerError(f"ComfyUI ended while {name} ran.")
         time.sleep(0.1)
     if done["status"]["status_str"] != "success":
-        raise ServerError(f"{graph.name} failed: {json.dumps(done['status']['messages'][-1], indent=1)}")
-    images = [image for output in done["outputs"].values() for image in output.get("images", [])]
-    if not images:
-        raise ServerError(f"{graph.name} ran but made no picture; it needs a Preview Image or Save Image node.")
-    saved = [image for image in images if image["type"] == "output"]
-    return [save(address, image, out) for image in saved or images]
+        raise ServerError(f"{name} failed: {json.dumps(done['status']['messages'][-1], indent=1)}")
+    return done["outputs"]
 
 
-def save(address: str, image: dict, out: Path) -> Path:
-    """Fetch one picture that the history names into ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / Path(image["filename"]).name
+def fetch(address: str, image: dict) -> bytes:
+    """One picture that an output names."""
     with urllib.request.urlopen(f"{address}/view?{urllib.parse.urlencode(image)}", timeout=60) as answer:
-        path.write_bytes(answer.read())
-    return path
+        return answer.read()
 
 
 def to_prompt(graph: dict, catalogue: dict) -> dict:
@@ -69,9 +76,9 @@ def to_prompt(graph: dict, catalogue: dict) -> dict:
 
 def _unfold(graph: dict, definitions: list[dict], catalogue: dict, path: str, given: dict) -> dict:
     """The nodes of a graph or subgraph as a prompt. given: what a subgraph's inputs hold, by their place: a link or a value."""
-    folded = {one["id"]: one for one in definitions}
+    folded, nodes = ({one["id"]: one for one in ones} for ones in (definitions, graph["nodes"]))
     links = [list(link.values()) if isinstance(link, dict) else link for link in graph["links"]]
-    nodes, sources, prompt = {node["id"]: node for node in graph["nodes"]}, {}, {}
+    sources, prompt = {link[0]: (link[1], link[2]) for link in links}, {}
 
     def source(origin: int, slot: int) -> object:
         """What a link brings: a value, or the node and slot it comes from in the end."""
@@ -81,10 +88,9 @@ def _unfold(graph: dict, definitions: list[dict], catalogue: dict, path: str, gi
             return _inner_source(folded[nodes[origin]["type"]], slot, f"{path}{origin}:", folded)
         return [f"{path}{origin}", slot]
 
-    for link in links:
-        sources[link[0]] = (link[1], link[2])
     for node in graph["nodes"]:
-        inputs = {socket["name"]: source(*sources[socket["link"]]) for socket in node.get("inputs", []) if _linked(socket, sources)}
+        linked = {one["name"]: sources[one["link"]] for one in node.get("inputs", []) if one.get("link") in sources}
+        inputs = {name: source(*where) for name, where in linked.items()}
         if node.get("mode", 0):
             continue  # switched off
         if node["type"] in folded:
@@ -98,10 +104,6 @@ def _unfold(graph: dict, definitions: list[dict], catalogue: dict, path: str, gi
             values.update((name, value) for name, value in inputs.items() if value is not None)
             prompt[f"{path}{node['id']}"] = {"class_type": node["type"], "inputs": values}
     return prompt
-
-
-def _linked(socket: dict, sources: dict) -> bool:
-    return socket.get("link") is not None and socket["link"] in sources
 
 
 def _inner_source(inner: dict, slot: int, path: str, folded: dict) -> list:

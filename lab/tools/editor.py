@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,8 @@ _READY = "!!(window.app?.graph && window.LiteGraph?.registered_node_types.TTSVAR
 _OPEN = "async name => window.app.loadGraphData(await (await fetch(`/api/workflow_templates/ttsvar/${name}.json`)).json())"
 _SETTINGS = """{"Comfy.TutorialCompleted": true, "Comfy.Minimap.Visible": false, "Comfy.Graph.CanvasInfo": false,
     "Comfy.OnboardingCoachmarks.Seen": ["appMode"]}"""
+_WATCH = """() => { for (const event of ['execution_success', 'execution_error'])
+    window.app.api.addEventListener(event, ({ detail }) => { window.ended = [event, detail]; }); }"""
 
 
 def write_settings(base: Path) -> None:
@@ -50,3 +54,35 @@ def open_graph(page: Any, name: str) -> None:
     """Load a graph the way the template browser does: fetched from the server, handed to the editor."""
     page.evaluate(_OPEN, name)
     page.wait_for_function("window.app.graph._nodes.some(node => node.type === 'MarkdownNote')")
+
+
+@contextmanager
+def serving(width: int, height: int) -> Iterator[tuple[Any, Any, Path]]:
+    """The editor of a ComfyUI on an empty base directory, as a page of that many pixels; its catalogue of nodes; the directory.
+
+    Ends the program, saying what to get, where there is no ComfyUI or no browser."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "host"))
+    from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui
+
+    if find_comfyui() is None or CHROMIUM is None:
+        raise SystemExit(HOW_TO_GET_ONE if find_comfyui() is None else NO_CHROMIUM)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        write_settings(base)
+        server = Server(base)
+        try:
+            with browsing() as browser:
+                page = open_editor(browser, server.address, width, height)
+                page.evaluate(_WATCH)
+                yield page, server.catalogue, base
+        finally:
+            server.stop()
+
+
+def ran(page: Any, minutes: float) -> None:
+    """Wait for the end of a run that was started in a page of `serving`; ends the program, saying why, where it failed."""
+    page.wait_for_function("window.ended", timeout=minutes * MINUTE)
+    event, told = page.evaluate("window.ended")
+    if event != "execution_success":
+        raise SystemExit(str(told)[:2000])
+    page.evaluate("window.ended = null")

@@ -30,7 +30,7 @@ WIDTH = 225
 def size(type: str, inputs: list[tuple[str, Any, dict]], outputs: list, wires: dict, values: dict) -> tuple[int, int]:
     """Width and height of a node's body, with room for what the node says. values: what its widgets hold, where that is not their
     default."""
-    shown, folded = _widgets(inputs, wires, values)
+    shown, folded = widgets(inputs, wires, values)
     sockets = max(1, sum(not is_widget(kind, options) for _, kind, options in inputs), len(outputs))
     rows = sum(TEXT_BOX if one.get("multiline") else WIDGET for one in shown) + WIDGET * BUTTONS.get(type, 0)
     return WIDTH, FRAME + sockets * SOCKET + rows + FOLDED * bool(folded) + SPOKEN * (type in SPEAKING)
@@ -42,22 +42,17 @@ def note_height(paragraphs: list[str], width: int) -> int:
     return 30 + 31 * len(paragraphs) + 16 * lines
 
 
-def folds(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> bool:
-    """Whether a node has inputs to unfold."""
-    return bool(_widgets(inputs, wires, values)[1])
-
-
-def _widgets(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> tuple[list[dict], list[dict]]:
+def widgets(inputs: list[tuple[str, Any, dict]], wires: dict, values: dict) -> tuple[list[dict], list[dict]]:
     """The options of the widgets that are shown, and of those that are folded away."""
-    widgets = {name: options for name, kind, options in inputs if is_widget(kind, options)}
-    held = {name: values.get(name, options.get("default")) for name, options in widgets.items()}
-    apply = [one for name, one in widgets.items() if name in wires or _applies(one.get("ttsvar_only", {}), held, wires)]
+    options = {name: options for name, kind, options in inputs if is_widget(kind, options)}
+    held = {name: values.get(name, one.get("default")) for name, one in options.items() if name not in wires}
+
+    def applies(rule: dict[str, list]) -> bool:
+        """Whether a widget that belongs to certain values of others is shown (see web/fold.js)."""
+        return all(name not in held or held[name] in fitting for name, fitting in rule.items())
+
+    apply = [one for name, one in options.items() if name in wires or applies(one.get("ttsvar_only", {}))]
     return [one for one in apply if not one.get("advanced")], [one for one in apply if one.get("advanced")]
-
-
-def _applies(rule: dict[str, list], held: dict[str, Any], wires: dict) -> bool:
-    """Whether a widget that belongs to certain values of others is shown (see web/fold.js)."""
-    return all(name in wires or name not in held or held[name] in values for name, values in rule.items())
 
 
 def box(node: dict) -> tuple[float, float, float, float]:
@@ -68,9 +63,9 @@ def box(node: dict) -> tuple[float, float, float, float]:
 
 def opening(nodes: list[dict]) -> tuple[float, list[float]]:
     """Scale and offset with which the editor opens these nodes as a template."""
-    edges = [box(node) for node in nodes]
-    left, top = min(edge[0] for edge in edges) - MARGIN, min(edge[1] for edge in edges) - MARGIN
-    width, height = max(edge[2] for edge in edges) + MARGIN - left, max(edge[3] for edge in edges) + MARGIN - top
+    lefts, tops, rights, bottoms = zip(*map(box, nodes), strict=True)
+    left, top = min(lefts) - MARGIN, min(tops) - MARGIN
+    width, height = max(rights) + MARGIN - left, max(bottoms) + MARGIN - top
     scale = min(FILLED * WINDOW[0] / max(width, 300), FILLED * WINDOW[1] / max(height, 300), 10)
     offset = [-left - width / 2 + WINDOW[0] / scale / 2, -top - height / 2 + WINDOW[1] / scale / 2]
     return round(scale, 4), [round(value, 1) for value in offset]
@@ -78,12 +73,11 @@ def opening(nodes: list[dict]) -> tuple[float, list[float]]:
 
 def input_at(node: dict, place: int) -> tuple[float, float]:
     """Where a wire enters: sockets first, from the top; a widget's at its row."""
-    sockets = [one for one in node["inputs"] if "widget" not in one]
-    if "widget" not in node["inputs"][place]:
-        return node["pos"][0], node["pos"][1] + SOCKET * (sockets.index(node["inputs"][place]) + 0.7)
-    rows = max(1, len(sockets), len(node["outputs"]))
-    widgets = [one for one in node["inputs"] if "widget" in one]
-    return node["pos"][0], node["pos"][1] + rows * SOCKET + 24 * (widgets.index(node["inputs"][place]) + 0.5)
+    asked, (x, y) = node["inputs"][place], node["pos"]
+    sockets, widgets = ([one for one in node["inputs"] if ("widget" in one) is such] for such in (False, True))
+    if "widget" not in asked:
+        return x, y + SOCKET * (sockets.index(asked) + 0.7)
+    return x, y + max(1, len(sockets), len(node["outputs"])) * SOCKET + 24 * (widgets.index(asked) + 0.5)
 
 
 def output_at(node: dict, slot: int) -> tuple[float, float]:

@@ -16,8 +16,9 @@ import geometry
 from comfyui_http import is_widget
 
 COLOURS = {"load": "#5f8ea0", "search": "#6f9a5f", "look": "#a08f5f", "answer": "#9a6aa5"}
-NOTE = {"color": "#432", "bgcolor": "#653"}
-GROUP_HEAD, GROUP_PAD = 64, 20
+NOTE, NOTE_LOOK = "MarkdownNote", {"color": "#432", "bgcolor": "#653"}
+HEAD, PAD = 64, 20  # from a group's edges to its nodes' bodies: above them, and elsewhere
+GAP = 36  # between the nodes of a group
 INSIDE, OUTSIDE = -10, -20  # the numbers of a subgraph's own input and output node
 GROWING = "COMFY_AUTOGROW_V3"  # inputs that the editor adds as they are wired
 
@@ -92,17 +93,17 @@ class Graph:
         """A note in Markdown that says what to try, in letters that can be read at the opening zoom: those of headings."""
         lines = [line.replace("- ", "• ", 1) if line.startswith("- ") else line for line in text.split("\n") if line]
         large = "\n\n".join(line if line.startswith("#") else f"### {line}" for line in lines)
-        return self.add("MarkdownNote", "Read me", (width, geometry.note_height(lines, width)), text=large.replace("**", ""))
+        return self.add(NOTE, "Read me", (width, geometry.note_height(lines, width)), text=large.replace("**", ""))
 
     def takes(self, name: str, label: str = "", default: Any = None) -> dict:
         """An input of a subgraph, to wire to its nodes; wired to a widget, it is that widget on the folded node."""
-        slot = {"name": name, "label": label or name, "default": default}
+        slot = {"name": name, "label": label or name.replace("_", " "), "default": default}
         self.given.append(slot)
         return slot
 
-    def returns(self, name: str, source: Node | tuple[Node, str]) -> None:
-        """An output of a subgraph."""
-        self.gives.append((name, source if isinstance(source, tuple) else (source, "")))
+    def returns(self, **outputs: Node | tuple[Node, str]) -> None:
+        """Outputs of a subgraph, by their names."""
+        self.gives += [(name, source if isinstance(source, tuple) else (source, "")) for name, source in outputs.items()]
 
     @property
     def identity(self) -> str:
@@ -113,13 +114,12 @@ class Graph:
         """Name, kind and options of a node's inputs, in order."""
         if node.inside:
             return [(slot["name"], *node.inside.taken(slot)) for slot in node.inside.given]
-        if node.type == "MarkdownNote":
+        if node.type == NOTE:
             return []
         entry = self.catalogue[node.type]
         parts = [(entry["input"][part], entry["input_order"][part]) for part in ("required", "optional") if part in entry["input"]]
-        named = [(name, specs[name]) for specs, order in parts for name in order]
-        named = [(name, spec) for name, spec in named if spec[0] != GROWING]
-        return [(name, spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in named]
+        named = [(name, *specs[name], {})[:3] for specs, order in parts for name in order]
+        return [spec for spec in named if spec[1] != GROWING]
 
     def taken(self, slot: dict) -> tuple[Any, dict]:
         """Kind and options of a subgraph's input: those of the first input that it is wired to."""
@@ -131,7 +131,7 @@ class Graph:
         """Name and kind of a node's outputs."""
         if node.inside:
             return [(name, node.inside.kind(source)) for name, source in node.inside.gives]
-        if node.type == "MarkdownNote":
+        if node.type == NOTE:
             return []
         entry = self.catalogue[node.type]
         return list(zip(entry["output_name"], entry["output"], strict=True))
@@ -146,21 +146,23 @@ class Graph:
 
     # Layout --------------------------------------------------------------------------------------------------------
 
-    def row(self, nodes: list[Node], at: tuple[int, int], gap: int = 45) -> tuple[int, int]:
-        """Place nodes from left to right, their titles level; returns where the next one would begin, and the lowest edge."""
+    def row(self, nodes: list[Node], at: tuple[int, int], gap: int = 45) -> None:
+        """Place nodes from left to right, their titles level."""
         x = at[0]
         for node in nodes:
             node.position = (x, at[1])
             x = node.right + gap
-        return x, max(node.bottom for node in nodes)
 
-    def group(self, title: str, kind: str, nodes: list[Node]) -> None:
-        """A titled frame around nodes that are placed."""
-        left, right = min(node.position[0] for node in nodes) - GROUP_PAD, max(node.right for node in nodes) + GROUP_PAD
-        top, bottom = min(node.position[1] for node in nodes) - GROUP_HEAD, max(node.bottom for node in nodes) + GROUP_PAD
+    def group(self, title: str, kind: str, nodes: list[Node], at: tuple[int, int] | None = None) -> int:
+        """A titled frame around nodes, which are placed in a row from ``at`` or lie where they are; its lower edge."""
+        if at:
+            self.row(nodes, at, GAP)
+        left, right = min(node.position[0] for node in nodes) - PAD, max(node.right for node in nodes) + PAD
+        top, bottom = min(node.position[1] for node in nodes) - HEAD, max(node.bottom for node in nodes) + PAD
         look = {"color": COLOURS[kind], "font_size": 20, "flags": {}}
         bounding = [left, top, right - left, bottom - top]
         self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, **look})
+        return bottom
 
     def lead(self, points: list[tuple[int, int]], *targets: tuple[Node, str]) -> None:
         """Send the wires to these inputs, all from one output, through points and then along the last point's height; each turns
@@ -183,6 +185,7 @@ class Graph:
     def save(self, folder: Path) -> Path:
         """Write the graph as ``folder/name.json``, to open with all nodes in view."""
         entries, links, reroutes, passed = self._wired()
+        folded = {node.inside.identity: node.inside for node in self.nodes if node.inside}  # each once, however often it is used
         scale, offset = geometry.opening(entries)
         extra: dict[str, Any] = {"ds": {"scale": scale, "offset": offset}, "workflowRendererVersion": "LG"}
         if reroutes:
@@ -191,17 +194,13 @@ class Graph:
             extra["linearData"] = self.app
         graph = {
             "id": self.identity, "revision": 0, "last_node_id": len(self.nodes), "last_link_id": len(links), "nodes": entries,
-            "links": links, "groups": self.groups, "definitions": {"subgraphs": [one.definition() for one in self._folded()]},
+            "links": links, "groups": self.groups, "definitions": {"subgraphs": [one.definition() for one in folded.values()]},
             "config": {}, "extra": extra, "version": 0.4,
         }
         path = folder / f"{self.name}.json"
         folder.mkdir(exist_ok=True)
         path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
-
-    def _folded(self) -> list[Graph]:
-        """Every subgraph once, however often it is used."""
-        return list({node.inside.identity: node.inside for node in self.nodes if node.inside}.values())
 
     def definition(self) -> dict:
         """A subgraph as the editor saves it."""
@@ -212,26 +211,24 @@ class Graph:
         state = {"lastGroupId": len(self.groups), "lastRerouteId": 0, **numbers}
         given = [(slot["name"], self.taken(slot)[0], slot["label"]) for slot in self.given]
         gives = [(name, self.kind(source), name) for name, source in self.gives]
-        inputs, outputs = self._slots(given, left - 160, links, 1, 2), self._slots(gives, right + 90, links, 3, 4)
+        inputs, outputs = self._slots(given, left - 160, links, INSIDE), self._slots(gives, right + 90, links, OUTSIDE)
+        told = {"BlueprintDescription": self.about, "BlueprintSearchAliases": list(self.aliases)} if self.about else {}
         return {
             "id": self.identity, "version": 1, "state": state, "revision": 0, "config": {}, "name": self.name,
             "inputNode": {"id": INSIDE, "bounding": [left - 280, 0, 140, 40 + 20 * len(inputs)]},
             "outputNode": {"id": OUTSIDE, "bounding": [right + 60, 0, 140, 40 + 20 * len(outputs)]},
             "inputs": inputs, "outputs": outputs, "widgets": [], "nodes": entries, "groups": self.groups,
             "links": [dict(zip(keys, link, strict=True)) for link in links],
-            "extra": {"workflowRendererVersion": "LG", **self._told()}, "category": "TTS-VAR", "description": self.about,
+            "extra": {"workflowRendererVersion": "LG", **told}, "category": "TTS-VAR", "description": self.about,
         }
 
-    def _told(self) -> dict:
-        return {"BlueprintDescription": self.about, "BlueprintSearchAliases": list(self.aliases)} if self.about else {}
-
-    def _slots(self, named: list[tuple[str, Any, str]], x: int, links: list, number: int, place: int) -> list[dict]:
+    def _slots(self, named: list[tuple[str, Any, str]], x: int, links: list, end: int) -> list[dict]:
         """A subgraph's inputs or outputs, each with the links that end there."""
-        end = INSIDE if number == 1 else OUTSIDE
+        number = 1 if end == INSIDE else 3  # where a link names its source or target, and behind it the slot
         return [
             {
                 "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"ttsvar/{self.name}/{end}/{name}")), "name": name,
-                "type": _word(kind), "linkIds": [link[0] for link in links if link[number] == end and link[place] == at],
+                "type": _word(kind), "linkIds": [link[0] for link in links if link[number : number + 2] == [end, at]],
                 "localized_name": name, "label": label, "pos": [x, 20 + 20 * at],
             }
             for at, (name, kind, label) in enumerate(named)
@@ -262,14 +259,17 @@ class Graph:
         return list(entries.values()), links, list(reroutes.values()), passed
 
     def _entry(self, node: Node) -> dict:
+        width, height = node.size
+        folded = geometry.widgets(self.inputs(node), node.wires, node.values)[1]
+        line = geometry.FOLDED if folded and not node.inside else 0  # which unfolds inputs; a file's size is without it
         entry = {
-            "id": node.number, "type": node.type, "pos": list(node.position), "size": self._size(node), "flags": {},
+            "id": node.number, "type": node.type, "pos": list(node.position), "size": [width, height - line], "flags": {},
             "order": node.number - self.first, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [],
         }
         if node.title:
             entry["title"] = node.title
-        if node.type == "MarkdownNote":
-            return {**entry, "widgets_values": [node.values["text"]], **NOTE}
+        if node.type == NOTE:
+            return {**entry, "widgets_values": [node.values["text"]], **NOTE_LOOK}
         if not node.inside:
             entry["properties"] = {"Node name for S&R": node.type, **({"models": node.models} if node.models else {})}
         labels = {slot["name"]: slot["label"] for slot in node.inside.given} if node.inside else {}
@@ -281,11 +281,6 @@ class Graph:
         entry["outputs"] = [{"name": name, "type": kind, "links": []} for name, kind in self.outputs(node)]
         entry["widgets_values"] = self._values(node)
         return entry
-
-    def _size(self, node: Node) -> list[int]:
-        """What a file calls a node's size: without the line that unfolds inputs."""
-        line = geometry.FOLDED * (not node.inside and geometry.folds(self.inputs(node), node.wires, node.values))
-        return [node.size[0], node.size[1] - line]
 
     def _values(self, node: Node) -> list:
         left, values = dict(node.values), []

@@ -11,14 +11,12 @@ import argparse
 import io
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "host")]
-from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, write_settings  # noqa: E402
+sys.path.insert(0, str(ROOT))
+from editor import ran, serving  # noqa: E402
 from graph_builder import Graph, Node  # noqa: E402
 
 from ttsvar_core.registry import EXTRACTORS, REWARDS  # noqa: E402
@@ -31,8 +29,6 @@ STEERED = {"guidance": 2.0, "guidance_until": 8}
 CENTRE = """([number, left, top]) => { const view = window.app.canvas.ds, node = window.app.graph.getNodeById(number);
     view.scale = 1; view.offset[0] = left - node.pos[0]; view.offset[1] = top - node.pos[1]; window.app.canvas.setDirty(true, true);
     const box = node.getBounding(); return [box[0] + view.offset[0], box[1] + view.offset[1], box[2], box[3]]; }"""
-RUN = """() => { for (const event of ['execution_success', 'execution_error'])
-    window.app.api.addEventListener(event, ({ detail }) => { window.ended = [event, detail]; }); }"""
 
 
 def helped(graph: Graph) -> dict[str, list[Node]]:
@@ -54,6 +50,10 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
         shown.setdefault(node.type, [node, *below])
         return node
 
+    def viewed(name: str, show: str = "sketches", **inputs: Any) -> Node:
+        node = add(name, **inputs)
+        return page(node, view(node.out("state"), show))
+
     _load(add, page)
     model, encoder, reward, extractor, text = (shown[f"TTSVAR_{name}"][0] for name in (
         "InfinityLoader", "TextEncoderLoader", "RewardLoader", "ExtractorLoader", "PromptEncode"
@@ -62,29 +62,21 @@ def helped(graph: Graph) -> dict[str, list[Node]]:
     plan = page(add("BudgetPlan", WIDE, 300, model=model, conditioning=text, reward=reward))
     graph.add("PreviewAny", source=plan.out("reason"))  # so that it runs
     coarse = add("ScaleStepSampler", state=start, through_scale=5, preview="off", **STEERED)
-    differ = add("ClusterSelector", state=coarse, extractor=extractor, keep=4)
-    page(differ, view(differ.out("state"), "family tree"))
-    sketch = add("ScaleStepSampler", state=start, through_scale=6, preview="off", **STEERED)
-    page(sketch, view(sketch))
-    scored = add("RewardScorer", state=sketch, reward=reward)
-    page(scored, view(scored.out("state")))
-    cut = add("PotentialResampler", state=scored.out("state"), keep=4)
-    page(cut, view(cut.out("state"), "family tree"))
-    by_hand = add("SelectByHand", state=scored.out("state"), numbers="1, 4, 4")
-    page(by_hand, view(by_hand.out("state")))
+    viewed("ClusterSelector", "family tree", state=coarse, extractor=extractor, keep=4)
+    sketch = viewed("ScaleStepSampler", state=start, through_scale=6, preview="off", **STEERED)
+    scored = viewed("RewardScorer", state=sketch, reward=reward)
+    cut = viewed("PotentialResampler", "family tree", state=scored.out("state"), keep=4)
+    viewed("SelectByHand", state=scored.out("state"), numbers="1, 4, 4")
     page(add("ChooseSketches", WIDE, 420, state=scored.out("state"), choice="1 4"))
     ended = add("ScaleStepSampler", state=cut.out("state"), preview="off", **STEERED)
     judged = add("RewardScorer", state=ended, reward=reward)
-    best = add("SelectBest", state=judged.out("state"), keep=2)
-    page(best, view(best.out("state"), "scores"))
+    best = viewed("SelectBest", "scores", state=judged.out("state"), keep=2)
     decoded = add("DecodeState", state=best.out("state"))
     page(decoded, picture(decoded))
     page(view(judged.out("state"), "family tree", 470))
-    noted = add("AttachScores", state=sketch, scores=scored.out("scores"))
-    page(noted, view(noted.out("state")))
+    viewed("AttachScores", state=sketch, scores=scored.out("scores"))
     kept = page(add("SaveState", state=sketch, filename_prefix="ttsvar/help"))
-    loaded = add("LoadState", model=model, text_encoder=encoder, path=kept)
-    page(loaded, view(loaded.out("state")))
+    viewed("LoadState", model=model, text_encoder=encoder, path=kept)
     _searched(add, page, picture, view, model, encoder)
     _batches(add, page, picture, sketch, reward, extractor)
     graph.row(graph.nodes, (0, 0), 100)
@@ -122,23 +114,16 @@ def _batches(add: Any, page: Any, picture: Any, sketch: Node, reward: Node, extr
     page(add("ChooseBatch", WIDE, 460, images=images, choice="0 6", labels=numbers))
 
 
-def take(address: str, catalogue: dict, base: Path, names: list[str]) -> dict[str, Any]:
-    """Run the graph, which is written to ``base``, and photograph these nodes of it, or all."""
+def take(page: Any, catalogue: dict, base: Path, names: list[str]) -> dict[str, Any]:
+    """Run the graph, which is written to ``base``, in the editor, and photograph these nodes of it, or all."""
     graph = Graph("help", catalogue)
     shown = helped(graph)
-    drawing = json.loads(graph.save(base).read_text(encoding="utf-8"))
-    with browsing() as browser:
-        page = open_editor(browser, address, 900, 900)
-        page.evaluate("() => window.app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None')")
-        page.evaluate("graph => window.app.loadGraphData(graph)", drawing)
-        page.evaluate("() => { window.app.canvas.links_render_mode = window.LiteGraph.HIDDEN_LINK; }")
-        page.evaluate(RUN)
-        page.evaluate("() => window.app.queuePrompt(0, 1)")
-        page.wait_for_function("window.ended", timeout=10 * MINUTE)
-        event, told = page.evaluate("window.ended")
-        if event != "execution_success":
-            raise SystemExit(json.dumps(told)[:2000])
-        return photograph(page, {name: shown[name] for name in names or shown})
+    page.evaluate("() => window.app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None')")
+    page.evaluate("graph => window.app.loadGraphData(graph)", json.loads(graph.save(base).read_text(encoding="utf-8")))
+    page.evaluate("() => { window.app.canvas.links_render_mode = window.LiteGraph.HIDDEN_LINK; }")
+    page.evaluate("() => window.app.queuePrompt(0, 1)")
+    ran(page, 10)
+    return photograph(page, {name: shown[name] for name in names or shown})
 
 
 def photograph(page: Any, shown: dict[str, list[Node]]) -> dict[str, Any]:
@@ -164,22 +149,12 @@ def photograph(page: Any, shown: dict[str, list[Node]]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a server on an empty base directory, run the graph, write the pictures."""
+    """Run the graph, write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="node ids; all, where none is given")
     names = parser.parse_args(argv).names
-    if find_comfyui() is None:
-        raise SystemExit(HOW_TO_GET_ONE)
-    if CHROMIUM is None:
-        raise SystemExit(NO_CHROMIUM)
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
-        write_settings(base)
-        server = Server(base)
-        try:
-            pictures = take(server.address, server.catalogue, base, names)
-        finally:
-            server.stop()
+    with serving(900, 900) as (page, catalogue, base):
+        pictures = take(page, catalogue, base, names)
     FOLDER.mkdir(exist_ok=True)
     for name, whole in pictures.items():
         whole.save(FOLDER / f"{name}.webp", quality=80, method=6)

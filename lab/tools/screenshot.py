@@ -9,14 +9,10 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "host"))
-from comfyui_server import HOW_TO_GET_ONE, Server, find_comfyui  # noqa: E402
-from editor import CHROMIUM, MINUTE, NO_CHROMIUM, browsing, open_editor, open_graph, write_settings  # noqa: E402
+from editor import open_graph, ran, serving
 
 MARGIN = 60  # pixels
 PANELS = (70, 140)  # pixels left and above that the page's own panels and messages cover
@@ -34,56 +30,37 @@ FIT = """([width, height, panelLeft, panelTop, margin]) => {
 }"""
 
 
-def photograph(address: str, name: str, width: int, height: int, chosen: list[int]) -> bytes:
-    """PNG of the graph `name` after a run, fitted into `width` x `height` pixels and cropped to its nodes."""
-    with browsing() as browser:
-        page = open_editor(browser, address, width, height)
-        open_graph(page, name)
-        page.evaluate("""() => { for (const event of ['execution_success', 'execution_error'])
-            window.app.api.addEventListener(event, () => { window.ended = event; }); }""")
-        press(page, page.get_by_role("button", name="Run", exact=True).first, name)
-        for number in chosen:
-            page.locator(".ttsvar-panel:visible .ttsvar-card").nth(number).click()
-        if chosen:
-            press(page, page.get_by_role("button", name="Continue").first, name)
-            page.mouse.click(PANELS[0] + 10, height - 200)  # beside the graph: no node is selected
-        page.wait_for_function("window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth > 0")
-        used = page.evaluate(FIT, [width, height, *PANELS, MARGIN])
-        page.wait_for_timeout(3000)
-        clip = {"x": PANELS[0], "y": PANELS[1], "width": used[0] + 2 * MARGIN, "height": used[1] + 2 * MARGIN}
-        return page.screenshot(clip=clip)
-
-
-def press(page: Any, button: Any, name: str) -> None:
-    """Press a button and wait for the run that it starts."""
-    page.evaluate("window.ended = null")
-    button.click()
-    page.wait_for_function("window.ended", timeout=3 * MINUTE)
-    if page.evaluate("window.ended") != "execution_success":
-        raise SystemExit(f"{name} did not run to its end")
+def photograph(page: Any, name: str, width: int, height: int, chosen: list[int]) -> bytes:
+    """PNG of the graph `name` after a run, fitted into the page's `width` x `height` pixels and cropped to its nodes."""
+    open_graph(page, name)
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    ran(page, 3)
+    for number in chosen:
+        page.locator(".ttsvar-panel:visible .ttsvar-card").nth(number).click()
+    if chosen:
+        page.get_by_role("button", name="Continue").first.click()
+        ran(page, 3)
+        page.mouse.click(PANELS[0] + 10, height - 200)  # beside the graph: no node is selected
+    page.wait_for_function("window.app.graph._nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth > 0")
+    used = page.evaluate(FIT, [width, height, *PANELS, MARGIN])
+    page.wait_for_timeout(3000)
+    clip = {"x": PANELS[0], "y": PANELS[1], "width": used[0] + 2 * MARGIN, "height": used[1] + 2 * MARGIN}
+    return page.screenshot(clip=clip)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start a server on an empty base directory, take the picture, write it with few colours."""
+    """Take the picture, write it with few colours."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workflow", help="name of a file in workflows/ without its ending")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--size", default="2200x1500", help="width x height of the window in pixels")
     parser.add_argument("--choose", type=int, nargs="+", default=[], help="sketches to click before Continue")
     args = parser.parse_args(argv)
-    if find_comfyui() is None:
-        raise SystemExit(HOW_TO_GET_ONE)
-    if CHROMIUM is None:
-        raise SystemExit(NO_CHROMIUM)
     from PIL import Image
 
-    with tempfile.TemporaryDirectory() as base:
-        write_settings(Path(base))
-        server = Server(Path(base))
-        try:
-            raw = photograph(server.address, args.workflow, *(int(side) for side in args.size.split("x")), args.choose)
-        finally:
-            server.stop()
+    size = [int(side) for side in args.size.split("x")]
+    with serving(*size) as (page, *_):
+        raw = photograph(page, args.workflow, *size, args.choose)
     few = Image.open(io.BytesIO(raw)).convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
     few.save(args.picture, optimize=True)
     return 0

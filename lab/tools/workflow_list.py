@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 from any_model_graph import any_model
-from graph_builder import Graph, Node
-from parts import (
-    GAP,
-    GULF,
-    HEAD,
-    LOOK,
-    OWN_2B,
-    OWN_8B,
-    PROMPT,
-    VIEW,
-    finish,
-    image_model,
-    left_column,
-    load_node,
-    loaders,
-    pick,
-    shown,
-)
+from graph_builder import GAP, HEAD, NOTE, PAD, Graph, Node
+from parts import GULF, LOOK, OWN_2B, OWN_8B, PROMPT, VIEW, finish, image_model, left_column, load_node, loaders, pick, shown
 
 COUNTED = "a photo of three green triangles"  # what many samples get wrong
 STEERED = {"guidance": 2.0, "guidance_until": 8}  # the models' own, so that it can be read and changed
@@ -43,12 +27,11 @@ def quick_start(graph: Graph) -> None:
         "- **budget** 0 and **method** TTS-VAR: the paper's search, by N\n\n"
         "**Next:** *02 choose by hand* lets you pick the sketches."
     ), None)
-    graph.row([generate], (x, HEAD))
+    graph.group("1  Search", "search", [generate], (x, HEAD))
     graph.row([saved, seen], (generate.right + GULF, HEAD), GAP)
-    graph.row([alone], (saved.position[0], saved.bottom + 110), GAP)
-    graph.lead([(generate.right + 18, saved.bottom + 40)], (seen, "state"))
-    graph.group("1  Search", "search", [generate])
+    alone.position = (saved.position[0], saved.bottom + 110)
     graph.group("2  Result", "answer", [saved, alone, seen])
+    graph.lead([(generate.right + 18, saved.bottom + 40)], (seen, "state"))
     asked = [(generate, name) for name in ("prompt", "budget", "attempts", "seed")]
     graph.on_phone([*asked, (seen, "ttsvar_view")], [saved])
 
@@ -66,14 +49,12 @@ def choose_by_hand(graph: Graph) -> None:
         "shift-click takes one twice.\n3. Press **Continue**: only what follows your choice runs.\n\n"
         "**Try** stopping the sketch at scale 4 or 9: how early can you tell?\n\n**Next:** *03 full search* lets a reward choose."
     ), load)
-    graph.row([start, sketched], (x, HEAD), GAP)
-    graph.row([chosen], (sketched.right + GULF, HEAD))
-    graph.row([ended], (chosen.right + GULF, HEAD))
+    graph.group("2  Sketch", "search", [start, sketched], (x, HEAD))
+    graph.group("3  Choose", "look", [chosen], (sketched.right + GULF, HEAD))
+    ended.position = (chosen.right + GULF, HEAD)
     result = shown(graph, ended, "ttsvar/choose_by_hand", (ended.right + GAP, HEAD), "Your choice, finished")
-    graph.lead([(load.right + 45, chosen.bottom + 60)], (ended, "reward"))
-    graph.group("2  Sketch", "search", [start, sketched])
-    graph.group("3  Choose", "look", [chosen])
     graph.group("4  Finish", "answer", [ended, *result])
+    graph.lead([(load.right + 45, chosen.bottom + 60)], (ended, "reward"))
     asked = [(load, "prompt"), (start, "seed"), (chosen, "choice"), (chosen, "ttsvar_choose")]
     graph.on_phone(asked, [result[0], chosen])
 
@@ -121,29 +102,23 @@ def _full(graph: Graph, load: Node, prefix: str, words: str, drawn: dict) -> Non
 def _place_full(graph: Graph, load: Node, start: Node, rows: list[list[Node]], views: list[Node], words: str) -> None:
     note = graph.note(words, 540)
     note.position = (-20, 30)
-    graph.row([load, start], (note.right + GULF - 20, HEAD), GAP)
-    graph.group("1  Load and start", "load", [load, start])
+    graph.group("1  Load and start", "load", [load, start], (note.right + GULF - 20, HEAD))
     low, lanes = max(load.bottom, note.bottom, start.bottom) + 20, []
     titles = (("2  Keep diverse", "search"), ("3  Keep good", "search"), ("4  Finish", "answer"))
     for row, (title, kind) in zip(rows, titles, strict=True):
         lanes.append(low)
-        _, bottom = graph.row(row, (0, low + 44 + HEAD), GAP)
-        graph.group(title, kind, row)
-        low = bottom + 20
+        low = graph.group(title, kind, row, (0, low + 44 + HEAD))
     layouts, whole, saved = views
-    layouts.position = (start.right + GULF, HEAD)
+    graph.group("Look", "look", [layouts], (start.right + GULF, HEAD))
     whole.position = (layouts.right + GULF, HEAD)
     saved.position = (whole.right - saved.size[0], whole.bottom + 50)
-    graph.group("Look", "look", [layouts])
     graph.group("5  See", "answer", [whole, saved])
-    turn = -46
+    around = [(load.right + 26, lanes[0] + 22), (-46, lanes[0] + 22), (-46, lanes[1] + 28)]
     graph.lead([(start.right + 26, lanes[0] + 10)], (rows[0][0], "state"))
     graph.lead([(load.right + 18, lanes[0] + 34)], (rows[0][1], "extractor"), (rows[0][3], "extractor"))
     graph.lead([(rows[0][3].right + 26, lanes[1] + 10)], (rows[1][0], "state"))
-    graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28)],
-               (rows[1][1], "reward"), (rows[1][4], "reward"))
-    graph.lead([(load.right + 26, lanes[0] + 22), (turn, lanes[0] + 22), (turn, lanes[1] + 28), (turn, lanes[2] + 34)],
-               (rows[2][1], "reward"))
+    graph.lead(around, (rows[1][1], "reward"), (rows[1][4], "reward"))
+    graph.lead([*around, (around[-1][0], lanes[2] + 34)], (rows[2][1], "reward"))
     graph.lead([(rows[1][5].right + 26, lanes[2] + 10)], (rows[2][0], "state"))
     graph.lead([(rows[2][1].right + 18, lanes[2] + 22)], (whole, "state"))
     graph.lead([(layouts.position[0] - 35, rows[0][3].position[1])], (layouts, "state"))
@@ -160,22 +135,19 @@ def compare_methods(graph: Graph) -> None:
         "One prompt feeds all four, the seed is the same. Each node says what it cost.\n\n"
         "**Try** other seeds and see who answers the prompt."
     ), None)
-    note = next(node for node in graph.nodes if node.type == "MarkdownNote")
-    prompt.position = (20, note.bottom + 40 + HEAD)
-    graph.group("Shared by all", "load", [prompt])
+    note = next(node for node in graph.nodes if node.type == NOTE)
+    graph.group("Shared by all", "load", [prompt], (20, note.bottom + 40 + HEAD))
     cells, low = [], 0
     for at, (method, n) in enumerate((("raw", 1), ("Best-of-N", 2), ("Importance Sampling", 2), ("TTS-VAR", 2))):
         settings = {"method": method, "n": n, "preview": "off", **STEERED}
         generate = graph.add("TTSVAR_Generate", "", (290, 560), prompt=prompt, **settings)
         answer = graph.add("PreviewImage", f"{method}: the answer", (330, 400), images=generate.out("image"))
         row, column = divmod(at, 2)
-        _, bottom = graph.row([generate, answer], (x + column * (290 + GAP + 330 + GULF), HEAD + row * low), GAP)
-        low = low or bottom + 20 + 60
-        graph.group(method if method == "raw" else f"{method}, N = {n}", "search", [generate, answer])
-        cells.append(generate)
-    lane = low - 60
+        place = (x + column * (290 + GAP + 330 + GULF), HEAD + row * (low + 60))
+        bottom = graph.group(method if method == "raw" else f"{method}, N = {n}", "search", [generate, answer], place)
+        low, cells = low or bottom, [*cells, generate]
     for cell in (cells[1], cells[3]):
-        graph.lead([(prompt.right + 50, lane + 30)], (cell, "prompt"))
+        graph.lead([(prompt.right + 50, low + 30)], (cell, "prompt"))
 
 
 def branch_lambda(graph: Graph) -> None:
@@ -190,22 +162,19 @@ def branch_lambda(graph: Graph) -> None:
         "- lambda 0 draws blindly, 1000 keeps the best only\n- in the family trees, see how many first samples survive"
     ), 561)
     note.position = (0, 30)
-    _, low = graph.row([load, start], (0, note.bottom + 40 + HEAD), GAP)
-    graph.group("1  Load and start", "load", [load, start])
-    graph.row([to_6, scored], (0, low + 80 + HEAD), GAP)
-    graph.group("2  The shared part", "search", [to_6, scored])
+    low = graph.group("1  Load and start", "load", [load, start], (0, note.bottom + 40 + HEAD))
+    graph.group("2  The shared part", "search", [to_6, scored], (0, low + 60 + HEAD))
     top, branches = HEAD, []
     for lam in (1.0, 50.0):
         cut = graph.add("TTSVAR_PotentialResampler", f"lambda {lam:g}", state=scored.out("state"), keep=4, lambda_=lam)
         rest = graph.add("TTSVAR_ScaleStepSampler", "Scales 7-12", state=cut.out("state"), preview="off", **STEERED)
         final = graph.add("TTSVAR_RewardScorer", "", state=rest, reward=load.out("reward"))
         told = graph.add(VIEW, f"Finished with lambda {lam:g}", LOOK, show="family tree", state=final.out("state"))
-        _, end = graph.row([cut, rest, final, told], (start.right + 20 + GULF, top), GAP)
-        graph.group(f"3  lambda {lam:g}", "answer", [cut, rest, final, told])
-        top, branches = end + 20 + 60 + HEAD, [*branches, (cut, final, end + 20)]
+        end = graph.group(f"3  lambda {lam:g}", "answer", [cut, rest, final, told], (start.right + PAD + GULF, top))
+        top, branches = end + 60 + HEAD, [*branches, (cut, final, end)]
     aside, lane = start.right + 20, branches[0][2] + 30
-    graph.lead([(start.right + 26, low + 30)], (to_6, "state"))
-    shared = (load.right + 18, low + 48)
+    graph.lead([(start.right + 26, low + 10)], (to_6, "state"))
+    shared = (load.right + 18, low + 28)
     graph.lead([shared], (scored, "reward"))
     graph.lead([shared, (aside + 40, shared[1]), (aside + 40, lane)], (branches[0][1], "reward"), (branches[1][1], "reward"))
     graph.lead([(aside + 22, HEAD + 14)], (branches[0][0], "state"))
@@ -226,24 +195,19 @@ def swap_reward(graph: Graph) -> None:
         "in a Reward Loader of your own and wire it in place of the upside-down one\n- blend them with *softmax* (the paper's "
         "HPS+IR)\n\nThe six samples are not drawn again when you change a reward."
     ), load)
-    graph.row([start, sampled], (x, HEAD), GAP)
-    graph.group("2  Sample once", "search", [start, sampled])
+    graph.group("2  Sample once", "search", [start, sampled], (x, HEAD))
     top, picks = HEAD, []
     for title, reward in (("The reward's choice", load.out("reward")), ("The other reward's choice", upside)):
         best = graph.fold(pick(graph.catalogue), state=sampled, reward=reward)
         picture = graph.add("PreviewImage", title, (320, 420), images=best.out("images"))
         seen = graph.add(VIEW, "All six with their scores", (460, 500), state=best.out("all_finished"))
-        _, low = graph.row([best, picture, seen], (sampled.right + GULF, top), GAP)
-        graph.group(f"3  {title}", "answer", [best, picture, seen])
-        top, picks = low + 20 + 60 + HEAD, [*picks, best]
-    upside.position = (sampled.position[0], picks[1].position[1])
-    graph.group("Another reward", "load", [upside])
-    graph.lead([(load.right + 45, picks[1].position[1] - HEAD - 30)], (picks[0], "reward"))
-    graph.lead([(load.right + 45, picks[1].position[1] + 14)], (upside, "reward_1"))
-    graph.lead([(load.right + 45, picks[1].position[1] + 34)], (upside, "reward_2"))
-    seen = [node for node in graph.nodes if node.type == VIEW]
-    for best, view in zip(picks, seen, strict=True):
-        graph.lead([(best.right + 18, view.bottom + 30)], (view, "state"))
+        low = graph.group(f"3  {title}", "answer", [best, picture, seen], (sampled.right + GULF, top))
+        graph.lead([(best.right + 18, seen.bottom + 30)], (seen, "state"))
+        top, picks = low + 60 + HEAD, [*picks, best]
+    level = picks[1].position[1]
+    graph.group("Another reward", "load", [upside], (sampled.position[0], level))
+    for height, wire in ((-HEAD - 30, (picks[0], "reward")), (14, (upside, "reward_1")), (34, (upside, "reward_2"))):
+        graph.lead([(load.right + 45, level + height)], wire)
 
 
 def from_image(graph: Graph) -> None:
@@ -265,15 +229,12 @@ def from_image(graph: Graph) -> None:
         "**Try**\n- through_scale 1, 4, 8: from a hint of the picture to nearly all of it\n"
         "- Load Image in place of the generated picture"
     ), load)
-    graph.row([source, picture], (x, HEAD), GAP)
-    graph.group("2  A picture", "load", [source, picture])
+    graph.group("2  A picture", "load", [source, picture], (x, HEAD))
     graph.row([state, ended], (picture.right + GULF, HEAD), GAP)
     result = shown(graph, ended, "ttsvar/from_image", (ended.right + GAP, HEAD), "Variations")
     graph.group("3  Draw on", "answer", [state, ended, *result])
-    lane = source.bottom + 20
-    graph.lead([(load.right + 45, lane + 20)], (state, "model"))
-    graph.lead([(load.right + 45, lane + 36)], (state, "conditioning"))
-    graph.lead([(load.right + 45, lane + 52)], (ended, "reward"))
+    for height, wire in ((40, (state, "model")), (56, (state, "conditioning")), (72, (ended, "reward"))):
+        graph.lead([(load.right + 45, source.bottom + height)], wire)
     graph.lead([(source.right + 18, picture.bottom + 60)], (state, "image"))
 
 
@@ -291,14 +252,12 @@ def resume_from_disk(graph: Graph) -> None:
         "computed again when sampling goes on.\n\n**Try**\n- after the first run, remove the wire from Save State to Load State: "
         "Load State takes the newest file, today, tomorrow, or on another machine\n- *with_cache* stores keys and values too"
     ), load)
-    graph.row([start, to_6, kept], (x, HEAD), GAP)
-    graph.group("2  Sample and save", "search", [start, to_6, kept])
+    graph.group("2  Sample and save", "search", [start, to_6, kept], (x, HEAD))
     graph.row([loaded, ended], (kept.right + GULF, HEAD), GAP)
     result = shown(graph, ended, "ttsvar/resume_from_disk", (ended.right + GAP, HEAD), "Finished from the file")
     graph.group("3  Load and finish", "answer", [loaded, ended, *result])
-    lane = max(start.bottom, kept.bottom) + 20
-    graph.lead([(load.right + 45, lane + 20)], (loaded, "model"))
-    graph.lead([(load.right + 45, lane + 36)], (loaded, "text_encoder"))
+    for height, name in ((40, "model"), (56, "text_encoder")):
+        graph.lead([(load.right + 45, max(start.bottom, kept.bottom) + height)], (loaded, name))
     graph.lead([(load.right + 45, loaded.bottom + 70)], (ended, "reward"))
 
 
@@ -348,10 +307,8 @@ def _simple(graph: Graph, size: str, name: str, drawn: dict, loading: dict, star
     encoder.position = (model.position[0], model.bottom + 60)
     graph.groups.clear()
     graph.group("1  Load", "load", [model, encoder])
-    graph.row([prompt], (x, encoder.position[1]))
-    graph.group("2  Prompt", "load", [prompt])
-    graph.row([start, sampled, decoded, saved], (prompt.right + GULF, HEAD), GAP)
-    graph.group("3  Pictures", "answer", [start, sampled, decoded, saved])
+    graph.group("2  Prompt", "load", [prompt], (x, encoder.position[1]))
+    graph.group("3  Pictures", "answer", [start, sampled, decoded, saved], (prompt.right + GULF, HEAD))
     graph.on_phone([(prompt, "text"), (start, "aspect_ratio"), (start, "samples"), (start, "seed")], [saved])
 
 

@@ -38,7 +38,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, steps: int, batch: int
 
 
 class Run:
-    """A resumable training run: trained modules, their averages, the optimiser, and where the run stands.
+    """A resumable training run: trained modules, their averages, the optimisers, and where the run stands.
 
     Every step draws its randomness from (seed, step), so that the step counter is all the randomness there is to store.
     """
@@ -46,24 +46,22 @@ class Run:
     def __init__(self, modules: nn.ModuleDict, args: argparse.Namespace, name: str) -> None:
         self.modules, self.args, self.name = modules, args, name
         self.average = copy.deepcopy(modules).requires_grad_(False).eval()
-        self.optimiser = self.build_optimiser()
+        self.optimisers = self.build_optimisers()
         self.step, self.seconds = 0, 0.0
         self._last_save = self._mark = time.monotonic()
         args.out.mkdir(parents=True, exist_ok=True)
         self.checkpoint = args.out / f"{name}.checkpoint.pt"
         if self.checkpoint.exists():
-            self._resume()
+            stored = torch.load(self.checkpoint, map_location=args.device, weights_only=True)
+            self.modules.load_state_dict(stored["modules"])
+            self.average.load_state_dict(stored["average"])
+            for part, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(stored["optimiser"][part])
+            self.step, self.seconds = stored["step"], stored["seconds"]
 
-    def build_optimiser(self) -> Any:
+    def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """AdamW for everything."""
-        return adamw(self.modules.parameters(), self.args.rate)
-
-    def _resume(self) -> None:
-        stored = torch.load(self.checkpoint, map_location=self.args.device, weights_only=True)
-        self.modules.load_state_dict(stored["modules"])
-        self.average.load_state_dict(stored["average"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.step, self.seconds = stored["step"], stored["seconds"]
+        return {"adamw": adamw(self.modules.parameters(), self.args.rate)}
 
     @property
     def progress(self) -> float:
@@ -84,12 +82,13 @@ class Run:
         """One optimiser step on `loss` with warm-up and cosine decay; returns the gradient norm."""
         rate = self.args.rate * min(1.0, (self.step + 1) / max(1, self.args.warmup))
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
+        self.modules.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
         self.step += 1
         decay = min(self.args.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -108,7 +107,8 @@ class Run:
         """Write everything a resumed run needs, whole or not at all."""
         stored = {
             "modules": self.modules.state_dict(), "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
+            "optimiser": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "step": self.step, "seconds": self.seconds,
         }
         with replacing(self.checkpoint) as file:
             torch.save(stored, file)

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, AdamW for the rest, as one optimiser."""
+"""Muon for the matrices of the blocks, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -9,33 +9,6 @@ import torch
 from torch import Tensor
 
 from lab.training.common import Run, adamw
-
-
-class Mixed:
-    """Several optimisers that step together; a rate set in any of `param_groups` reaches its own."""
-
-    def __init__(self, **parts: torch.optim.Optimizer) -> None:
-        self.parts = parts
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for part in self.parts.values() for group in part.param_groups]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self.parts.values():
-            part.zero_grad(set_to_none)
-
-    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
-        for part in self.parts.values():
-            part.step(closure)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self.parts.items()}
-
-    def load_state_dict(self, stored: dict[str, Any]) -> None:
-        for name, part in self.parts.items():
-            part.load_state_dict(stored[name])
-
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz iteration, as in torch.optim.Muon
 
@@ -82,11 +55,11 @@ class MuonRun(Run):
     Source: "Muon is Scalable for LLM Training", arXiv 2502.16982.
     """
 
-    def build_optimiser(self) -> Mixed:
+    def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Muon for every matrix in a block, AdamW for embeddings, heads, text and all vectors."""
         blocks = self.modules["transformer"].layers
         matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
         theirs = {id(p) for p in matrices}
         rest = [p for p in self.modules.parameters() if id(p) not in theirs]
         muon = Float32Muon(matrices, lr=self.args.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-        return Mixed(muon=muon, adamw=adamw(rest, self.args.rate))
+        return {"muon": muon, "adamw": adamw(rest, self.args.rate)}

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
+from lab.training.scenes import coverage, sample_scenes
 from lab.training.text import tokenised
-from lab.training.tokenizer import NAME, rendered
+from lab.training.tokenizer import NAME, rendered, sizes
 from ttsvar_core.atomic import replacing
 from ttsvar_core.bsq.autoencoder import Tokenizer
-from ttsvar_core.config import TokenizerConfig
 from ttsvar_core.scenes.grammar import COLOURS, SHAPES, ScenePrompt, draw_prompt
-from ttsvar_core.scenes.render import Scenes, cover_of, coverage, sample_scenes
+from ttsvar_core.scenes.render import Scenes, cover_of
 
 SHARES = {
     "single": 0.04, "colours": 0.06, "two": 0.08, "counting": 0.14, "position": 0.14, "attribution": 0.12, "sizes": 0.12,
@@ -33,26 +34,14 @@ BATCH = 32
 PREFIX, PREFIX_SHARE = "a photo of ", 0.15
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lab.training.pool", description=__doc__)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
-    parser.add_argument("--scenes", type=int, default=24576)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser
+def described(folder: Path) -> dict:
+    """What the tokenizer training says of its schedule and sizes."""
+    return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The trained tokenizer, frozen."""
-    from safetensors.torch import load_file
-
-    stored = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    config = TokenizerConfig(
-        stored["codebook_dim"], stored["vae_base_ch"], tuple(stored["vae_ch_mult"]), stored["vae_num_res_blocks"],
-        stored["patch_size"],
-    )
-    tokenizer = Tokenizer(config)
+    tokenizer = Tokenizer(sizes(described(folder)))
     tokenizer.load_state_dict({k: v.float() for k, v in load_file(str(folder / f"{NAME}.vae.safetensors")).items()})
     return tokenizer.requires_grad_(False).eval()
 
@@ -107,10 +96,16 @@ def load_pool(folder: Path) -> dict[str, Tensor]:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the parts that are missing."""
-    args = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m lab.training.pool", description=__doc__)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder the tokenizer training wrote")
+    parser.add_argument("--scenes", type=int, default=24576)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     tokenizer = load_tokenizer(args.tokenizer).to(args.device, memory_format=torch.channels_last)
-    side = json.loads((args.tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["scale_schedule"][-1][0]
+    side = described(args.tokenizer)["scale_schedule"][-1][0]
     for part, begin in enumerate(range(0, args.scenes, PART)):
         path = args.tokenizer / f"pool.{part:04d}.pt"
         if not path.exists():

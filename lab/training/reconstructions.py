@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.training.evaluate import load_folder, save_image
+from lab.training.scenes import sample_scenes
 from lab.training.tokenizer import rendered, survival
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.image_model import ImageModel
 from ttsvar_core.scenes.grammar import benchmark_prompts
-from ttsvar_core.scenes.render import sample_scenes
 
 SKETCHES = (3, 6, 9, 11, 13)
 

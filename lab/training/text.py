@@ -48,12 +48,12 @@ def build_tokenizer() -> Any:
     )
 
 
-def build_encoder(layers: int = 2, channels: int = TEXT_CHANNELS) -> Any:
+def build_encoder() -> Any:
     """A T5 encoder of random weights for the grammar's words; without dropout: it will see no others."""
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
-        vocab_size=len(vocabulary()), d_model=channels, d_kv=32, d_ff=2 * channels, num_layers=layers, num_heads=4,
+        vocab_size=len(vocabulary()), d_model=TEXT_CHANNELS, d_kv=32, d_ff=2 * TEXT_CHANNELS, num_layers=2, num_heads=4,
         dropout_rate=0.0, feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, pad_token_id=0,
         eos_token_id=1,
     )
@@ -120,9 +120,9 @@ def noun_loss(reader: nn.Module, states: Tensor, facts: Tensor) -> Tensor:
     return sum(F.cross_entropy(part, facts[said][:, i]) for i, part in enumerate(parts)) / len(parts)
 
 
-def build_noun_reader(channels: int = TEXT_CHANNELS) -> nn.Module:
+def build_noun_reader() -> nn.Module:
     """Reads facts off a noun's state. It makes up for the text encoder not being pretrained and is not exported."""
-    return nn.Linear(channels, sum(FACTS.values()))
+    return nn.Linear(TEXT_CHANNELS, sum(FACTS.values()))
 
 
 def save_text_side(encoder: Any, folder: Path) -> None:

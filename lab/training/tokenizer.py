@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lab.training.common import Run, add_common_arguments, export, train
+from lab.training.scenes import coverage, sample_scenes
 from ttsvar_core.bsq.autoencoder import Tokenizer
 from ttsvar_core.bsq.bits import encode_bits
 from ttsvar_core.config import TokenizerConfig
 from ttsvar_core.names import BUNDLED as NAME
-from ttsvar_core.scales import ScaleSchedule, parse_schedule
+from ttsvar_core.scales import ScaleSchedule
 from ttsvar_core.scenes.grammar import COLOURS, MOST_OBJECTS, SHAPES, Noun, ScenePrompt, benchmark_prompts
-from ttsvar_core.scenes.render import Scenes, coverage, render, sample_scenes
+from ttsvar_core.scenes.render import Scenes, render
 from ttsvar_core.scenes.verify import Judgement, judge_image
 
 SCHEDULE = "1 1 1 2 2 3 4 5 6 8 10 12 16"
@@ -29,12 +31,18 @@ COMMITMENT = 0.05
 UNQUANTISED_STEPS = 150
 SKETCHES = 0.5  # share of the batch that is decoded from its first scales too, at half size, and of it again at full size
 SKETCH_WEIGHT = 0.3
+HELD_OUT_SEED = 7
+
+
+def sides(text: str) -> list[int]:
+    """Of the grids of a schedule."""
+    return [int(side) for side in text.split()]
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab.training.tokenizer", description=__doc__)
     add_common_arguments(parser, steps=6000, batch=6, rate=2e-3)
-    parser.add_argument("--schedule", default=SCHEDULE, help="sides of the 13 token grids")
+    parser.add_argument("--schedule", type=sides, default=SCHEDULE, help="sides of the 13 token grids")
     parser.add_argument("--bits", type=int, default=16)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--ch-mult", default="1,1,2,4", help="the stride is 2 to the number of these less one")
@@ -97,8 +105,7 @@ def losses(model: Tokenizer, images: Tensor, weights: Tensor, schedule: ScaleSch
 
 def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
     """One optimiser step; returns what is worth logging."""
-    args, model = run.args, run.modules["tokenizer"]
-    generator = run.generator()
+    args, model, generator = run.args, run.modules["tokenizer"], run.generator()
     images, weights = picture_batch(args, schedule.final[0] * model.config.patch_size, generator)
     prefix = int(generator.integers(2, len(schedule)))
     if args.init is None and run.step < UNQUANTISED_STEPS:
@@ -111,13 +118,11 @@ def train_step(run: Run, schedule: ScaleSchedule) -> dict[str, float]:
 
 
 @torch.no_grad()
-def survival(
-    model: Tokenizer, schedule: ScaleSchedule, count: int, seed: int = 7, split: str = "test", shrink: int = 1
-) -> tuple[float, float]:
+def survival(model: Tokenizer, schedule: ScaleSchedule, count: int, shrink: int = 1) -> tuple[float, float]:
     """How held-out scenes survive encoding and decoding, at 1 / `shrink` the size: the share that the verifier finds whole,
     and the mean share of atoms."""
-    prompts = benchmark_prompts(split, count, seed)
-    scenes = sample_scenes(list(prompts), numpy.random.default_rng([seed, 1]))
+    prompts = benchmark_prompts("test", count, HELD_OUT_SEED)
+    scenes = sample_scenes(list(prompts), numpy.random.default_rng([HELD_OUT_SEED, 1]))
     images = rendered(scenes, model.config.patch_size * schedule.final[0])
     device = next(model.parameters()).device
     judged = []
@@ -134,22 +139,21 @@ def clear_atoms(judged: list[Judgement]) -> float:
     return sum(sum(value > 0.5 for value in j.atoms.values()) / len(j.atoms) for j in judged) / len(judged)
 
 
-def tokenizer_config(args: argparse.Namespace) -> TokenizerConfig:
-    """The sizes the options ask for."""
-    multipliers = tuple(int(m) for m in args.ch_mult.split(","))
-    return TokenizerConfig(args.bits, args.width, multipliers, args.res_blocks, 2 ** (len(multipliers) - 1))
-
-
 def description(args: argparse.Namespace) -> dict:
     """The tokenizer's part of the model's json file."""
-    grids = [list(grid) for grid in parse_schedule(args.schedule).grids]
-    config = tokenizer_config(args)
+    multipliers, last = [int(m) for m in args.ch_mult.split(",")], args.schedule[-1]
+    patch = 2 ** (len(multipliers) - 1)
     return {
-        "scale_schedule": grids, "rope_reference_grid": grids[-1], "codebook_dim": args.bits,
-        "vae_base_ch": args.width, "vae_ch_mult": list(config.ch_mult), "vae_num_res_blocks": args.res_blocks,
-        "patch_size": config.patch_size, "image_size": [config.patch_size * side for side in grids[-1]],
-        "vae_smallest_side": config.patch_size * grids[-1][0] // 2,
+        "scale_schedule": [[side, side] for side in args.schedule], "rope_reference_grid": [last, last], "codebook_dim": args.bits,
+        "vae_base_ch": args.width, "vae_ch_mult": multipliers, "vae_num_res_blocks": args.res_blocks,
+        "patch_size": patch, "image_size": [patch * last, patch * last], "vae_smallest_side": patch * last // 2,
     }
+
+
+def sizes(described: dict) -> TokenizerConfig:
+    """Of the tokenizer that `description` tells of."""
+    names = ("codebook_dim", "vae_base_ch", "vae_ch_mult", "vae_num_res_blocks", "patch_size", "vae_smallest_side")
+    return TokenizerConfig(*(tuple(described[name]) if name == "vae_ch_mult" else described[name] for name in names))
 
 
 def save_all(run: Run) -> None:
@@ -164,15 +168,14 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    schedule = parse_schedule(args.schedule)
-    model = Tokenizer(tokenizer_config(args)).to(args.device, memory_format=torch.channels_last)
+    described = description(args)
+    grids = tuple(map(tuple, described["scale_schedule"]))
+    model = Tokenizer(sizes(described)).to(args.device, memory_format=torch.channels_last)
     if args.init:
-        from safetensors.torch import load_file
-
         model.load_state_dict(load_file(args.init / f"{NAME}.vae.safetensors"))
     model.encoder.requires_grad_(not args.decoder_only)
     run = Run(nn.ModuleDict({"tokenizer": model}), args, "tokenizer")
-    train(run, partial(train_step, run, schedule), partial(save_all, run))
+    train(run, partial(train_step, run, ScaleSchedule(grids, grids[-1])), partial(save_all, run))
     return 0
 
 

@@ -66,15 +66,10 @@ def description(args: argparse.Namespace) -> dict:
     return own | json.loads((args.tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
 
 
-def build_content_reader(width: int) -> nn.Module:
-    """Reads off a token's last state which objects its cell shows. It makes binding a shape to a colour a goal of its own,
-    which single bits barely reward, and is not exported."""
-    return nn.Linear(width, CONTENTS)
-
-
 def content_loss(reader: nn.Module, states: Tensor, content: Tensor, weights: Tensor, schedule: ScaleSchedule) -> Tensor:
-    """How badly `reader` tells the shares of the objects in a token's cell from its state: states (B, L, C), content
-    (B, h, w) of the finest cells, weights (B, L) of the tokens."""
+    """How badly `reader` tells the shares of the objects in a token's cell from its last state: states (B, L, C), content
+    (B, h, w) of the finest cells, weights (B, L) of the tokens. It makes binding a shape to a colour a goal of its own, which
+    single bits barely reward."""
     shares = F.one_hot(content.long(), CONTENTS).permute(0, 3, 1, 2).float()
     maps = [shares.mean((2, 3))[..., None] if grid == (1, 1) else F.interpolate(shares, size=grid, mode="area").flatten(2)
             for grid in schedule.grids]
@@ -102,11 +97,6 @@ def teach_words(modules: nn.ModuleDict, args: argparse.Namespace) -> None:
         optimiser.step()
 
 
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether products are faster in bfloat16: on cards, and on processors that have instructions for them."""
-    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def losses(modules: nn.ModuleDict, batch: dict[str, Tensor], used: ScaleSchedule) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch of `inputs`, `targets` and what the pool tells of every row, and its parts for the log.
 
@@ -118,7 +108,9 @@ def losses(modules: nn.ModuleDict, batch: dict[str, Tensor], used: ScaleSchedule
     texts = [text[:length] if told else model.unconditional(length) for text, length, told in rows]
     kept: list[Tensor] = []
     watch = model.head_nm.register_forward_hook(lambda _module, _inputs, output: kept.append(output.float()))
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=fast_bfloat16(ids.device)), TrainingAttention(used.tokens):
+    # Products are faster in bfloat16 on cards, and on processors that have instructions for them.
+    fast = ids.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=fast), TrainingAttention(used.tokens):
         logits = model.forward_sequence(batch["inputs"], used, model.project_text(texts))
     watch.remove()
     wanted = torch.cat(batch["targets"], dim=1).to(logits.dtype)
@@ -167,14 +159,6 @@ def save_all(run: Run, described: dict) -> None:
     shutil.copyfile(run.args.tokenizer / f"{NAME}.vae.safetensors", out / f"{NAME}.vae.safetensors")
 
 
-def build_modules(args: argparse.Namespace, config: ModelConfig) -> nn.ModuleDict:
-    """Everything that is trained, fresh."""
-    return nn.ModuleDict({
-        "transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader(),
-        "content": build_content_reader(args.width),
-    }).to(args.device)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Train until the steps or the minutes are used up."""
     args = build_parser().parse_args(argv)
@@ -182,7 +166,10 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     described = description(args)
     config = ModelConfig.from_json(described)
-    modules = build_modules(args, config)
+    modules = nn.ModuleDict({
+        "transformer": Infinity(config.transformer), "text": build_encoder(), "reader": build_noun_reader(),
+        "content": nn.Linear(args.width, CONTENTS),  # see `content_loss`; it is not exported
+    }).to(args.device)
     pool = load_pool(args.tokenizer)
     if not (args.out / "transformer.checkpoint.pt").exists():
         teach_words(modules, args)

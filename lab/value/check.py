@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ import torch
 from lab.experiment.foresight import BEST
 from lab.experiment.offline import Pools, gain_of, rank_correlations, spent
 from lab.experiment.prices import Prices
-from lab.experiment.report import markdown_table
 from lab.experiment.stats import Interval, compare
+from lab.experiment.tables import Row, markdown_table
 from ttsvar_core.atomic import write
 from ttsvar_core.rewards.value import Value, read_value
 from ttsvar_core.search.plan import raw
 
-from .data import Collection, read_collection, read_unit, values_of
+from .collect import Collection, read_collection, read_unit, values_of
 
 VALUE, SKETCH = "value model", "sketch"
-_HEAD = ("scale", "scored by", "rank correlation", "pick gains", "share", f"best {BEST} gain", "share", "operations of a look")
 
 
 def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) -> str:
@@ -42,7 +42,7 @@ def check(path: Path, folders: Sequence[Path], json_path: Path | None = None) ->
         f"{found['prompts']} prompts, {pools.samples} samples each. The ceiling: the best sample ends {most.told('.4f')} above a "
         f"blind pick. Shares are of that, for the best {BEST} of what the best gains over the best of {BEST} blind ones."
     )
-    return f"{told}\n\n{markdown_table([_HEAD, *map(_row, found['rows'])])}\n\n{_differences(found)}"
+    return f"{told}\n\n{markdown_table(list(map(_row, found['rows'])))}\n\n{_differences(found)}"
 
 
 def _check_made_for(value: Value, collection: Collection, path: Path) -> None:
@@ -75,21 +75,19 @@ def predicted(value: Value, collection: Collection) -> Pools:
 
 def figures(pools: Pools, value: Value, collection: Collection) -> dict[str, Any]:
     """Rows of the table and paired differences, as plain JSON values."""
-    search = Prices.from_json(collection.about["prices"]).search
-    ahead, looking = dict(value.foretelling_flops), search(raw())
+    search = Prices.from_json(collection.about["prices"]).search(raw())
+    operations = {VALUE: dict(value.foretelling_flops).__getitem__, SKETCH: search.look}
     correlations = {name: rank_correlations(pools, name) for name in (SKETCH, VALUE)}
-    rows, differences = [], []
-    for scale in value.made_for.scales:
-        for name in (SKETCH, VALUE):
-            pick, three = (gain_of(pools, name, scale, keep) for keep in (1, BEST))
-            rows.append({
-                "scale": scale, "by": name, "rank_correlation": _listed(correlations[name].get(scale)),
-                "pick": _listed(pick.gain), "pick_share": _number(pick.share), "best": _listed(three.gain),
-                "best_share": _number(three.share), "flops": ahead[scale] if name == VALUE else looking.look(scale),
-            })
-        differences.append({"scale": scale, **_compared(pools, scale)})
-    return {"reward": pools.first, "samples": pools.samples, "prompts": len({p for p, _ in pools.units}), "rows": rows,
-            "differences": differences}
+    rows = []
+    for scale, name in product(value.made_for.scales, (SKETCH, VALUE)):
+        pick, best = (gain_of(pools, name, scale, keep) for keep in (1, BEST))
+        rows.append({
+            "scale": scale, "by": name, "rank_correlation": _listed(correlations[name].get(scale)),
+            "pick": _listed(pick.gain), "pick_share": None if math.isnan(pick.share) else pick.share, "best": _listed(best.gain),
+            "best_share": None if math.isnan(best.share) else best.share, "flops": operations[name](scale),
+        })
+    differences = [{"scale": scale, **_compared(pools, scale)} for scale in value.made_for.scales]
+    return {"reward": pools.first, "samples": pools.samples, "prompts": pools.prompts, "rows": rows, "differences": differences}
 
 
 def _compared(pools: Pools, scale: int) -> dict[str, Any]:
@@ -106,18 +104,17 @@ def _listed(interval: Interval | None) -> list[float] | None:
     return interval and list(interval[:3])
 
 
-def _told(listed: list[float], form: str = ".3f") -> str:
-    return Interval(*listed, count=0).told(form)
+def _told(listed: list[float] | None, form: str = ".3f") -> str:
+    return Interval(*listed, count=0).told(form) if listed else ""
 
 
-def _number(share: float) -> float | None:
-    return None if math.isnan(share) else share
-
-
-def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    shares = ["" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share")]
-    rank, pick, best = ("" if row[key] is None else _told(row[key]) for key in ("rank_correlation", "pick", "best"))
-    return str(row["scale"]), row["by"], rank, pick, shares[0], best, shares[1], f"{row['flops'] / 1e9:.3g} G"
+def _row(row: dict[str, Any]) -> Row:
+    pick, best = ("" if row[key] is None else f"{row[key]:.0%}" for key in ("pick_share", "best_share"))
+    return [
+        ("scale", str(row["scale"])), ("scored by", row["by"]), ("rank correlation", _told(row["rank_correlation"])),
+        ("pick gains", _told(row["pick"])), ("share", pick), (f"best {BEST} gain", _told(row["best"])), ("share", best),
+        ("operations of a look", f"{row['flops'] / 1e9:.3g} G"),
+    ]
 
 
 def _differences(found: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Draw samples and keep their features on the way with the rewards of the way and of the end: one file per prompt and seed.
+"""Draw samples and keep their features on the way with the rewards of the way and of the end; read back what was kept.
 
 In the folder lie ``experiment.json`` (what samples depend on), ``prices.json`` and ``samples/*.safetensors``. Only this process
 writes them; whoever draws sends tensors back, so workers may be on other machines.
@@ -7,12 +7,14 @@ writes them; whoever draws sends tensors back, so workers may be on other machin
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from lab.experiment import options
@@ -22,17 +24,19 @@ from lab.experiment.runner import claim
 from lab.experiment.unit import describe, loaded, prices_of
 from lab.experiment.world import World
 from ttsvar_core.atomic import write
-from ttsvar_core.rewards.value import words_of
+from ttsvar_core.reading import parse_json, read_text, refusing
+from ttsvar_core.rewards.value import MadeFor, words_of
 from ttsvar_core.search.memory import Sampler
 from ttsvar_core.search.plan import best_of_n, scored_at
 from ttsvar_core.search.run import search
-from ttsvar_core.search.value import cells_of
+from ttsvar_core.search.value import ValueNetwork, cells_of
 from ttsvar_core.state import SearchState, start
 from ttsvar_core.weights.write import write_safetensors
 
 FORMAT = 1
 IDENTITY = "experiment.json"  # as `runner.claim` calls it
 PRICES = "prices.json"
+HELD_OUT = 10  # one prompt in so many is kept for validation while training
 Drawn = tuple[str, dict[str, Tensor], str]  # a file's name, its tensors, and the prompt
 
 
@@ -99,3 +103,106 @@ def drawn(task: Draw) -> Drawn:
         if world.verdict:
             found["correct"] = torch.tensor([float(world.verdict(image, prompt.text)) for image in images.split(1)])
     return task.name, {name: part.contiguous() for name, part in found.items()}, prompt.text
+
+
+# Read back ------------------------------------------------------------------------------------------------------------
+
+
+class Unit(NamedTuple):
+    """The samples of one prompt and seed; see `collect.drawn`. cells: by scale. scores: (P, scales + 1)."""
+
+    prompt: str
+    cells: dict[int, Tensor]
+    scores: Tensor
+    pooled: Tensor
+    words: Tensor
+    correct: Tensor | None
+
+
+class Collection(NamedTuple):
+    """The folders' common settings, and a file per unit."""
+
+    about: dict[str, Any]
+    files: tuple[Path, ...]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales whose features are kept."""
+        return tuple(self.about["scales"])
+
+    @property
+    def made_for(self) -> MadeFor:
+        """What a value model trained on this is made for."""
+        world, reward = self.about["world"], self.about["world"]["rewards"][0]
+        patchify = bool(self.about["prices"]["transformer"]["apply_spatial_patchify"])
+        grids = tuple(map(tuple, world["schedule"]))
+        networks = tuple(world["networks"][f"reward {reward}"])
+        return MadeFor(world["model"], world["fingerprint"], reward, networks, grids, patchify, self.scales)
+
+
+def read_collection(folders: Sequence[Path]) -> Collection:
+    """All folders of `drawn` as one. Raises as `read_folders`."""
+    about, files = read_folders(folders, "lab.value", "model", "fingerprint", "rewards", "networks", "schedule", "scales")
+    with refusing(str(folders[0] / PRICES), "Collect again: python -m lab.value collect."):
+        return Collection({**about, "prices": parse_json(read_text(folders[0] / PRICES))}, tuple(files))
+
+
+def read_folders(folders: Sequence[Path], room: str, *alike: str) -> tuple[dict[str, Any], list[Path]]:
+    """What the first folder says of its samples, and the files of all.
+
+    room: whose `collect` wrote them. alike: what they must say alike, of themselves or of their world. Raises UnusableFile for a
+    folder that is none, ValueError where they differ or hold nothing.
+    """
+    abouts, said = [], []
+    for folder in folders:
+        with refusing(str(folder / IDENTITY), f"Collect again: python -m {room} collect."):
+            abouts.append(about := parse_json(read_text(folder / IDENTITY)))
+            if about["format"] != FORMAT or "samples" not in about:
+                raise ValueError("not what collect writes")
+            said.append({key: (about["world"] | about)[key] for key in alike})
+        if differ := [key for key in alike if said[-1][key] != said[0][key]]:
+            raise ValueError(f"{folder} differs from {folders[0]} in {', '.join(differ)}; give folders that agree in it")
+    files = [path for folder in folders for path in sorted((folder / "samples").glob("*.safetensors"))]
+    if not files:
+        raise ValueError(f"no samples in {', '.join(map(str, folders))}; collect some: python -m {room} collect")
+    return abouts[0], files
+
+
+def read_unit(path: Path, scales: Sequence[int]) -> Unit:
+    """One unit. Raises UnusableFile, naming the file."""
+    with refusing(str(path), "Remove it and repeat collect: it is drawn again."), safe_open(str(path), "pt") as file:
+        cells = {scale: file.get_tensor(f"cells.{scale}").float() for scale in scales}
+        names = file.keys()
+        correct = file.get_tensor("correct") if "correct" in names else None
+        scores, pooled, words = (file.get_tensor(name) for name in ("scores", "pooled", "words"))
+        return Unit(file.metadata()["prompt"], cells, scores, pooled, words.float(), correct)
+
+
+def divided(files: Sequence[Path], room: str) -> tuple[list[Path], list[Path]]:
+    """Units to train on, and those to watch: of prompts held out, all seeds of each together, or the same where there are none.
+
+    room: whose `collect` draws more. Raises ValueError where none is left to train on.
+    """
+    sides: tuple[list[Path], list[Path]] = [], []
+    for path in files:
+        sides[int(hashlib.sha256(path.stem.split("-")[0].encode()).hexdigest(), 16) % HELD_OUT == 0].append(path)
+    known, held_out = sides
+    if not known:
+        raise ValueError(f"{len(files)} prompts leave none to train on; collect more: python -m {room} collect")
+    return known, held_out or known
+
+
+def batched(units: Sequence[Unit], scale: int, device: str = "cpu") -> tuple[Tensor, ...]:
+    """What the network takes of units of equally many samples: cells (B, P, Z, h, w), pooled (B, C), words (B, T, Ct), mask."""
+    words = torch.nn.utils.rnn.pad_sequence([unit.words for unit in units], batch_first=True)
+    lengths = torch.tensor([len(unit.words) for unit in units])
+    mask = torch.arange(words.shape[1]) < lengths[:, None]
+    parts = torch.stack([unit.cells[scale] for unit in units]), torch.stack([unit.pooled for unit in units]), words, mask
+    return tuple(part.to(device) for part in parts)
+
+
+@torch.no_grad()
+def values_of(network: ValueNetwork, unit: Unit, scale: int, device: str = "cpu") -> Tensor:
+    """(P,) what the network says of a unit's samples after a scale."""
+    cells, *rest = batched([unit], scale, device)
+    return network(cells, scale, *rest)[0]

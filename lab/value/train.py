@@ -15,7 +15,7 @@ from lab.training.common import Run, fit
 from ttsvar_core.rewards.value import Value, save_value
 from ttsvar_core.search.value import ValueNetwork, ValueSizes
 
-from .data import Collection, Unit, batched, divided, read_collection, read_unit, values_of
+from .collect import Collection, Unit, batched, divided, read_collection, read_unit, values_of
 
 NAME = "value.safetensors"
 WARMUP, AVERAGING = 100, 0.998

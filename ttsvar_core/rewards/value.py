@@ -150,12 +150,6 @@ def read_value(path: str | Path) -> Value:
         return Value(filled(network, checkpoint, path), None, made_for)
 
 
-def trained_for(path: str | Path) -> str:
-    """The reward that the value model in a file was trained for, as the registry calls it. Raises as `load_value`."""
-    with refusing(str(path), VALUE.advice):
-        return str(read_described(Path(path), METADATA, FORMAT, _NOTHING)[1]["made_for"]["reward"])
-
-
 def save_value(path: str | Path, value: Value) -> None:
     """Write network and what it was trained for as safetensors, whole or not at all."""
     about = {"format": FORMAT, "sizes": asdict(value.network.sizes), "made_for": value.made_for._asdict()}
