@@ -215,12 +215,14 @@ def _attempts() -> list:
 
 def _how(method: str, budget: float, attempts: int, enough: float, model, reward):
     """The method whose plan says what is needed, and budget and attempts as asked for; with `MEASURED` what was measured to pay,
-    where anybody did."""
+    where anybody did. Raises ValueError as `check_attempts`."""
+    from ..ttsvar_core.search.attempts import check_attempts
     from ..ttsvar_core.search.budget import Usual, usual_search
 
     how = Usual(budget, attempts or 1)
     if method == MEASURED:
         method, how = "TTS-VAR", how if budget else usual_search(model, reward, attempts) or how
+    check_attempts(reward, how.attempts)
     return "Funnel" if how.budget else method, how._replace(enough=enough) if attempts else how
 
 

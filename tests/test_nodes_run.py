@@ -220,6 +220,13 @@ def test_a_graph_by_the_numbers_of_a_budget_draws_what_the_whole_search_does(pac
         run("TTSVAR_BudgetPlan", model=named(model, "infinity_2b_reg"), conditioning=words)
 
 
+def test_attempts_are_refused_where_scores_compare_one_search_only(pack):
+    (scenes,) = pack.run("TTSVAR_RewardLoader")
+    (ranks,) = pack.run("TTSVAR_BlendRewards", reward_1=scenes, reward_2=scenes, how="rank")
+    with pytest.raises(ValueError, match="compares the pictures of one search"):
+        pack.run("TTSVAR_Generate", prompt=PROMPT, reward=ranks, method="Best-of-N", attempts=2)
+
+
 def test_attempts_end_with_the_first_that_is_good_enough(pack):
     usual = {"prompt": PROMPT, "method": "Best-of-N", "n": 2, "seed": 5}
     image, finalists, _, report, _ = pack.run("TTSVAR_Generate", **usual)
