@@ -12,13 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from aiohttp import web
-from server import PromptServer
+from server import PromptServer, web
 
 import nodes as host
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
-torch.set_num_threads(1)
 LOOKING = {f"TTSVAR_{name}": name for name in ("InspectState", "ChooseSketches", "ChooseBatch")}
 
 _spent: Counter[str] = Counter()
@@ -45,7 +43,8 @@ def clocked(run: Callable, what: str) -> Callable:
 
 @functools.cache
 def install() -> None:
-    """Clocks on all nodes of the pack, and on what shows something inside them."""
+    """Clocks on all nodes of the pack, and on what shows something inside them; one thread, as several wait for one another."""
+    torch.set_num_threads(1)
     for name, node in host.NODE_CLASS_MAPPINGS.items():
         if name.startswith("TTSVAR_"):
             what = LOOKING.get(name, "loading" if "Loader" in name or "Encode" in name else "search")
@@ -53,7 +52,8 @@ def install() -> None:
     live = next(name for name in sys.modules if name.endswith("ttsvar.nodes.live"))
     pack = live.removesuffix(".nodes.live")
     for path, function, what in (
-        ("ttsvar_core.inspect.preview", "preview", "live previews"), ("nodes.live", "growing", "growing tree"),
+        ("ttsvar_core.inspect.preview", "preview", "live previews"),
+        ("nodes.live", "growing", "growing tree"),
     ):
         module = importlib.import_module(f"{pack}.{path}")
         setattr(module, function, clocked(getattr(module, function), what))
