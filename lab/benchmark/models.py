@@ -80,6 +80,7 @@ def random_subject(config: ModelConfig, device: torch.device, dtype: torch.dtype
         module.requires_grad_(False).eval()
         for key, parameter in module.named_parameters():
             _fill(key, parameter)
+    tokenizer.to(memory_format=torch.channels_last)  # as it is when loaded
     model = ImageModel(config, transformer, tokenizer, "random")
     return Subject(model, conditioning, model.schedule(1.0, pixels))
 
