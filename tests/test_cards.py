@@ -361,6 +361,7 @@ def test_keys_and_values_on_the_card_are_not_asked_for_again(pack, monkeypatch):
     monkeypatch.setattr(device, "load_transformer", lambda model, memory, preview: asked.append(memory))
     monkeypatch.setattr(device, "load_tokenizer", lambda *_: None)
     plan, model = Plan("mine", 1, (Cluster(2, 1),)), state.model
-    generate._search(start(model, make_conditioning(), 1, 0), plan, None, LatentPool(), model.config.sampling, "off", None)
+    node, begun = pack.nodes["TTSVAR_Generate"], start(model, make_conditioning(), 1, 0)
+    generate._search(begun, plan, None, LatentPool(), model.config.sampling, "off", node)
     started, going_on = asked
     assert going_on == started - state.cache.nbytes / 2  # the second half of the search, which its last scales make dear
