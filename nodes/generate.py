@@ -12,7 +12,7 @@ from .host import device, page
 from .live import grow, looked
 from .load import encode, load, load_encoder
 from .rewards import load_extractor, load_reward
-from .sample import LAST, previewer, previews, sampling_of
+from .sample import LAST, leave, previewer, previews, sampling_of
 from .types import (
     ASPECT_RATIOS,
     CATEGORY,
@@ -110,8 +110,8 @@ class Generate(io.ComfyNode):
 
         tried = []
 
-        def searched(seed, plan, *lookers, before=""):
-            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, preview, cls, before)
+        def searched(seed, plan, *lookers, shown=preview, before=""):
+            return _search(start(model, conditioning, plan.samples, seed, schedule), plan, *lookers, drawn, shown, cls, before)
 
         def attempt(seed):
             before = f"attempt {len(tried) + 1} of {how.attempts} at most: " * (how.attempts > 1)
@@ -121,9 +121,10 @@ class Generate(io.ComfyNode):
             tried.append(one)
         result = best_of(tried)
         report = json.dumps(result.report | why, indent=1, allow_nan=False)
-        alone = device.to_image(searched(seed, raw(), None, None).images) if compare else page.nothing()
+        alone = device.to_image(searched(seed, raw(), None, None, shown="off").images) if compare else page.nothing()
         page.say(_told(tried, result, _cost(result.state, chosen, drawn, reward, extractor)))
         images = device.to_image(result.images)[[result.best]]
+        leave(images, preview)
         return io.NodeOutput(images, _best_first(tried), result.state.without_cache(), report, alone)
 
 

@@ -171,6 +171,14 @@ def previewer(scales: int, shown: str, told: Callable = lambda state: ""):
     return watch
 
 
+def leave(images, shown: str) -> None:
+    """Show the first of images (P, H, W, 3) where the last live preview would stay: the page leaves it on the node."""
+    from ..ttsvar_core.inspect.canvas import to_pictures
+
+    if _wanted(shown):
+        page.Progress(1).step(to_pictures(images[:1])[0])
+
+
 class DecodeState(io.ComfyNode):
     """The pictures of a state, finished or not."""
 

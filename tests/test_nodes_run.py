@@ -11,6 +11,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from host_stand_in import ROOT, Interrupted, load_pack
@@ -331,6 +332,18 @@ def test_previews_take_a_quarter_of_the_time_at_most(pack, parts, monkeypatch):
         clock[0] += 1.0
         watch(None)
     assert [bool(preview) for *_, preview in pack.host.steps] == [True, False, False, True, False, False, True]
+
+
+def test_the_answer_is_the_last_preview_of_a_search(pack):
+    """The page leaves the last one on the node: not that of the picture without a search, nor of a worse attempt."""
+    pack.host.steps.clear()
+    image, *_, alone = pack.run("TTSVAR_Generate", prompt=PROMPT, method="Best-of-N", n=2, attempts=2, enough=100.0, compare=True)
+    *_, (_, _, (_, last, _)) = pack.host.steps
+    left = torch.from_numpy(np.array(last)).float() / 255
+    assert (left - image[0]).abs().max() <= 0.5 / 255 + 1e-6 and not torch.equal(image, alone)
+    pack.host.steps.clear()
+    pack.run("TTSVAR_Generate", prompt=PROMPT, method="raw", preview="off")
+    assert not any(shown for *_, shown in pack.host.steps)
 
 
 def test_an_interrupt_stops_between_scales_and_leaves_the_state_as_it_was(pack, parts, sketch):
