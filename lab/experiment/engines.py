@@ -38,6 +38,8 @@ def opened(workers: int = 1, engine: str = "processes", address: str | None = No
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; expected one of {', '.join(ENGINES)}")
+    if address and engine != "ray":
+        raise ValueError("--ray-address is for --engine ray; name both or neither")
     if workers < 1:
         raise ValueError(f"{workers} workers cannot do anything; expected at least 1")
     if engine == "ray":

@@ -22,9 +22,14 @@ class Prompt(NamedTuple):
         """The seed of this prompt's run ``number``: 32 bits, so that any host takes it; prompts share no random draws."""
         return int.from_bytes(hashlib.sha256(f"{number}:{self.text}".encode()).digest()[:4], "big")
 
+    @property
+    def digest(self) -> str:
+        """Stands for the prompt in names."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
     def key(self, number: int) -> str:
         """A file name for this prompt's run ``number``; depends on nothing else, so longer lists reuse earlier results."""
-        return f"{hashlib.sha256(self.text.encode()).hexdigest()[:16]}-s{number}"
+        return f"{self.digest}-s{number}"
 
 
 def scene_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:

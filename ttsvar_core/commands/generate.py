@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SUMMARY = "search for the image that answers a prompt best"
 STATE_FILE = "state.safetensors"
 _SETTINGS = {  # of a plan's resamplings, by the option that sets it
-    "lam": "--lambda", "potential": "--potential", "scheme": "--scheme", "target_ess": "--target-ess", "ess_threshold": "--ess-threshold",
+    "lam": "--lambda", "potential": "--potential", "scheme": "--scheme", "target_ess": "--target-ess",
+    "ess_threshold": "--ess-threshold",
 }
 
 
@@ -198,8 +199,9 @@ def write_result(result: Result, out: Path) -> str:
     from ..inspect.sheet import contact_sheet
     from ..search.save import save_state
 
-    for earlier in (*out.glob("sample-[0-9][0-9].png"), out / "contact-sheet.png"):
-        earlier.unlink(missing_ok=True)
+    for earlier in (*out.glob("sample-*.png"), out / "contact-sheet.png"):
+        if earlier.stem.removeprefix("sample-").isdigit() or earlier.stem == "contact-sheet":
+            earlier.unlink(missing_ok=True)
     pictures = to_pictures(result.images)
     write_picture(out / "answer.png", pictures[result.best])
     if len(pictures) > 1:
