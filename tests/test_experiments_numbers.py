@@ -16,6 +16,7 @@ from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, run_experiment
 from lab.experiment.stats import compare, mean_interval, sign_flip_p
 from lab.experiment.tables import agreement, consistency, metric_values
+from lab.experiment.world import WorldFiles
 from ttsvar_core.scenes import grammar
 from ttsvar_core.scenes.grammar import CATEGORIES
 
@@ -94,6 +95,10 @@ def test_prompts_from_files(tmp_path):
     plain.write_text("a red book and a blue cup\tseen\na green bench\n")
     assert [one.text for one in read_prompts(plain)] == ["a red book and a blue cup", "a green bench"]
     assert len(read_prompts(plain, 1)) == 1
+    for path in (plain, listed):  # as Notepad saves it
+        before = read_prompts(path)
+        path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+        assert read_prompts(path) == before
     listed.write_text('{"tag": "single"}\n')
     with pytest.raises(ValueError, match=r"evaluation_metadata\.jsonl cannot be read \(line 1 is no prompt"):
         read_prompts(listed)
@@ -157,6 +162,13 @@ def test_metrics_of_the_answer_are_those_of_its_image(tmp_path):
             assert arm["answer"]["correct"] == float(arm["answer"]["warmth"] > 0)
     best, raw = (metric_values(results, name, "warmth") for name in ("best-of-2", "best-of-1"))
     assert all(best[unit] >= raw[unit] for unit in raw)
+
+
+def test_a_prompt_that_the_reward_cannot_judge_is_refused_before_anything_is_drawn(tmp_path):
+    listed = [Prompt("a photo of a red circle"), Prompt("a cat")]
+    with pytest.raises(ValueError, match="no such thing as 'a cat'"):
+        run_experiment(Asked("consistency", [1]), WorldFiles(), listed, 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ttsvar_core.reading import read_text, refusing
 from ttsvar_core.scenes.grammar import benchmark_prompts
 
+BYTE_ORDER_MARK = "\ufeff"  # with which some editors begin a file
+
 
 class Prompt(NamedTuple):
     """A prompt, its category for the tables, and the line of the file it came from (kept for benchmarks' evaluators)."""
@@ -46,7 +48,7 @@ def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ..
     path, prompts = Path(path), {}
     read = _json_prompt if path.suffix in (".jsonl", ".json") else _text_prompt
     with refusing(path, "Give one prompt per line."):
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
+        for number, line in enumerate(read_text(path).removeprefix(BYTE_ORDER_MARK).splitlines(), start=1):
             if line.strip():
                 prompt = read(line, f"line {number}")
                 prompts.setdefault(prompt.text, prompt)

@@ -23,7 +23,7 @@ from .engines import Engine, Progress, opened, reported
 from .layout import Layout
 from .prices import Prices
 from .prompts import Prompt
-from .unit import Task, Unit, check_record, describe, prices_of, run_unit
+from .unit import Task, Unit, check_prompts, check_record, describe, prices_of, run_unit
 from .world import World
 
 FORMAT = 1
@@ -69,6 +69,7 @@ def run_experiment(
         layout.check(prompt)
     with opened(where.workers, where.engine, where.address) as engine:
         (world,) = engine(describe, [factory])
+        list(engine(check_prompts, [(factory, [prompt.text for prompt in prompts])]))
         known = _known(asked, out, engine, (factory, prompts[0].text))
         experiment = build(asked.name, setting_of(world, known), asked.n).only(asked.arms)
         identity = {
