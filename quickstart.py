@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
         if chosen.command == "test":
             return run([python, "-m", "pytest", *rest])
         out = getattr(chosen, "out", demo.get_default("out"))
-        return run([python, "-m", "ttsvar_core", "demo", "--out", out])
-    except SetupError as problem:
+        return run([python, "-m", "ttsvar_core", "demo", "--out", str(Path(out).absolute())])  # as `run` changes the folder
+    except (SetupError, OSError) as problem:
         print(f"\nquickstart: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -88,7 +88,8 @@ def environment(folder: Path, packages: list[str]) -> str:
         if made.returncode:
             raise SetupError(
                 f"{sys.executable} could not make a virtual environment:\n{tail(made.stdout + made.stderr)}\n"
-                "On Debian and Ubuntu install the package python3-venv, or run quickstart.py with another Python."
+                "Where it may not be written, move this folder to where you may write. Otherwise: on Debian and Ubuntu install the "
+                "package python3-venv, or run quickstart.py with another Python."
             )
     if run(pip_install(interpreter, packages)):
         raise SetupError(

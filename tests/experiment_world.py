@@ -78,7 +78,7 @@ def asked(**given) -> argparse.Namespace:
 def use_tiny_world(monkeypatch) -> None:
     """Whatever files and prompts the commands are asked for."""
     monkeypatch.setattr(options, "world_files", lambda args: TinyFiles())
-    monkeypatch.setattr(options, "prompts", lambda args, default: prompts(default))
+    monkeypatch.setattr(options, "prompts", lambda args, default, split: prompts(default))
 
 
 def warm(image: torch.Tensor, prompt: str) -> bool:

@@ -59,6 +59,10 @@ def test_converter_refuses(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(UnusableFile, match="no Infinity transformer or tokenizer"):
         convert(tmp_path / "x.safetensors", tmp_path / "out.safetensors")
+    whole = {**weights("transformer"), "head.bias": weights("transformer")["head.bias"].to(torch.int8)}
+    save_file(whole, tmp_path / "quantised.safetensors")
+    with pytest.raises(UnusableFile, match=r"head\.bias of quantised\.safetensors is torch\.int8, no floating-point number"):
+        convert(tmp_path / "quantised.safetensors", tmp_path / "out.safetensors", "float32")
     mixed = {**weights("transformer")}
     mixed["head.bias"] = mixed["head.bias"].half()
     save_file(mixed, tmp_path / "mixed.safetensors")

@@ -379,6 +379,8 @@ def test_command_knows_the_bundled_model_and_plans_in_files(tmp_path, capsys):
         ("--reward beauty", "no figures for 'beauty'; write one of scenes"),
         ("--extractor beauty", "no figures for 'beauty'; write one of latent-pool"),
         ("--plan beauty", "no plan 'beauty'"),
+        ("--plan raw --n 2", "--n is for plans that grow with it, and raw does not; leave it out"),
+        ("--pixels 0.25M", "scenes128 draws 128x128 pixels, by a schedule of its own; leave --pixels out"),
     ],
 )
 def test_command_says_what_it_cannot_count(words, said, capsys):

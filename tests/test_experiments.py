@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,17 @@ def test_units_run_on_one_thread_whatever_was_set(workers):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_came_back_from_workers_is_not_kept():
+    """Collecting sends whole samples back, gigabytes in all."""
+    seen = []
+    with opened(2) as engine:
+        for result in engine(torch.zeros, [3, 4, 5, 6]):
+            seen.append(weakref.ref(result))
+            del result
+            assert not [one for one in seen[:-1] if one() is not None]
+    assert len(seen) == 4
 
 
 def test_workers_that_keep_dying_are_given_up_and_errors_are_handed_on(monkeypatch):

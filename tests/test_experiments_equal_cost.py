@@ -9,7 +9,7 @@ import torch
 from experiment_world import Brightness, TinyFiles, Warmth, prompts
 
 from lab.experiment import __main__ as command
-from lab.experiment.advise import write_advice
+from lab.experiment.advise import read_advice, write_advice, write_advised
 from lab.experiment.arms import Arm, Setting, best
 from lab.experiment.definitions import build
 from lab.experiment.engines import one_thread
@@ -295,6 +295,27 @@ def test_advice_of_other_weights_is_refused(tmp_path):
     write_advice(tmp_path / "advice.json", advised(fingerprint="another"))
     with pytest.raises(ValueError, match=r"the advice is of tiny \(another\), this is tiny \(tiny-0\); draw a pool"):
         run_experiment(Asked("equal-cost", [2]), TinyFiles(), prompts(1), 1, tmp_path)
+
+
+def test_advice_for_a_folder_of_another_experiment_leaves_the_folder_as_it_is(ran, tmp_path):
+    asked = Asked("pool", [4])
+    run_experiment(asked, TinyFiles(), prompts(1), 1, tmp_path)
+    write_advice(tmp_path / "advice.json", advised(enough=0.5))
+    before = (tmp_path / "advice.json").read_bytes()
+    with pytest.raises(OtherExperiment):
+        run_experiment(Asked("equal-cost", [2], advice=advised()), TinyFiles(), prompts(1), 1, tmp_path)
+    assert (tmp_path / "advice.json").read_bytes() == before
+    (tmp_path / "advice.json").write_text("damaged")  # which `advise` writes again and does not read
+    run_experiment(asked, TinyFiles(), prompts(1), 1, tmp_path)
+
+
+def test_plans_chosen_by_the_very_prompts_they_are_measured_on_are_told_apart(tmp_path):
+    pool = run_experiment(Asked("pool", [4]), TinyFiles(), prompts(2), 1, tmp_path / "pool")
+    write_advised(pool, [2])
+    advice = read_advice(tmp_path / "pool" / "advice.json")
+    path = run_experiment(Asked("equal-cost", [2], ["budget"], advice), TinyFiles(), prompts(3), 1, tmp_path / "equal")
+    assert "2 of 3 prompts are among those its plans were chosen by, which flatters these plans." in write_report(path).read_text()
+    assert (tmp_path / "equal" / "advice.json").read_bytes() == (tmp_path / "pool" / "advice.json").read_bytes()
 
 
 def test_arms_are_asked_for_by_name_family_or_pattern():

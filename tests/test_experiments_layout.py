@@ -8,10 +8,12 @@ import os
 import numpy as np
 import pytest
 import torch
+from experiment_world import TinyFiles, prompts
 from PIL import Image
 
 from lab.experiment.layout import Layout
 from lab.experiment.prompts import Prompt
+from lab.experiment.runner import Asked, OtherExperiment, Where, run_experiment
 from ttsvar_core.atomic import write
 
 
@@ -35,6 +37,25 @@ def test_t2i_compbench_names_carry_the_prompt_and_sort_by_number(tmp_path):
     assert [int(path.name.split("_")[-1].split(".")[0]) for path in paths] == [0, 1, 3000]
     with pytest.raises(ValueError, match="cannot be one"):
         layout.save("raw", 0, 0, Prompt("a_b"), torch.rand(4, 4, 3))
+
+
+def test_a_name_that_cannot_be_is_refused_before_anything_is_drawn(tmp_path):
+    listed, drawn = [*prompts(1), Prompt("prompt a/b")], []
+    asked, where = Asked("single-scale", [2]), Where(images="t2i-compbench")
+    with pytest.raises(ValueError, match="'prompt a/b' cannot be one"):
+        run_experiment(asked, TinyFiles(), listed, 1, tmp_path, where, lambda *at: drawn.append(at))
+    assert not drawn and not (tmp_path / "units").exists()
+
+
+@pytest.mark.parametrize("kind", ["geneval", "t2i-compbench"])
+def test_images_of_another_list_are_not_mixed_with_those_of_this_one(tmp_path, kind):
+    """A benchmark's evaluator goes by the folders, where a prompt has the place that it has in the list."""
+    asked, where, listed = Asked("single-scale", [2]), Where(images=kind), prompts(3)
+    for more in (1, 2):  # a longer list goes on
+        run_experiment(asked, TinyFiles(), listed[:more], 1, tmp_path, where)
+    with pytest.raises(OtherExperiment, match="images of another list of prompts"):
+        run_experiment(asked, TinyFiles(), [listed[2], *listed[:2]], 1, tmp_path, where)
+    assert len(list((tmp_path / "units").iterdir())) == 2
 
 
 def test_workers_of_one_number_on_two_machines_do_not_share_a_file(tmp_path, monkeypatch):

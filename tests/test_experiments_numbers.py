@@ -16,6 +16,7 @@ from lab.experiment.report import write_report
 from lab.experiment.runner import Asked, run_experiment
 from lab.experiment.stats import compare, mean_interval, sign_flip_p
 from lab.experiment.tables import agreement, consistency, metric_values
+from lab.experiment.world import WorldFiles
 from ttsvar_core.scenes import grammar
 from ttsvar_core.scenes.grammar import CATEGORIES
 
@@ -94,6 +95,10 @@ def test_prompts_from_files(tmp_path):
     plain.write_text("a red book and a blue cup\tseen\na green bench\n")
     assert [one.text for one in read_prompts(plain)] == ["a red book and a blue cup", "a green bench"]
     assert len(read_prompts(plain, 1)) == 1
+    for path in (plain, listed):  # as Notepad saves it
+        before = read_prompts(path)
+        path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+        assert read_prompts(path) == before
     listed.write_text('{"tag": "single"}\n')
     with pytest.raises(ValueError, match=r"evaluation_metadata\.jsonl cannot be read \(line 1 is no prompt"):
         read_prompts(listed)
@@ -159,6 +164,13 @@ def test_metrics_of_the_answer_are_those_of_its_image(tmp_path):
     assert all(best[unit] >= raw[unit] for unit in raw)
 
 
+def test_a_prompt_that_the_reward_cannot_judge_is_refused_before_anything_is_drawn(tmp_path):
+    listed = [Prompt("a photo of a red circle"), Prompt("a cat")]
+    with pytest.raises(ValueError, match="no such thing as 'a cat'"):
+        run_experiment(Asked("consistency", [1]), WorldFiles(), listed, 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_runs_on_the_bundled_model(tmp_path, capsys):
     prompt = tmp_path / "prompts.txt"
     prompt.write_text("a photo of a red circle\n")
@@ -181,4 +193,44 @@ def test_a_file_of_prompts_is_taken_whole_unless_told_otherwise(tmp_path):
         (["--prompts-file", str(tmp_path / "p.txt"), "--prompts", "5"], 5), (["--reward", "scenes", "--prompts", "9"], 9),
     ):
         args = parser.parse_args(["n-curve", "--out", "x", *given])
-        assert len({prompt.text for prompt in options.prompts(args, command.SCENE_PROMPTS)}) == expected
+        assert len({prompt.text for prompt in options.prompts(args, command.SCENE_PROMPTS, "test")}) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["n-curve", "--advice", "advice.json"], "--advice is for equal-cost; leave it out"),
+        (["equal-cost", "--budgets", "2"], "--budgets is for advise; leave it out"),
+        (["advise", "--n", "4"], "a budget of 8 pictures is rated on pools of as many samples; write --n 8"),
+        (["n-curve", "--prompts-file", "{folder}/p.txt", "--split", "test"], "leave one of the two out"),
+        (["n-curve", "--ray-address", "somewhere"], "--ray-address is for --engine ray"),
+        (["n-curve", "--pixel-budget", "1M"], "scenes128 draws 128x128 pixels, by a schedule of its own; leave --pixel-budget out"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused_before_anything_is_drawn(tmp_path, capsys, words, said, monkeypatch):
+    monkeypatch.setattr("lab.experiment.runner.claim", lambda *_: pytest.fail("began"))
+    (tmp_path / "p.txt").write_text("a photo of a red circle\n")
+    assert command.main([*(word.format(folder=tmp_path) for word in words), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "split"), [("advise", "validation"), ("pool", "validation"), ("equal-cost", "test")])
+def test_plans_are_not_chosen_by_the_prompts_they_are_measured_on(tmp_path, monkeypatch, name, split):
+    def drawn(asked, files, prompts, *rest):
+        raise ValueError(", ".join(prompt.text for prompt in prompts))
+
+    monkeypatch.setattr("lab.experiment.runner.run_experiment", drawn)
+    args = command.build_parser().parse_args([name, "--prompts", "3", "--out", str(tmp_path)])
+    with pytest.raises(ValueError, match=", ".join(prompt.text for prompt in scene_prompts(3, split))):
+        command.run(args)
+
+
+def test_what_is_fixed_is_told_of_as_many_prefixes_as_the_table_has(tmp_path):
+    """Of two numbers of samples each has prefixes of its own."""
+    path = run_experiment(Asked("consistency", [2, 3]), TinyFiles(), prompts(3), 1, tmp_path / "both")
+    alone = run_experiment(Asked("consistency", [2]), TinyFiles(), prompts(3), 1, tmp_path / "two")
+
+    def table(report):
+        return write_report(report).read_text().partition("end, watched-2")[2].partition("\n## ")[0].strip()
+
+    assert table(path) == table(alone) and "(2 prefixes, 2 completions each)" in table(alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -309,6 +310,9 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(collec
     assert with_foresight(make_tiny_model(schedule=SCHEDULE), straight).foresight.sizes == SIZES
     whole = straight.read_bytes()
     straight.unlink()  # as where the last checkpoint was written and nothing after it
+    assert train(arguments(collected, out=tmp_path / "straight")).read_bytes() == whole
+    straight.write_bytes(b"of an earlier checkpoint")
+    os.utime(straight, ns=(0, 0))
     assert train(arguments(collected, out=tmp_path / "straight")).read_bytes() == whole
 
 

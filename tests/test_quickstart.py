@@ -32,6 +32,24 @@ def test_no_argument_runs_the_demo(quickstart, commands):
     assert commands == [["PYTHON", "-m", "ttsvar_core", "demo", "--out", str(ROOT / "output" / "demo")]]
 
 
+def test_a_folder_for_pictures_is_meant_where_the_command_is_typed(quickstart, commands, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert quickstart.main(["demo", "--out", "pictures"]) == 0
+    assert commands[0][-1] == str(tmp_path / "pictures")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(quickstart, comfyui, monkeypatch, tmp_path, capsys):
+    """As where the pack lies in a folder of somebody else: its log cannot be written."""
+    monkeypatch.setattr(quickstart, "ROOT", root := tmp_path / "pack")
+    monkeypatch.setattr(quickstart, "comfyui_python", lambda folder: sys.executable)
+    (root / "workflows").mkdir(parents=True)
+    (root / "workflows" / "03_full_search.json").touch()
+    (root / "output").touch()
+    assert quickstart.main(["comfyui", "--dir", str(comfyui)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("\nquickstart: ") and "output" in error and len(error.strip().splitlines()) == 1
+
+
 def test_test_passes_arguments_on_to_pytest(quickstart, commands):
     assert quickstart.main(["test", "-k", "scales", "-x"]) == 0
     assert commands == [["PYTHON", "-m", "pytest", "-k", "scales", "-x"]]

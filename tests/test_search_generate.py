@@ -66,6 +66,10 @@ def test_images_report_and_state_are_written(tiny, brightness, tmp_path, capsys)
     assert report["answer"]["score"] == max(report["scales"][-1]["scores"])
     assert describe_file(tmp_path / "state.safetensors")["seed"] == 4
     assert "answer.png" in capsys.readouterr().out
+    (tmp_path / "sample-mine.png").touch()
+    assert go(tmp_path, "--plan", "raw") == 0
+    left = {"answer.png", "report.json", "state.safetensors", "sample-mine.png"}
+    assert {path.name for path in tmp_path.iterdir()} == left, "another search's pictures lie beside this one's report"
 
 
 def test_the_same_command_writes_the_same_image(tiny, brightness, tmp_path):
@@ -145,8 +149,11 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(tiny, brightness, tmp_path, monkeyp
     assert on["lineage"] == whole["lineage"] and on["score"] == pytest.approx(whole["score"], abs=1e-4)
 
 
-def test_a_later_attempt_goes_on_by_the_same_command(tiny, brightness, tmp_path, monkeypatch):
-    """Its state was drawn with a seed of its own, which follows from the one given."""
+@pytest.mark.parametrize("seed", [(), ("--seed", "3")])
+def test_a_later_attempt_goes_on_by_the_same_command_and_finds_what_an_uninterrupted_one_does(
+    tiny, brightness, tmp_path, monkeypatch, capsys, seed
+):
+    """Its state was drawn with a seed of its own, which follows from the one given; what came before it counts as well."""
     forward, begun = tiny.transformer.forward_scale, []
 
     def interrupted(features, at, *rest):
@@ -155,13 +162,35 @@ def test_a_later_attempt_goes_on_by_the_same_command(tiny, brightness, tmp_path,
             raise KeyboardInterrupt
         return forward(features, at, *rest)
 
-    same = "--plan", "funnel", "--seed", "3", "--attempts", "2", "--enough", "2"
+    same = "--plan", "funnel", *seed, "--attempts", "2", "--enough", "2"
+    assert go(tmp_path / "whole", *same) == 0
     monkeypatch.setattr(tiny.transformer, "forward_scale", interrupted)
-    assert go(tmp_path, *same) == 130
+    assert go(tmp_path, *same) == 130 and "Attempts before this one are made again" in capsys.readouterr().err
     monkeypatch.setattr(tiny.transformer, "forward_scale", forward)
     assert go(tmp_path, *same, "--resume", str(tmp_path / "state.safetensors")) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert [one["seed"] for one in report["attempts"]] == [seed_of(3, 1), seed_of(3, 2)]
+    report, whole = (json.loads((folder / "report.json").read_text()) for folder in (tmp_path, tmp_path / "whole"))
+    first = 3 if seed else 0
+    assert [one["seed"] for one in report["attempts"]] == [first, seed_of(first, 1)]
+    assert report["answer"]["score"] == pytest.approx(whole["answer"]["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "2", "--n", "4"], "--budget chooses the plan; leave --n out"),
+        (["--budget", "2", "--lambda", "3"], "--budget chooses the plan; leave --lambda out"),
+        (["--plan", "raw", "--n", "4"], "--n is for plans that grow with it, and raw does not; leave it out"),
+        (["--plan", "{file}", "--n", "4"], "plan.json does not; leave it out"),
+        (["--plan", "beam", "--scheme", "residual"], "--scheme is for plans that resample, and beam does not; leave it out"),
+        (["--plan", "best-of-n", "--target-ess", "0.5"], "--target-ess is for plans that resample"),
+        (["--plan", "raw", "--aspect-ratio", "2"], "tiny draws 12x12 pixels, by a schedule of its own; leave --aspect-ratio out"),
+        (["--plan", "raw", "--pixel-budget", "1M"], "leave --pixel-budget out"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(tiny, brightness, tmp_path, capsys, options, message):
+    save_plan(tts_var(2, 7), tmp_path / "plan.json")
+    assert go(tmp_path / "out", *(word.format(file=tmp_path / "plan.json") for word in options)) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_attempts_are_refused_where_their_scores_cannot_be_compared(tiny, tmp_path, capsys, monkeypatch):

@@ -259,6 +259,13 @@ def _rewrite(path) -> None:
     save_file(tensors, str(path), {"prompt": path.stem})
 
 
+def test_folders_of_more_samples_are_refused_in_words(tiny_world, tmp_path):
+    for samples in (4, 6):
+        collect(arguments(tmp_path / str(samples), samples=samples), 2, kept)
+    with pytest.raises(ValueError, match=r"differs from .* in samples; give folders that agree in it"):
+        read_collection([tmp_path / "4", tmp_path / "6"])
+
+
 def test_check_refuses_samples_of_another_model_or_reward(tiny_world, tmp_path, model, monkeypatch):
     collect(arguments(tmp_path / "data"), 2, kept)
     path = tmp_path / "value.safetensors"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from ttsvar_core.search.plan import Plan, best_of_n
 from .definitions import pool_name
 from .offline import NEARLY_ALL, Pools, good_enough, pools_of, rank_correlations, spent
 from .prices import Prices, Scorer, scorer_named, widest
+from .prompts import Prompt
 from .stats import Comparison, compare
 from .tables import Row, markdown_table
 
@@ -102,6 +103,7 @@ def to_json(
     shared = {
         "format": FORMAT, "model": world["model"], "fingerprint": world["fingerprint"], "scales": len(world["schedule"]),
         "prompts": pools.prompts, "samples": pools.samples, "plans": plans, "enough": enough,
+        "drawn_of": sorted({Prompt(text).digest for text, _ in pools.units}),
     }
 
     def of(scorer: str) -> dict[str, Any]:
@@ -169,6 +171,13 @@ def read_advice(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"its format is {advice['format']!r}, expected {FORMAT}")
         from_json(advice)
     return advice
+
+
+def seen_before(advice: Mapping[str, Any] | None, prompts: Collection[str]) -> str:
+    """A sentence on how many of these prompts the advice was drawn of; empty where it was of others."""
+    drawn_of = set(advice.get("drawn_of", ())) if advice else set()
+    seen = sum(Prompt(text).digest in drawn_of for text in prompts)
+    return f"{seen} of {len(prompts)} prompts are among those its plans were chosen by, which flatters these plans." if seen else ""
 
 
 def measured_by(advice: Mapping[str, Any] | None, world: Mapping[str, Any]) -> Measured | None:

@@ -104,4 +104,5 @@ EXPERIMENTS: dict[str, tuple[Callable[[Setting, tuple[int, ...]], Experiment], t
     "pool": (pool, (16,)),
     "equal-cost": (equal_cost.experiment, (2, 4, 8)),
 }
+ADVISED = "equal-cost"  # chooses plans by what a pool advises
 PRICED = ("consistency", "pool", "equal-cost")  # whose arms or reports need to know what plans cost

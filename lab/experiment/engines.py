@@ -38,6 +38,8 @@ def opened(workers: int = 1, engine: str = "processes", address: str | None = No
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; expected one of {', '.join(ENGINES)}")
+    if address and engine != "ray":
+        raise ValueError("--ray-address is for --engine ray; name both or neither")
     if workers < 1:
         raise ValueError(f"{workers} workers cannot do anything; expected at least 1")
     if engine == "ray":
@@ -106,8 +108,9 @@ class _Processes:
             with _interrupts_held():  # a worker inherits this, and leaves Ctrl-C to this process from its first moment on
                 futures = {self._pool.submit(_on_one_thread, call, task): index for index, task in pending.items()}
             for future in as_completed(futures):
+                index = futures.pop(future)  # nobody else holds what came back, which may be large
                 if not isinstance(future.exception(), BrokenProcessPool):
-                    del pending[futures[future]]
+                    del pending[index]
                     yield future.result()
         except BrokenProcessPool:  # died while tasks were still being handed in
             pass

@@ -39,9 +39,10 @@ _FIXED = (
 def foresight_tables(results: dict[str, Any], experiment: Experiment) -> Iterator[Section]:
     """A section for every arm that was scored on the way."""
     prices, arms = Prices.from_json(results["prices"]), {arm.name: arm for arm in experiment.arms}
-    fixed = fixed_shares(results, experiment.arms)
     for name in watched_arms(experiment):
-        if arms[name].plan.samples > 1:
+        samples = arms[name].plan.samples
+        if samples > 1:
+            fixed = fixed_shares(results, [arm for arm in experiment.arms if arm.plan.samples == samples])
             yield _table(results, arms[name], prices, fixed)
 
 

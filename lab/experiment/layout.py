@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ttsvar_core.atomic import write, write_picture
 from ttsvar_core.inspect.canvas import to_pictures
+from ttsvar_core.reading import read_text
 
 from .prompts import Prompt
 
@@ -32,17 +33,33 @@ class Layout(NamedTuple):
 
     def save(self, arm: str, place: int, number: int, prompt: Prompt, image: Tensor) -> Path:
         """Write one image (H, W, 3) in [0, 1] and what goes with it; returns its path."""
-        root = Path(self.folder) / arm
+        self.check(prompt)
+        path = self.path(arm, place, number, prompt)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "geneval":
-            home = root / f"{place:05d}"
-            path = home / "samples" / f"{number:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            metadata = prompt.metadata or {"tag": prompt.category, "prompt": prompt.text}
-            write(home / "metadata.jsonl", json.dumps(metadata, ensure_ascii=False) + "\n")
-        else:
-            if "_" in prompt.text or "/" in prompt.text:
-                raise ValueError(f"T2I-CompBench reads prompts from file names; {prompt.text!r} cannot be one (it has _ or /)")
-            path = root / "samples" / f"{prompt.text}_{place * SEEDS_PER_PROMPT + number:06d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path.parent.parent / "metadata.jsonl", _metadata(prompt))
         write_picture(path, *to_pictures(image[None]))
         return path
+
+    def path(self, arm: str, place: int, number: int, prompt: Prompt) -> Path:
+        """Of an image."""
+        root = Path(self.folder) / arm
+        if self.kind == "geneval":
+            return root / f"{place:05d}" / "samples" / f"{number:04d}.png"
+        return root / "samples" / f"{prompt.text}_{place * SEEDS_PER_PROMPT + number:06d}.png"
+
+    def fits(self, arm: str, place: int, number: int, prompt: Prompt, drawn: bool) -> bool:
+        """Whether this is where an image belongs: no prompt of another list had its place, and if it is drawn it lies there."""
+        path = self.path(arm, place, number, prompt)
+        told = path.parent.parent / "metadata.jsonl"
+        free = self.kind != "geneval" or not told.is_file() or read_text(told) == _metadata(prompt)
+        return free and (path.is_file() or not drawn)
+
+    def check(self, prompt: Prompt) -> None:
+        """Raise ValueError for a prompt whose images cannot be named."""
+        if self.kind != "geneval" and ("_" in prompt.text or "/" in prompt.text):
+            raise ValueError(f"T2I-CompBench reads prompts from file names; {prompt.text!r} cannot be one (it has _ or /)")
+
+
+def _metadata(prompt: Prompt) -> str:
+    return json.dumps(prompt.metadata or {"tag": prompt.category, "prompt": prompt.text}, ensure_ascii=False) + "\n"

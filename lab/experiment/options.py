@@ -10,6 +10,7 @@ from pathlib import Path
 from ttsvar_core import registry
 from ttsvar_core.commands import numbers
 from ttsvar_core.commands.choices import device
+from ttsvar_core.names import PIXEL_BUDGETS
 
 from .engines import ENGINES, Progress
 
@@ -22,7 +23,7 @@ def add_prompts(parser: argparse.ArgumentParser, default: str, split: str = "tes
     parser.add_argument("--seeds", type=numbers.COUNT, default=1, help="seeds per prompt (default 1)")
     parser.add_argument("--first-seed", type=numbers.FROM_ZERO, default=0, metavar="S", help="seeds S, S+1, ... (default 0)")
     parser.add_argument("--prompts-file", type=Path, help="JSONL (GenEval's list) or text, one prompt per line")
-    parser.add_argument("--split", choices=SPLITS, default=split, help="of the scene world's prompts (default %(default)s)")
+    parser.add_argument("--split", choices=SPLITS, help=f"of the scene world's prompts (default {split})")
 
 
 def add_world(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def add_world(parser: argparse.ArgumentParser) -> None:
         "--reward", nargs="+", metavar="NAME[=FILE]",
         help=f"rewards, the first one searches, all measure: clarity, {registry.usages(registry.REWARDS)}",
     )
-    parser.add_argument("--pixel-budget", default="1M", help="for a model without a schedule of its own (default 1M)")
+    parser.add_argument("--pixel-budget", choices=PIXEL_BUDGETS, help="for a model without a schedule of its own (default 1M)")
     parser.add_argument("--device", type=device, default="cpu", help="where the models run (default cpu)")
 
 
@@ -79,16 +80,20 @@ def world_files(args: argparse.Namespace):
         raise ValueError(f"--model takes one folder or three files (transformer, tokenizer, T5); {len(args.model)} were given")
     model = tuple(str(Path(file).absolute()) for file in args.model)
     extractors = tuple(map(spelled, getattr(args, "extractor", None) or BUNDLED_EXTRACTORS))
-    return WorldFiles(model, tuple(args.reward or BUNDLED_REWARDS), extractors, args.pixel_budget, args.device)
+    return WorldFiles(model, tuple(args.reward or BUNDLED_REWARDS), extractors, args.pixel_budget or "", args.device)
 
 
-def prompts(args: argparse.Namespace, default: int) -> Sequence:
-    """The prompts the options name, of a file or of the world that the reward judges."""
+def prompts(args: argparse.Namespace, default: int, split: str) -> Sequence:
+    """The prompts the options name, of a file or of the world that the reward judges: by default so many of this split.
+
+    Raises ValueError for a split of a file."""
     from .prompts import read_prompts, scene_prompts
 
     if args.prompts_file:
+        if args.split:
+            raise ValueError("--split is of the scene world's prompts, and --prompts-file names others; leave one of the two out")
         return read_prompts(args.prompts_file, args.prompts)
-    return scene_prompts(default if args.prompts is None else args.prompts, args.split)
+    return scene_prompts(default if args.prompts is None else args.prompts, args.split or split)
 
 
 @contextmanager

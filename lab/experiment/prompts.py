@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ttsvar_core.reading import read_text, refusing
 from ttsvar_core.scenes.grammar import benchmark_prompts
 
+BYTE_ORDER_MARK = "\ufeff"  # with which some editors begin a file
+
 
 class Prompt(NamedTuple):
     """A prompt, its category for the tables, and the line of the file it came from (kept for benchmarks' evaluators)."""
@@ -22,9 +24,14 @@ class Prompt(NamedTuple):
         """The seed of this prompt's run ``number``: 32 bits, so that any host takes it; prompts share no random draws."""
         return int.from_bytes(hashlib.sha256(f"{number}:{self.text}".encode()).digest()[:4], "big")
 
+    @property
+    def digest(self) -> str:
+        """Stands for the prompt in names."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
     def key(self, number: int) -> str:
         """A file name for this prompt's run ``number``; depends on nothing else, so longer lists reuse earlier results."""
-        return f"{hashlib.sha256(self.text.encode()).hexdigest()[:16]}-s{number}"
+        return f"{self.digest}-s{number}"
 
 
 def scene_prompts(count: int, split: str = "test") -> tuple[Prompt, ...]:
@@ -41,7 +48,7 @@ def read_prompts(path: str | Path, count: int | None = None) -> tuple[Prompt, ..
     path, prompts = Path(path), {}
     read = _json_prompt if path.suffix in (".jsonl", ".json") else _text_prompt
     with refusing(path, "Give one prompt per line."):
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
+        for number, line in enumerate(read_text(path).removeprefix(BYTE_ORDER_MARK).splitlines(), start=1):
             if line.strip():
                 prompt = read(line, f"line {number}")
                 prompts.setdefault(prompt.text, prompt)

@@ -9,6 +9,7 @@ from typing import Any
 from ttsvar_core.atomic import write
 
 from . import plots, tables
+from .advise import seen_before
 from .arms import Experiment, Table
 from .definitions import build
 from .foresight import foresight_tables
@@ -50,13 +51,14 @@ def report_sections(results: dict[str, Any], experiment: Experiment) -> list[Sec
 
 def _preamble(results: dict[str, Any]) -> Section:
     world, (prompts, numbers) = results["world"], ({unit[key] for unit in results["units"]} for key in ("prompt", "number"))
+    seen = seen_before(results.get("advice"), prompts)
     drawn = "" if plots.available() else " Install matplotlib and write the report again for the plots."
     return Section(
         "",
         f"{len(prompts)} prompts, {len(numbers)} seeds each, on {world['model']} ({world['fingerprint'][:8]}), searching by "
         f"{world['metrics'][0]}. Brackets hold {CONFIDENCE:.0%} bootstrap intervals over prompts. Comparisons are paired: equal "
         "prompt, equal seed. Operations are those of transformer, decodes, extractor and reward; one image stands for the "
-        f"token-forwards of one image; n pictures of cost, what Best-of-n takes in all networks.{drawn}",
+        f"token-forwards of one image; n pictures of cost, what Best-of-n takes in all networks.{drawn}{' ' * bool(seen)}{seen}",
     )
 
 

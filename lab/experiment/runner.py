@@ -16,14 +16,14 @@ from ttsvar_core.reading import parse_json, read_text, refusing
 from ttsvar_core.search.plan_file import to_json
 from ttsvar_core.search.save import same_text
 
-from .advise import ADVICE, measured_by, read_advice
+from .advise import ADVICE, measured_by, read_advice, write_advice
 from .arms import Arm, Experiment, Setting
-from .definitions import PRICED, build
+from .definitions import ADVISED, PRICED, build
 from .engines import Engine, Progress, opened, reported
 from .layout import Layout
 from .prices import Prices
 from .prompts import Prompt
-from .unit import Task, Unit, check_record, describe, prices_of, run_unit
+from .unit import Task, Unit, check_prompts, check_record, describe, prices_of, run_unit
 from .world import World
 
 FORMAT = 1
@@ -34,11 +34,13 @@ class OtherExperiment(ValueError):
 
 
 class Asked(NamedTuple):
-    """An experiment by its name, values of N in place of its own, and which of its arms, as `Experiment.only` says."""
+    """An experiment by its name, values of N in place of its own, which of its arms, as `Experiment.only` says, and what `ADVISED`
+    chooses plans by (None: the advice in the folder, if there is any)."""
 
     name: str
     n: Sequence[int] | None = None
     arms: Sequence[str] = ()
+    advice: Mapping[str, Any] | None = None
 
 
 class Where(NamedTuple):
@@ -63,16 +65,24 @@ def run_experiment(
     out, where = Path(out), where or Where()
     units = _units(prompts, range(seeds) if isinstance(seeds, int) else seeds)
     layout = Layout(str((out / "images").resolve()), where.images) if where.images else None
+    for prompt in prompts if layout else ():
+        layout.check(prompt)
     with opened(where.workers, where.engine, where.address) as engine:
         (world,) = engine(describe, [factory])
-        known = _known(asked.name, out, engine, (factory, prompts[0].text))
+        list(engine(check_prompts, [(factory, [prompt.text for prompt in prompts])]))
+        known = _known(asked, out, engine, (factory, prompts[0].text))
         experiment = build(asked.name, setting_of(world, known), asked.n).only(asked.arms)
         identity = {
             "format": FORMAT, "experiment": experiment.name, "n": list(asked.n) if asked.n else None, "world": world,
             "arms": {arm.name: _told(arm) for arm in experiment.arms}, "images": where.images,
         }
         claim(out, identity)
+        if "advice" in known:  # is found when the command is repeated
+            write_advice(out / ADVICE, known["advice"])
         there = {unit.key: read_unit(out, unit, experiment.arms, world) for unit in units if _unit_path(out, unit.key).is_file()}
+        for prompt, number, place in units if layout else ():
+            if not layout.fits(experiment.arms[0].name, place, number, prompt, prompt.key(number) in there):
+                raise OtherExperiment(f"{out} has images of another list of prompts, or lost some. Choose another folder")
         missing = [unit for unit in units if unit.key not in there]
         tasks = [Task(factory, experiment.arms, unit, layout, _sharing(experiment, unit)) for unit in missing]
         for record in reported(engine, run_unit, tasks, len(units), progress or (lambda done, total: None)):
@@ -93,12 +103,14 @@ def _units(prompts: Sequence[Prompt], numbers: range) -> list[Unit]:
     return units
 
 
-def _known(name: str, out: Path, engine: Engine, of: tuple[Callable[[], World], str]) -> dict[str, Any]:
-    """What plans cost and the advice in the folder, where arms or reports depend on it. of: as `prices_of` takes it."""
-    if name not in PRICED:
+def _known(asked: Asked, out: Path, engine: Engine, of: tuple[Callable[[], World], str]) -> dict[str, Any]:
+    """What plans cost and the advice, where arms or reports depend on it. of: as `prices_of` takes it."""
+    if asked.name not in PRICED:
         return {}
-    advice = {"advice": read_advice(out / ADVICE)} if (out / ADVICE).is_file() else {}
-    return {**advice, "prices": next(engine(prices_of, [of]))}
+    advice, path = asked.advice, out / ADVICE
+    if advice is None and asked.name == ADVISED and path.is_file():
+        advice = read_advice(path)
+    return {**({"advice": advice} if advice else {}), "prices": next(engine(prices_of, [of]))}
 
 
 def setting_of(world: dict[str, Any], known: Mapping[str, Any] | None = None) -> Setting:

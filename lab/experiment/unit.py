@@ -12,6 +12,7 @@ import torch
 from ttsvar_core.costs import Cost, Look, Search
 from ttsvar_core.looks import extractor_look, grey, reward_look
 from ttsvar_core.reading import finite, whole
+from ttsvar_core.rewards.base import check_prompt
 from ttsvar_core.search.budget import cost_in_pictures
 
 from .arms import Arm
@@ -49,6 +50,14 @@ class Task(NamedTuple):
 def describe(factory: Callable[[], World]) -> dict[str, Any]:
     """`World.describe` of a world, where workers run; the first thing an experiment asks for."""
     return loaded(factory).describe()
+
+
+def check_prompts(given: tuple[Callable[[], World], Sequence[str]]) -> None:
+    """Raise ValueError for the first prompt that a world's rewards cannot judge."""
+    world, texts = loaded(given[0]), given[1]
+    for text in texts:
+        for reward in world.rewards.values():
+            check_prompt(reward, text)
 
 
 def prices_of(given: tuple[Callable[[], World], str]) -> dict[str, Any]:

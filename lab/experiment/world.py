@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ttsvar_core import registry
+from ttsvar_core.commands.choices import schedule_of
 from ttsvar_core.config import Sampling
 from ttsvar_core.extractors.base import FeatureExtractor
 from ttsvar_core.image_model import ImageModel
@@ -70,13 +71,14 @@ class WorldFiles:
     """How a worker gets its world: a description that travels between processes and machines; calling it loads.
 
     model: transformer, tokenizer and text encoder paths, or one folder that holds them as `files_in` says; empty for the bundled
-    model. rewards and extractors: as the registry names them ("image-reward=ImageReward.pt"), and the controls.
+    model. rewards and extractors: as the registry names them ("image-reward=ImageReward.pt"), and the controls. pixel_budget: empty
+    for the model's own schedule, or 1M.
     """
 
     model: tuple[str, ...] = ()
     rewards: tuple[str, ...] = BUNDLED_REWARDS
     extractors: tuple[str, ...] = BUNDLED_EXTRACTORS
-    pixel_budget: str = "1M"
+    pixel_budget: str = ""
     device: str = "cpu"
 
     def __call__(self) -> World:
@@ -86,7 +88,7 @@ class WorldFiles:
         extractors = {spec.partition("=")[0]: self._extractor(model, spec) for spec in self.extractors}
         if not rewards or not extractors:
             raise ValueError("an experiment needs at least one reward and one extractor")
-        schedule = model.schedule(pixel_budget=self.pixel_budget)
+        schedule = schedule_of(model.config, {"--pixel-budget": self.pixel_budget or None})
         verdict = scene_verdict if "scenes" in rewards else None  # the reward whose grade goes with it
         return World(
             model, lambda prompt: encode_prompt(encoder, prompt), rewards, extractors, schedule, model.config.sampling, verdict

@@ -150,7 +150,7 @@ def fit(run: Run, loss: Callable[[], Tensor], made: Path, make: Callable[[float]
         if run.due():
             run.save()
             make(float(last.detach()))
-    if not made.exists():
+    if not made.exists() or made.stat().st_mtime_ns < run.checkpoint.stat().st_mtime_ns:
         make(math.nan)
     return made
 

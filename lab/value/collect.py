@@ -66,7 +66,7 @@ def collect(args: argparse.Namespace, prompts: int, draw: Callable[[Draw], Drawn
     folder holds samples of another model, reward or setting, ValueError for a scale that is none.
     """
     factory, numbers = options.world_files(args), range(args.first_seed, args.first_seed + args.seeds)
-    units = [(prompt, number) for prompt in options.prompts(args, prompts) for number in numbers]
+    units = [(prompt, number) for prompt in options.prompts(args, prompts, "train") for number in numbers]
     folder, scales = args.out / "samples", tuple(sorted(set(args.scales)))
     with opened(args.workers, args.engine, args.ray_address) as engine, options.bar("collect") as progress:
         (world,), (prices,) = engine(describe, [factory]), engine(prices_of, [(factory, units[0][0].text)])
@@ -142,7 +142,8 @@ class Collection(NamedTuple):
 
 def read_collection(folders: Sequence[Path]) -> Collection:
     """All folders of `drawn` as one. Raises as `read_folders`."""
-    about, files = read_folders(folders, "lab.value", "model", "fingerprint", "rewards", "networks", "schedule", "scales")
+    alike = "model", "fingerprint", "rewards", "networks", "schedule", "scales", "samples"
+    about, files = read_folders(folders, "lab.value", *alike)
     with refusing(str(folders[0] / PRICES), "Collect again: python -m lab.value collect."):
         return Collection({**about, "prices": parse_json(read_text(folders[0] / PRICES))}, tuple(files))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,11 @@ from .. import registry
 from ..names import DTYPES
 
 if TYPE_CHECKING:
+    from ..config import ModelConfig
     from ..image_model import ImageModel
     from ..infinity.text import TextEncoder
+    from ..scales import ScaleSchedule
+    from ..search.plan import Plan
 
 BUNDLED = "bundled"
 
@@ -85,3 +88,24 @@ def load_extractor(spec: str, device: str, dtype: str = "float32") -> Any:
     import torch
 
     return registry.load(registry.EXTRACTORS, spec, device, dtype=getattr(torch, dtype))
+
+
+def plan_by_name(name: str, n: int | None, scales: int) -> Plan:
+    """`plan_file.named_plan` for ``n``, 1 where that is None. Raises ValueError for an ``n`` that would change nothing."""
+    from ..search.plan_file import named_plan
+
+    plan = named_plan(name, n or 1, scales)
+    if n and plan == named_plan(name, n + 1, scales):
+        raise ValueError(f"--n is for plans that grow with it, and {name} does not; leave it out")
+    return plan
+
+
+def schedule_of(config: ModelConfig, asked: Mapping[str, Any]) -> ScaleSchedule:
+    """The schedule for an aspect ratio and a pixel budget, ``asked`` for by the options of these names, None where they are not.
+
+    Raises ValueError for an option that would change nothing, as the model has a schedule of its own."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and config.own_schedule is not None:
+        size = "x".join(str(config.pixels_per_token * side) for side in config.own_schedule.grids[-1])
+        raise ValueError(f"{config.name} draws {size} pixels, by a schedule of its own; leave {next(iter(given))} out")
+    return config.schedule(given.get("--aspect-ratio", 1.0), given.get("--pixel-budget", "1M"))

@@ -48,6 +48,9 @@ def convert(source: Path, target: Path, dtype_name: str | None = None) -> int:
     raw = read_checkpoint(source)
     kind = detect_kind(raw)
     tensors = model_tensors(raw, kind)
+    no_floats = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    if no_floats:  # of a quantised file, whose scales would be lost
+        raise UnusableFile(f"{no_floats[0]} of {raw.path.name} is {tensors[no_floats[0]].dtype}, no floating-point number.")
     dtype = getattr(torch, dtype_name) if dtype_name else _common_dtype(tensors, raw.path.name)
     metadata = {METADATA_KEY: json.dumps(_configuration(raw, kind, tensors))}
     write_safetensors(target, tensors, metadata, dtype, lambda name, tensor: converted(raw, name, tensor, dtype))

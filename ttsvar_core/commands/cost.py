@@ -12,7 +12,7 @@ from ..footprint import decoding_bytes
 from ..networks import NETWORKS
 from ..scales import PIXEL_BUDGETS
 from . import numbers
-from .choices import BUNDLED
+from .choices import BUNDLED, plan_by_name, schedule_of
 
 SUMMARY = "say what a search costs, before anything runs"
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -20,9 +20,9 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=(BUNDLED, *PRESETS), default=BUNDLED, help="sizes of the model (default: %(default)s)")
-    parser.add_argument("--pixels", choices=PIXEL_BUDGETS, default="1M", help="size of the picture (default: %(default)s)")
+    parser.add_argument("--pixels", choices=PIXEL_BUDGETS, help="size of the picture (default: 1M)")
     parser.add_argument("--plan", default="tts-var", help="a plan's name, or a JSON file (default: %(default)s)")
-    parser.add_argument("--n", type=numbers.COUNT, default=1, help="samples left at the end (default: %(default)s)")
+    parser.add_argument("--n", type=numbers.COUNT, help="samples left at the end of a plan by name (default: 1)")
     parser.add_argument(
         "--reward", action="append", metavar="NAME", help=f"{', '.join(registry.REWARDS)}; repeat to blend "
         "(default: scenes, the bundled model's; image-reward with others)",
@@ -43,11 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..search.plan_file import named_plan
-
     config = _config(args.model)
-    schedule = config.schedule(1.0, args.pixels)
-    plan = named_plan(args.plan, args.n, len(schedule))
+    schedule = schedule_of(config, {"--pixels": args.pixels})
+    plan = plan_by_name(args.plan, args.n, len(schedule))
     rewards = args.reward or ["scenes" if args.model == BUNDLED else "image-reward"]
     reward, extractor = _reward(rewards, args.text_tokens), _known(registry.EXTRACTORS, args.extractor, args.text_tokens)
     size, scales, drawn = ITEMSIZE[args.dtype], len(schedule), config.sampling

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import names, registry
 from . import numbers
-from .choices import BUNDLED, add_model_arguments, load_extractor, load_models, load_reward
+from .choices import BUNDLED, add_model_arguments, load_extractor, load_models, load_reward, plan_by_name, schedule_of
 
 if TYPE_CHECKING:
     from ..scales import ScaleSchedule
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 SUMMARY = "search for the image that answers a prompt best"
 STATE_FILE = "state.safetensors"
-_SETTINGS = ("lam", "potential", "scheme", "target_ess", "ess_threshold")  # of a plan's resamplings
+_SETTINGS = {  # of a plan's resamplings, by the option that sets it
+    "lam": "--lambda", "potential": "--potential", "scheme": "--scheme", "target_ess": "--target-ess",
+    "ess_threshold": "--ess-threshold",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +83,8 @@ def _add_sampling_arguments(group: Any) -> None:
         group.add_argument(f"--{name}", type=number.one_or_list, metavar="X[,X...]", help=said)
     group.add_argument("--diverse", action="store_true", help="draw the first six scales with more variety; costs nothing")
     group.add_argument("--guidance-until", type=numbers.FROM_ZERO, metavar="SCALE", help="the last guided scale (default: all)")
-    group.add_argument("--pixel-budget", choices=names.PIXEL_BUDGETS, default="1M", help="of the picture (default: %(default)s)")
-    group.add_argument("--aspect-ratio", type=numbers.POSITIVE, default=1.0, help="height / width (default: %(default)s)")
+    group.add_argument("--pixel-budget", choices=names.PIXEL_BUDGETS, help="of the picture (default: 1M)")
+    group.add_argument("--aspect-ratio", type=numbers.POSITIVE, help="height / width (default: 1)")
     group.add_argument("--whole-sketches", action="store_true", help="decode unfinished samples at full size, too")
     group.add_argument(
         "--tiled-decode", type=numbers.PIXELS, default=0, metavar="PIXELS", help="decode in tiles of this side, to save memory"
@@ -112,7 +115,8 @@ def main(args: argparse.Namespace) -> int:
     conditioning = encode_prompt(encoder, args.prompt, args.negative)
     encoder.model.to("cpu")  # it is not needed again, and the search needs its room
     state = load_state(args.resume, model, conditioning) if args.resume else None
-    schedule = state.schedule if state else model.schedule(args.aspect_ratio, args.pixel_budget)
+    schedule = schedule_of(model.config, {"--aspect-ratio": args.aspect_ratio, "--pixel-budget": args.pixel_budget})
+    schedule = state.schedule if state else schedule
     sampling = _sampling(args, model, len(schedule))
     how = _usual(args, model, reward)
     if how.budget:
@@ -121,25 +125,28 @@ def main(args: argparse.Namespace) -> int:
         print(chosen.why + how.told)
     else:
         plan, told = _plan(args, len(schedule)), {}
-    seeds = [] if args.seed is None else [seed_of(args.seed, place) for place in range(how.attempts)]
-    if state and seeds and state.seed not in seeds:
-        raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
+    seed = args.seed or 0
+    if state and state.seed not in [seed_of(seed, place) for place in range(how.attempts)]:
+        if args.seed is not None:
+            raise ValueError(f"the state to go on from was drawn with seed {state.seed}, the seed given is {args.seed}")
+        seed = state.seed
     decode = _decode(args, model, plan)
     cap = None if args.max_cache_mib is None else int(args.max_cache_mib * 2**20)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    def search(seed: int) -> Result:
-        first = state if state and state.seed == seed else start(model, conditioning, plan.samples, seed, schedule)
+    def search(drawn: int) -> Result:
+        first = state if state and state.seed == drawn else start(model, conditioning, plan.samples, drawn, schedule)
         progress = Progress(plan, schedule, args.out / STATE_FILE)
         try:
             sampler = Sampler(sampling, cap, args.float8_cache, progress.on_scale)
             return run(first, plan, reward, extractor, sampler, decode, progress.on_step)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(progress.saved()) from None
+            again = "" if drawn == seed else " Attempts before this one are made again, as their answers may be better."
+            raise KeyboardInterrupt(progress.saved() + again) from None
         finally:
             progress.close()
 
-    result = best_of(list(repeated(search, state.seed if state else args.seed or 0, how.attempts, how.enough)))
+    result = best_of(list(repeated(search, seed, how.attempts, how.enough)))
     print(write_result(result._replace(report=result.report | told), args.out))
     return 0
 
@@ -182,7 +189,8 @@ class Progress:
 
 
 def write_result(result: Result, out: Path) -> str:
-    """Write answer.png, every finished sample, a contact sheet of several, report.json and the final state.
+    """Write answer.png, every finished sample, a contact sheet of several, report.json and the final state, in place of an earlier
+    search's.
 
     Returns what to tell the user.
     """
@@ -191,6 +199,9 @@ def write_result(result: Result, out: Path) -> str:
     from ..inspect.sheet import contact_sheet
     from ..search.save import save_state
 
+    for earlier in (*out.glob("sample-*.png"), out / "contact-sheet.png"):
+        if earlier.stem.removeprefix("sample-").isdigit() or earlier.stem == "contact-sheet":
+            earlier.unlink(missing_ok=True)
     pictures = to_pictures(result.images)
     write_picture(out / "answer.png", pictures[result.best])
     if len(pictures) > 1:
@@ -219,13 +230,18 @@ def _plan(args: argparse.Namespace, scales: int | None = None) -> Plan:
     """The plan named or in a file, with the settings given in its place. Raises ValueError for one that cannot run.
 
     scales: of the model's schedule; None before a model is loaded, when whatever depends on their number may pass. With a budget
-    a plan that needs what that one will.
+    a plan that needs what that one will. Settings that would change nothing are refused.
     """
     from ..search.plan import OFFICIAL_SCALES, with_potential
-    from ..search.plan_file import named_plan
+    from ..search.resample import Resample
 
-    plan = named_plan("funnel" if args.budget else args.plan or names.PAPER, args.n or 1, scales or OFFICIAL_SCALES)
-    plan = with_potential(plan, **{name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None})
+    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    if args.budget and (args.n or given):
+        raise ValueError(f"--budget chooses the plan; leave {'--n' if args.n else _SETTINGS[next(iter(given))]} out")
+    plan = plan_by_name("funnel" if args.budget else args.plan or names.PAPER, args.n, scales or OFFICIAL_SCALES)
+    if given and not any(isinstance(stage, Resample) for stage in plan.stages):
+        raise ValueError(f"{_SETTINGS[next(iter(given))]} is for plans that resample, and {plan.name} does not; leave it out")
+    plan = with_potential(plan, **given)
     plan.check(scales or max([OFFICIAL_SCALES, *(stage.scale + 1 for stage in plan.stages)]))
     return plan
 
