@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from .host import device, page
 from .sample import decoded
-from .types import CATEGORY, EXAMPLE, Reward, State
+from .types import CATEGORY, EXAMPLE, Reward, State, the_state
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -83,7 +83,7 @@ class AttachScores(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, scores) -> io.NodeOutput:
-        return io.NodeOutput(state[0].with_scores(finite(scores)))
+        return io.NodeOutput(the_state(state).with_scores(finite(scores)))
 
 
 def finite(scores):

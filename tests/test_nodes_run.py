@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import sys
 import tracemalloc
@@ -645,6 +646,15 @@ def test_loaders_find_files_and_folders(pack, tiny_networks):
     assert options == ["auto", "a_folder", "b_linked", "dinov2_reg_tiny.safetensors", "image_reward_tiny.safetensors"]
     (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 Pool", file="dinov2_reg_tiny.safetensors")
     assert len(dino.patchers) == 1 and dino.describe(torch.rand(2, 64, 64, 3)).shape[0] == 2
+
+
+def test_no_name_leads_out_of_the_model_folders(pack, tmp_path):
+    (tmp_path / "evil.pt").write_bytes(b"")
+    roundabout = os.path.relpath(tmp_path / "evil.pt", pack.host.folder / "models" / "reward_models")
+    (pack.host.folder / "models" / "reward_models").mkdir(exist_ok=True)
+    for name in (str(tmp_path / "evil.pt"), roundabout):
+        refused = pack.nodes["TTSVAR_RewardLoader"].validate_inputs(reward="ImageReward", file=name, head_file="auto")
+        assert refused is not True and "There is no" in refused
 
 
 def test_dinov2_maps_are_drawn(pack, sketch, tiny_networks):

@@ -87,6 +87,8 @@ def test_a_price_is_told_without_a_picture_and_its_time_before_any_run(pack, mon
     lines, (*blocked, report, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, only_price=True)
     price = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, (under|about) .+, \d+ MiB beside the weights"
     assert lines == [report] and re.fullmatch(price, report)
+    (dearer,), _ = said(pack, "TTSVAR_Generate", prompt=PROMPT, only_price=True, compare=True)
+    assert dearer.startswith("up to 4 attempts") and dearer.endswith("beside the weights; one picture more to compare")
     assert [output.message for output in (*blocked, raw)] == [None] * 4  # what takes them does not run, and that is no error
 
 

@@ -5,12 +5,13 @@ import { hide, numbersOf, say } from "./shared.js";
 import { show } from "./words.js";
 
 const asked = new Map(); // nodes, by the number of the text that will hold their price
+let questions = 0; // so that no answer is taken for that of a later question
 
 async function ask(node) {
   const graph = await app.graphToPrompt();
   const [own] = numbersOf(node, graph.output);
   if (!own) return show(node, say("The node is muted."));
-  const copy = `ttsvar_price_${own.replaceAll(":", "_")}`, text = `${copy}_text`;
+  const copy = `ttsvar_price_${own.replaceAll(":", "_")}_${++questions}`, text = `${copy}_text`;
   const { [own]: { inputs, ...rest } } = graph.output;
   graph.output[copy] = { ...rest, inputs: { ...inputs, only_price: true } };
   graph.output[text] = { class_type: "PreviewAny", inputs: { source: [copy, 3] } };
@@ -18,7 +19,7 @@ async function ask(node) {
   try {
     await api.queuePrompt(0, graph, { partialExecutionTargets: [text] });
   } catch (error) {
-    show(node, error.message);
+    show(node, `${error}`); // a refused graph tells in so many words which input of which node is wrong
   }
 }
 
