@@ -14,7 +14,10 @@ from served import NEEDS, served  # first, as it knows where the others lie
 from editor import MINUTE, browsing, open_editor, open_graph  # isort: skip
 
 pytestmark = NEEDS
-PRICE = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, (under|about) .+, \d+ MiB beside the weights; one picture more to compare"
+PRICE = (
+    r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, (under|about) .+, \d+ MiB beside the weights; "
+    "one picture more to compare"
+)
 GENERATE = "window.app.graph._nodes.find(n => n.type === 'TTSVAR_Generate')"
 WATCH = """() => { window.ran = []; window.over = 0;
     window.app.api.addEventListener('executing', ({ detail }) => { if (detail) window.ran.push(`${detail.node ?? detail}`); });
