@@ -664,6 +664,16 @@ def test_dinov2_maps_are_drawn(pack, sketch, tiny_networks):
     assert pack.run("TTSVAR_ClusterSelector", state=sketch, extractor=dino, keep=2)[0].samples == 2
 
 
+def test_the_page_gets_the_maps_of_this_look_and_not_of_one_before(pack, sketch, tiny_networks):
+    (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA", file="dinov2_reg_tiny.safetensors")
+    look = pack.nodes["TTSVAR_InspectState"].execute
+    small, whole = (look(sketch, dino, whole_size=whole).ui["ttsvar_view"][0]["maps"][0]["filename"] for whole in (False, True))
+    pictures = [(pack.host.folder / "temp" / name).read_bytes() for name in (small, whole)]
+    assert pictures[0] != pictures[1]
+    again, once_more = (look(sketch).ui["ttsvar_view"][0]["maps"] for _ in range(2))
+    assert again == once_more
+
+
 class Brightness:
     """A reward with a network of its own."""
 

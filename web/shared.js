@@ -57,10 +57,12 @@ export function picture(node, file, loaded) {
 export function addPanel(node, key, smallest, draw) {
   const body = make("div", { className: "ttsvar-panel" });
   const redraw = () => {
-    const at = body.scrollTop;
+    const at = body.scrollTop, buttons = () => [...body.querySelectorAll("button")];
+    const focused = buttons().indexOf(document.activeElement); // whoever chooses by keys goes on from where they are
     body.replaceChildren(); // measured empty, as app mode lets a widget grow with what it holds
     body.style.minHeight = node.ttsvar ? "260px" : "0";
     if (body.clientWidth) body.replaceChildren(...draw(node.ttsvar ?? null, body.clientWidth, body.clientHeight));
+    buttons()[focused]?.focus({ preventScroll: true });
     body.scrollTop = at;
   };
   const widget = node.addDOMWidget(`ttsvar_${key}`, "ttsvar", body, {

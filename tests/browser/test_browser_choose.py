@@ -136,6 +136,15 @@ def test_click_releases_and_shift_click_copies(shown):
     assert shown.locator(".ttsvar-main:visible").first.is_disabled()
 
 
+def test_choosing_by_keys_goes_on_from_the_card_in_focus(shown):
+    press(shown, "Show")
+    ended(shown)
+    shown.locator(".ttsvar-panel:visible .ttsvar-card").nth(1).focus()
+    for key in ("Enter", "Tab", "Space", "Shift+Enter"):
+        shown.keyboard.press(key)
+    assert widget(shown, "TTSVAR_ChooseSketches", "choice") == "1 2 2"
+
+
 def test_where_a_wire_brings_the_choice_the_node_shows_it_and_no_click_pretends_another(shown):
     press(shown, "Show")
     ended(shown)
