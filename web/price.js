@@ -1,4 +1,5 @@
-// TTS-VAR Generate tells its price before it runs: a copy of it is asked, so neither the graph nor what it has cached changes.
+// TTS-VAR Generate tells its price before it runs: a copy of it is asked, before whatever waits in the queue, so neither the graph nor
+// what it has cached changes.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { hide, numbersOf, say } from "./shared.js";
@@ -17,7 +18,7 @@ async function ask(node) {
   graph.output[text] = { class_type: "PreviewAny", inputs: { source: [copy, 3] } };
   asked.set(text, node);
   try {
-    await api.queuePrompt(0, graph, { partialExecutionTargets: [text] });
+    await api.queuePrompt(-1, graph, { partialExecutionTargets: [text] });
   } catch (error) {
     show(node, `${error}`); // a refused graph tells in so many words which input of which node is wrong
   }

@@ -49,9 +49,12 @@ def test_the_price_is_told_before_a_run_and_costs_no_picture(page):
     open_graph(page, "01_quick_start")
     page.evaluate(WATCH)
     before = page.evaluate("JSON.stringify(window.app.graph.serialize().nodes.map(n => n.widgets_values))")
+    sent = []
+    page.on("request", lambda each: sent.append(each.post_data_json) if each.url.endswith("/prompt") and each.post_data else None)
     assert re.fullmatch(PRICE, " ".join(ask(page, 1).split()))
     own = page.evaluate(f"`${{{GENERATE}.id}}`")
     ran = page.evaluate("window.ran")
+    assert [each.get("front") for each in sent] == [True]  # whoever asks need not wait for all that is queued
     assert any(each.startswith(f"ttsvar_price_{own}_") for each in ran) and own not in ran
     assert page.evaluate("JSON.stringify(window.app.graph.serialize().nodes.map(n => n.widgets_values))") == before
 
@@ -67,6 +70,15 @@ def test_asking_after_a_run_leaves_what_is_cached(page):
     run.click()
     page.wait_for_function("window.over === 3", timeout=3 * MINUTE)
     assert page.evaluate(f"`${{{GENERATE}.id}}`") not in page.evaluate("window.ran")
+
+
+def test_words_of_a_run_that_has_just_ended_do_not_take_the_place_of_the_price(page):
+    open_graph(page, "01_quick_start")
+    page.evaluate(WATCH)
+    page.evaluate(f"window.app.api.dispatchCustomEvent('progress_text', {{ nodeId: `${{{GENERATE}.id}}`, text: 'best 0.9' }})")
+    ask(page, 1)
+    page.wait_for_timeout(1500)
+    assert "beside the weights" in page.evaluate(f"{GENERATE}.ttsvarWords.element.textContent")
 
 
 def test_two_questions_behind_one_another_end_with_the_second_answer(page):
