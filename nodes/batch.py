@@ -71,7 +71,7 @@ class ResampleBatch(io.ComfyNode):
         from ..ttsvar_core.search.resample import Resample
 
         looks = [finite(each) for each in (earlier_scores, scores) if each is not None]
-        latent, images = _only(latent, "latent"), _only(images, "images")
+        latent, images = only_batch(latent, "latent"), only_batch(images, "images")
         samples = _samples(latent, images, *looks)
         last = len(looks) - 1
         stage = Resample(last, keep[0] or samples, potential[0], lambda_[0], scheme[0], target_ess=target_ess[0] or None)
@@ -132,7 +132,7 @@ def _seen(extractor, latent, images):
     return samples.flatten(1, -3) if samples.ndim > 3 else samples[:, None]
 
 
-def _only(batches: list | None, name: str):
+def only_batch(batches: list | None, name: str):
     """The one batch of a list input. Raises ValueError for several."""
     if batches is not None and len(batches) > 1:
         raise ValueError(f"{len(batches)} batches came to {name}; join them to one (Rebatch Latents, Rebatch Images).")

@@ -81,9 +81,10 @@ def of_search(search: costs.Search, model) -> Budget:
 def prediction(search: costs.Search, budget: Budget, memory: int) -> str:
     """A search before it runs: its samples, what it is worth in pictures drawn without one, memory, and time if that is known."""
     path = " → ".join(dict.fromkeys(str(cost.samples) for cost in search.scales))
+    samples = f"{path} sample{'s' * (path != '1')}"
     expected = budget.expected
     time_known = "" if expected is None else f", {'about ' if expected >= 1 else ''}{duration(expected)}"
-    return f"{path} samples: the work of {worth(search):.1f} pictures{time_known}, {size(memory)} beside the weights"
+    return f"{samples}: the work of {worth(search):.1f} pictures{time_known}, {size(memory)} beside the weights"
 
 
 def worth(search: costs.Search) -> float:

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from .batch import only_batch
 from .batch_rows import latent_rows, select_rows
 from .host import folders, page
 from .live import grow, showed
 from .sample import glimpse
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
-from .types import CATEGORY, State
+from .types import CATEGORY, State, the_state
 
 STOPPED = "Click what shall go on, then press Continue."
 OTHERS = "These are others than those you chose from. Choose again."
@@ -70,7 +71,7 @@ class ChooseSketches(io.ComfyNode):
         from ..ttsvar_core.inspect import sheet
         from ..ttsvar_core.selection import choose
 
-        (state,) = state
+        state = the_state(state)
         told = [{**mark, "label": label} for mark, label in zip(sheet.captions(state), _words(labels, state.samples), strict=True)]
         small = thumbnails(state.features, "sketches", lambda: glimpse(state))
         showed(state, small)
@@ -120,7 +121,7 @@ class ChooseBatch(io.ComfyNode):
     def execute(cls, images, choice, latent=None, labels=None, seen=None) -> io.NodeOutput:
         from ..ttsvar_core.inspect.sheet import plain_caption
 
-        images, latent = _one_batch(images), (latent or [None])[0]
+        images, latent = _one_batch(images), only_batch(latent, "latent")
         if latent is not None and latent_rows(latent) != len(images):
             raise ValueError(f"{len(images)} pictures came with {latent_rows(latent)} latents; give the latents of these pictures.")
         small = thumbnails(images, "pictures", lambda: images[..., :3])
@@ -141,7 +142,7 @@ def _one_batch(batches: Sequence[torch.Tensor]) -> torch.Tensor:
     """One batch of a list of them. Raises ValueError for pictures of several sizes."""
     if len(batches) == 1:
         return batches[0]
-    sizes = sorted({tuple(batch.shape[1:3]) for batch in batches})
+    sizes = sorted({tuple(batch.shape[1:]) for batch in batches})
     if len(sizes) > 1:
         raise ValueError(f"Pictures of several sizes came, {sizes[0]} and {sizes[1]} among them; bring them to one size first.")
     return torch.cat(list(batches))
@@ -149,7 +150,8 @@ def _one_batch(batches: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _words(labels: Any, count: int) -> list[str]:
     """One label for each picture. Raises ValueError where there are more or fewer."""
-    found = _flat(labels)
+    each = isinstance(labels, list | tuple) and len(labels) == count and all(isinstance(label, str) for label in labels)
+    found = [" ".join(label.split()) for label in labels] if each else _flat(labels)
     if found and len(found) != count:
         raise ValueError(f"{len(found)} labels came for {_counted(count)}; give one for each.")
     return found or [""] * count

@@ -104,7 +104,7 @@ class Generate(io.ComfyNode):
         if only_price:
             before = f"up to {how.attempts} attempts, each " * (how.attempts > 1)
             begin = start(model, conditioning, chosen.samples, seed, schedule)
-            told = before + _price(begin, chosen, drawn, reward, extractor)
+            told = before + _price(begin, chosen, drawn, reward, extractor) + "; one picture more to compare" * compare
             page.say(told)
             return io.NodeOutput(*[page.nothing()] * 3, told, page.nothing())
 

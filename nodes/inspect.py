@@ -102,7 +102,7 @@ def _drawings(state, images, extractor) -> tuple[list, list[dict]]:
 
     features, what = maps.mapped(state, images, extractor)
     colours = maps.principal_colours(features)
-    single = thumbnails(state.features, f"maps of {what}", lambda: colours)
+    single = thumbnails(features, "maps", lambda: colours)  # drawn once of the model's own features; an extractor looked anew
     return [
         sheet.contact_sheet(state, images),
         tree.family_tree(state, images),

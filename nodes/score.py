@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from .host import device, page
 from .sample import decoded
-from .types import CATEGORY, EXAMPLE, Reward, State
+from .types import CATEGORY, EXAMPLE, Reward, State, the_state
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -83,7 +83,7 @@ class AttachScores(io.ComfyNode):
 
     @classmethod
     def execute(cls, state, scores) -> io.NodeOutput:
-        return io.NodeOutput(state[0].with_scores(finite(scores)))
+        return io.NodeOutput(the_state(state).with_scores(finite(scores)))
 
 
 def finite(scores):
@@ -178,9 +178,12 @@ class ScoreImages(io.ComfyNode):
         answers = explained(device.InTurn(reward), images[..., :3].float(), prompt)
         scores = answers.scores
         ranked = top_k(scores, len(scores)).tolist()
-        page.say(f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}")
+        said = f"{reward.name}: image {ranked[0]} is best with {scores[ranked[0]]:.3f}, of {len(ranked)}"
+        if alone := len(ranked) == 1 and getattr(reward, "compares", False):  # as when pictures come one by one in a list
+            said = f"{reward.name} compares pictures of one batch; the score of one alone says nothing. Blend by weighted"
+        page.say(said)
         lines = [f"{place + 1}. image {row}: {scores[row]:.4f}" for place, row in enumerate(ranked)]
-        report = "\n".join([f"{reward.name}: {prompt}", *lines, *answer_lines(answers, ranked)])
+        report = "\n".join([f"{reward.name}: {prompt}", *([said] if alone else []), *lines, *answer_lines(answers, ranked)])
         order = ranked if sort else list(range(len(scores)))
         return io.NodeOutput(images[order], scores[order].tolist(), report, ui=told(answers, order))
 

@@ -147,7 +147,7 @@ def rows(text: str, samples: int) -> list[int]:
     """Row numbers below ``samples`` from text such as "1, 4, 6" or "#0-3". Raises ValueError for anything else, before it makes
     a list of a range."""
     chosen: list[int] = []
-    for word in re.sub(r"\s*-\s*", "-", text).replace(",", " ").replace(";", " ").replace("#", "").split():
+    for word in re.sub(r"\s*-\s*", "-", re.sub(r"[,;#]", " ", text)).split():
         found = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", word)
         if not found:
             raise ValueError(f"Cannot read {word[:40]!r}; name samples by number, for example 1, 4, 6 or 0-3.")

@@ -55,6 +55,13 @@ def reason():
     return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
+def the_state(states: list):
+    """The one state of a list input. Raises ValueError for several."""
+    if len(states) > 1:
+        raise ValueError(f"{len(states)} states came in a list; this node takes one. Give each a node of its own.")
+    return states[0]
+
+
 def budget(default: float, least: float, step: float, more: str = "", **options):
     """The widget of what a search may cost; ``more`` ends its tooltip."""
     return io.Float.Input(

@@ -42,7 +42,7 @@ def test_nothing_chosen_stops_everything_after_and_tells_what_there_is(pack, ske
     assert [row["score"] for row in told["rows"]] == pytest.approx([0.1, 0.4, 0.3, 0.2]) and json.dumps(told, allow_nan=False)
 
 
-@pytest.mark.parametrize(("text", "rows"), [("2", [2]), ("3 0 0", [3, 0, 0]), ("#1, 2-3", [1, 2, 3])])
+@pytest.mark.parametrize(("text", "rows"), [("2", [2]), ("3 0 0", [3, 0, 0]), ("#1, 2-3", [1, 2, 3]), ("#0#2 -#3", [0, 2, 3])])
 def test_a_choice_selects_as_by_hand(pack, sketch, text, rows):
     (state, reason), told = choose(pack, state=sketch, choice=text)
     by_hand, said = pack.run("TTSVAR_SelectByHand", state=sketch, numbers=text)
@@ -77,6 +77,22 @@ def test_labels_come_as_text_numbers_or_lists_one_for_each(pack, sketch):
         assert [row["label"] for row in choose(pack, state=sketch, choice="", labels=labels)[1]["rows"]] == words
     with pytest.raises(ValueError, match="2 labels came for 4 pictures"):
         choose(pack, state=sketch, choice="", labels="a\nb")
+
+
+def test_labels_in_a_list_stay_with_their_pictures_however_many_lines_they_have(pack):
+    given = {"images": [torch.rand(4, 8, 8, 3)], "choice": [""], "labels": ["a", "", "b\nc", "d"]}
+    told = pack.nodes["TTSVAR_ChooseBatch"].execute(**given).ui["ttsvar_choose"][0]
+    assert [row["label"] for row in told["rows"]] == ["a", "", "b c", "d"]
+
+
+def test_several_states_or_latents_in_a_list_are_refused_and_none_is_dropped(pack, sketch):
+    with pytest.raises(ValueError, match="2 states came"):
+        pack.nodes["TTSVAR_ChooseSketches"].execute(state=[sketch, sketch], choice=["0"])
+    with pytest.raises(ValueError, match="2 states came"):
+        pack.nodes["TTSVAR_AttachScores"].execute(state=[sketch, sketch], scores=[1.0, 2.0, 3.0, 4.0])
+    latents = [{"samples": torch.zeros(4, 4, 2, 2)}] * 2
+    with pytest.raises(ValueError, match="2 batches came to latent"):
+        pack.nodes["TTSVAR_ChooseBatch"].execute(images=[torch.rand(4, 8, 8, 3)], latent=latents, choice=["0"])
 
 
 def test_a_row_that_is_not_there_is_an_error_that_names_those_that_are(pack, sketch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import sys
 import tracemalloc
@@ -647,11 +648,30 @@ def test_loaders_find_files_and_folders(pack, tiny_networks):
     assert len(dino.patchers) == 1 and dino.describe(torch.rand(2, 64, 64, 3)).shape[0] == 2
 
 
+def test_no_name_leads_out_of_the_model_folders(pack, tmp_path):
+    (tmp_path / "evil.pt").write_bytes(b"")
+    roundabout = os.path.relpath(tmp_path / "evil.pt", pack.host.folder / "models" / "reward_models")
+    (pack.host.folder / "models" / "reward_models").mkdir(exist_ok=True)
+    for name in (str(tmp_path / "evil.pt"), roundabout):
+        refused = pack.nodes["TTSVAR_RewardLoader"].validate_inputs(reward="ImageReward", file=name, head_file="auto")
+        assert refused is not True and "There is no" in refused
+
+
 def test_dinov2_maps_are_drawn(pack, sketch, tiny_networks):
     (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA", file="dinov2_reg_tiny.safetensors")
     plain, with_dino = (pack.run("TTSVAR_InspectState", state=sketch, extractor=one)[3] for one in (None, dino))
     assert plain.shape == with_dino.shape and not torch.equal(plain, with_dino)
     assert pack.run("TTSVAR_ClusterSelector", state=sketch, extractor=dino, keep=2)[0].samples == 2
+
+
+def test_the_page_gets_the_maps_of_this_look_and_not_of_one_before(pack, sketch, tiny_networks):
+    (dino,) = pack.run("TTSVAR_ExtractorLoader", extractor="DINOv2 PCA", file="dinov2_reg_tiny.safetensors")
+    look = pack.nodes["TTSVAR_InspectState"].execute
+    small, whole = (look(sketch, dino, whole_size=whole).ui["ttsvar_view"][0]["maps"][0]["filename"] for whole in (False, True))
+    pictures = [(pack.host.folder / "temp" / name).read_bytes() for name in (small, whole)]
+    assert pictures[0] != pictures[1]
+    again, once_more = (look(sketch).ui["ttsvar_view"][0]["maps"] for _ in range(2))
+    assert again == once_more
 
 
 class Brightness:

@@ -62,6 +62,15 @@ def test_selectors_say_their_reason_and_scorers_their_best(pack, started):
         assert lines == [reason] and reason
 
 
+def test_a_comparing_reward_says_that_one_picture_alone_tells_nothing(pack):
+    (reward,) = pack.run("TTSVAR_RewardLoader")
+    (blend,) = pack.run("TTSVAR_BlendRewards", reward_1=reward, reward_2=reward)
+    for pictures, judge, warns in ((1, blend, True), (2, blend, False), (1, reward, False)):
+        given = {"images": torch.rand(pictures, 64, 64, 3), "reward": judge, "prompt": PROMPT}
+        lines, (*_, report) = said(pack, "TTSVAR_ScoreImages", **given)
+        assert ["one alone says nothing" in words for words in (*lines, report)] == [warns] * 2
+
+
 def test_saving_and_loading_say_what_and_where(pack, started):
     (state,) = pack.run("TTSVAR_ScaleStepSampler", state=started, through_scale=1, preview="off")
     lines, (path,) = said(pack, "TTSVAR_SaveState", state=state)
@@ -77,7 +86,8 @@ def test_a_search_says_its_price_before_its_progress_and_its_result_last(pack):
     assert re.fullmatch(price, lines[0])
     assert sum(line.startswith("scale ") for line in lines) == 26  # of the search, and of the picture without one
     assert re.fullmatch(r"best 0\.\d+ of 1 finished, .+, the work of \d\.\d pictures", lines[-1])
-    _, (alone, *_, nothing) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", method="raw")
+    lines, (alone, *_, nothing) = said(pack, "TTSVAR_Generate", prompt=PROMPT, seed=3, preview="off", method="raw")
+    assert lines[0].startswith("1 sample: the work of 1.0 pictures")
     assert torch.equal(raw, alone) and image.shape == alone.shape
     assert nothing.message is None  # what takes it does not run, and that is no error
 
@@ -87,6 +97,8 @@ def test_a_price_is_told_without_a_picture_and_its_time_before_any_run(pack, mon
     lines, (*blocked, report, raw) = said(pack, "TTSVAR_Generate", prompt=PROMPT, only_price=True)
     price = r"up to 4 attempts, each \d+ → \d+ samples: the work of \d\.\d pictures, (under|about) .+, \d+ MiB beside the weights"
     assert lines == [report] and re.fullmatch(price, report)
+    (dearer,), _ = said(pack, "TTSVAR_Generate", prompt=PROMPT, only_price=True, compare=True)
+    assert dearer.startswith("up to 4 attempts") and dearer.endswith("beside the weights; one picture more to compare")
     assert [output.message for output in (*blocked, raw)] == [None] * 4  # what takes them does not run, and that is no error
 
 

@@ -1,6 +1,6 @@
 // Choose Sketches and Choose Batch: a click writes the number into the node's ordinary widget "choice".
 import { app } from "../../scripts/app.js";
-import { addPanel, digits, fit, hide, make, picture, runUpTo, runWhatFollows, say, valueOf, write } from "./shared.js";
+import { addPanel, byHand, digits, fit, hide, make, picture, runUpTo, runWhatFollows, say, valueOf, write } from "./shared.js";
 
 const NODES = ["TTSVAR_ChooseSketches", "TTSVAR_ChooseBatch"];
 const CAPTION = 26; // pixels of a line of words under a picture
@@ -8,7 +8,7 @@ const bars = (width) => (width < 550 ? 104 : 74); // pixels of the title and its
 
 /** The numbers in a choice such as "2 5 5" or "0-3"; what the node would refuse is left out. */
 export function numbersIn(text, count) {
-  const found = `${text}`.replace(/\s*-\s*/g, "-").replace(/[,;#]/g, " ").split(/\s+/).flatMap((word) => {
+  const found = `${text}`.replace(/[,;#]/g, " ").replace(/\s*-\s*/g, "-").split(/\s+/).flatMap((word) => {
     const [, first, last] = /^(\d+)(?:-(\d+))?$/.exec(word) ?? [];
     return first === undefined ? [] : Array.from({ length: Math.max(0, Math.min(last ?? first, count) - first + 1) }, (_, i) => +first + i);
   });
@@ -41,19 +41,21 @@ function lines(data) {
 function draw(node, data, width, height, shapes, panel) {
   const show = make("button", { textContent: say("Show"), title: say("Run to see what there is to choose from."), onclick: () => runUpTo(node) });
   if (!data) return [make("div", { className: "ttsvar-bar" }, make("span", { textContent: say("Run to see what there is to choose from.") }), show)];
-  const chosen = numbersIn(valueOf(node, "choice"), data.rows.length);
+  const open = byHand(node, "choice");
+  const chosen = open ? numbersIn(valueOf(node, "choice"), data.rows.length) : data.chosen;
   const stale = valueOf(node, "seen") && valueOf(node, "seen") !== data.key;
   const choose = (rows) => {
+    if (!open) return;
     write(node, "seen", rows.length ? data.key : "");
     write(node, "choice", rows.join(" "));
     panel.redraw();
   };
-  const release = make("button", { textContent: say("Release all"), disabled: !chosen.length, onclick: () => choose([]) });
+  const release = make("button", { textContent: say("Release all"), disabled: !open || !chosen.length, onclick: () => choose([]) });
   const go = make("button", {
     className: "ttsvar-main", textContent: `${say("Continue")}${chosen.length ? ` (${chosen.length})` : ""}`, disabled: !chosen.length || !!stale,
     onclick: async () => { if (!(await runWhatFollows(node))) note.textContent = say("Nothing follows this node yet."); },
   });
-  const words = stale ? "These are others than those you chose from. Choose again." : chosen.length ? "click: choose or release, shift-click: a copy"
+  const words = stale ? "These are others than those you chose from. Choose again." : !open ? "The choice comes by a wire." : chosen.length ? "click: choose or release, shift-click: a copy"
     : "Click what shall go on, then press Continue.";
   const note = make("div", { className: "ttsvar-note", textContent: say(words) });
   const caption = CAPTION * lines(data);

@@ -37,12 +37,12 @@ function refold(node, change) {
   node.setDirtyCanvas?.(true, true);
 }
 
-/** Call ours after what a node or widget does by itself. */
+/** Call ours, with what it was given, after what a node or widget does by itself. */
 function after(owner, name, then) {
   const own = owner[name];
   owner[name] = function () {
     const answer = own?.apply(this, arguments);
-    then();
+    then(...arguments);
     return answer;
   };
 }
@@ -62,7 +62,10 @@ app.registerExtension({
     if (!node.comfyClass?.startsWith("TTSVAR_")) return;
     const others = new Set(Object.values(rules[node.comfyClass] ?? {}).flatMap(Object.keys));
     node.widgets?.filter((widget) => others.has(widget.name)).forEach((widget) => after(widget, "callback", () => refold(node)));
-    after(node, "onConfigure", () => fold(node));
+    after(node, "onConfigure", ({ size }) => {
+      fold(node);
+      if (size) node.setSize([size[0], size[1]]); // its wires came before its values, and were no reason to grow
+    });
     if (others.size) after(node, "onConnectionsChange", () => refold(node));
     refold(node);
   },

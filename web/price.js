@@ -1,24 +1,26 @@
-// TTS-VAR Generate tells its price before it runs: a copy of it is asked, so neither the graph nor what it has cached changes.
+// TTS-VAR Generate tells its price before it runs: a copy of it is asked, before whatever waits in the queue, so neither the graph nor
+// what it has cached changes.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { hide, numbersOf, say } from "./shared.js";
 import { show } from "./words.js";
 
 const asked = new Map(); // nodes, by the number of the text that will hold their price
+let questions = 0; // so that no answer is taken for that of a later question
 
 async function ask(node) {
   const graph = await app.graphToPrompt();
   const [own] = numbersOf(node, graph.output);
   if (!own) return show(node, say("The node is muted."));
-  const copy = `ttsvar_price_${own.replaceAll(":", "_")}`, text = `${copy}_text`;
+  const copy = `ttsvar_price_${own.replaceAll(":", "_")}_${++questions}`, text = `${copy}_text`;
   const { [own]: { inputs, ...rest } } = graph.output;
   graph.output[copy] = { ...rest, inputs: { ...inputs, only_price: true } };
   graph.output[text] = { class_type: "PreviewAny", inputs: { source: [copy, 3] } };
   asked.set(text, node);
   try {
-    await api.queuePrompt(0, graph, { partialExecutionTargets: [text] });
+    await api.queuePrompt(-1, graph, { partialExecutionTargets: [text] });
   } catch (error) {
-    show(node, error.message);
+    show(node, `${error}`); // a refused graph tells in so many words which input of which node is wrong
   }
 }
 

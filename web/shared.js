@@ -7,6 +7,7 @@ const WORDS = {
     "Continue": "继续", "Release all": "全部取消", "Show": "显示", "Look": "查看", "Run to see what there is to choose from.": "运行后即可在此选择。",
     "Click what shall go on, then press Continue.": "点击要继续的样本，然后按“继续”。",
     "These are others than those you chose from. Choose again.": "这些与你之前选择的不同，请重新选择。",
+    "The choice comes by a wire.": "选择由连线传入。",
     "Nothing follows this node yet.": "此节点之后还没有可运行的节点。",
     "click: choose or release, shift-click: a copy": "点击：选择或取消；Shift 点击：再加一份",
     "Sketches": "草图", "Family tree": "谱系", "Scores": "分数", "Maps": "特征图", "Film": "逐尺度",
@@ -56,10 +57,12 @@ export function picture(node, file, loaded) {
 export function addPanel(node, key, smallest, draw) {
   const body = make("div", { className: "ttsvar-panel" });
   const redraw = () => {
-    const at = body.scrollTop;
+    const at = body.scrollTop, buttons = () => [...body.querySelectorAll("button")];
+    const focused = buttons().indexOf(document.activeElement); // whoever chooses by keys goes on from where they are
     body.replaceChildren(); // measured empty, as app mode lets a widget grow with what it holds
     body.style.minHeight = node.ttsvar ? "260px" : "0";
     if (body.clientWidth) body.replaceChildren(...draw(node.ttsvar ?? null, body.clientWidth, body.clientHeight));
+    buttons()[focused]?.focus({ preventScroll: true });
     body.scrollTop = at;
   };
   const widget = node.addDOMWidget(`ttsvar_${key}`, "ttsvar", body, {
@@ -135,14 +138,20 @@ export function allNodes(graph) {
   return (graph?.nodes ?? graph?._nodes ?? []).flatMap((node) => [node, ...(node.subgraph ? allNodes(node.subgraph) : [])]);
 }
 
-/** The widgets that hold a value: the node's own, or those of the subgraph's nodes that it is handed out to. */
+/** The widgets that hold a value: the node's own, or those of the subgraph's nodes that it is handed out to; none where a wire brings it. */
 function holders(node, name) {
   const socket = node.inputs?.find((input) => input.widget?.name === name || input.name === name);
   const link = socket?.link != null ? node.graph?.getLink?.(socket.link) ?? node.graph?.links?.[socket.link] : null;
   const own = node.widgets?.find((widget) => widget.name === name);
-  if (!link || link.origin_id != -10) return own ? [own] : []; // -10: the subgraph's own inputs
+  if (!link) return own ? [own] : [];
+  if (link.origin_id != -10) return []; // -10: the subgraph's own inputs
   return allNodes(rootOf(node)).filter((outer) => outer.subgraph === node.graph)
     .flatMap((outer) => holders(outer, outer.inputs[link.origin_slot]?.name));
+}
+
+/** Whether it is the user who says what a widget holds, and not a wire. */
+export function byHand(node, name) {
+  return holders(node, name).length > 0;
 }
 
 /** The value of a node's widget. */

@@ -1,7 +1,7 @@
 // Search View: what Inspect State tells, in one picture with tabs.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { addPanel, digits, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
+import { addPanel, byHand, digits, fit, make, nodeAt, picture, pictureUrl, runWhatFollows, say, write } from "./shared.js";
 
 const TABS = { sketches: "Sketches", "family tree": "Family tree", scores: "Scores", maps: "Maps", film: "Film" };
 const SELECTORS = { TTSVAR_ChooseSketches: "choice", TTSVAR_SelectByHand: "numbers", TTSVAR_ClusterSelector: "", TTSVAR_PotentialResampler: "", TTSVAR_SelectBest: "" };
@@ -108,7 +108,7 @@ function handOf(view, data, generation) {
 
 /** For every generation the node by whose hand one of its samples can go on: the selectors before this node, and one beside it. */
 function handsOf(node, selections) {
-  const byHand = (found) => (SELECTORS[found?.comfyClass] ? found : null);
+  const handOn = (found) => (SELECTORS[found?.comfyClass] && byHand(found, SELECTORS[found.comfyClass]) ? found : null);
   const source = (from) => {
     const socket = from.inputs?.find((input) => input.name === "state") ?? from.inputs?.[0];
     const link = socket?.link == null ? null : from.graph.getLink?.(socket.link) ?? from.graph.links[socket.link];
@@ -116,8 +116,8 @@ function handsOf(node, selections) {
   };
   const here = source(node), before = [];
   for (let at = here; at?.node; at = source(at.node)) if (at.node.comfyClass in SELECTORS) before.unshift(at.node);
-  const beside = (here?.node?.getOutputNodes?.(here.slot) ?? []).map(byHand);
-  return [...(before.length === selections ? before.map(byHand) : Array(selections).fill(null)), beside.find(Boolean) ?? null];
+  const beside = (here?.node?.getOutputNodes?.(here.slot) ?? []).map(handOn);
+  return [...(before.length === selections ? before.map(handOn) : Array(selections).fill(null)), beside.find(Boolean) ?? null];
 }
 
 function imageOf(view, file) {

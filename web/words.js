@@ -7,6 +7,7 @@ const said = new Map(); // by node, in this run
 
 /** Put words on a node, or take them away. */
 export function show(node, text) {
+  said.delete(node); // older words
   if (!text && !node.ttsvarWords) return;
   node.ttsvarWords ??= node.addDOMWidget("ttsvar_words", "ttsvar", make("div", { className: "ttsvar-said" }), {
     serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => 52,
@@ -21,8 +22,8 @@ export function show(node, text) {
 api.addEventListener("progress_text", ({ detail }) => {
   const node = nodeAt(`${detail.nodeId}`);
   if (!node?.comfyClass?.startsWith("TTSVAR_")) return;
-  said.set(node, detail.text);
   show(node, ""); // the page shows them while it runs
+  said.set(node, detail.text);
 });
 
 const shown = (node, text) => node.widgets?.some((widget) => widget.value === text);

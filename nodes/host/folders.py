@@ -43,6 +43,7 @@ def choices(folder: str) -> list[str]:
 
 def find(folder: str, name: str) -> str:
     """Full path of a name from ``choices``. Raises FileNotFoundError that says where to put what."""
+    name = os.path.relpath(os.path.join("/", name), "/")  # as ComfyUI does: no path leads out of the folder
     path = folder_paths.get_full_path(folder, name)
     candidates = [path] if path else []
     candidates += [os.path.join(root, name) for root in folder_paths.get_folder_paths(folder)]

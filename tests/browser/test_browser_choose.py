@@ -136,6 +136,30 @@ def test_click_releases_and_shift_click_copies(shown):
     assert shown.locator(".ttsvar-main:visible").first.is_disabled()
 
 
+def test_choosing_by_keys_goes_on_from_the_card_in_focus(shown):
+    press(shown, "Show")
+    ended(shown)
+    shown.locator(".ttsvar-panel:visible .ttsvar-card").nth(1).focus()
+    for key in ("Enter", "Tab", "Space", "Shift+Enter"):
+        shown.keyboard.press(key)
+    assert widget(shown, "TTSVAR_ChooseSketches", "choice") == "1 2 2"
+
+
+def test_where_a_wire_brings_the_choice_the_node_shows_it_and_no_click_pretends_another(shown):
+    press(shown, "Show")
+    ended(shown)
+    shown.evaluate("""() => { const { graph } = window.app, text = window.LiteGraph.createNode('PrimitiveString');
+        const node = graph.nodes.find(n => n.type === 'TTSVAR_ChooseSketches');
+        graph.add(text);
+        text.widgets[0].value = '0';
+        text.connect(0, node, node.inputs.findIndex(each => each.name === 'choice')); }""")
+    press(shown, "Show")
+    ended(shown)
+    click_two(shown)
+    assert widget(shown, "TTSVAR_ChooseSketches", "seen") == ""
+    assert [one.split()[0] for one in shown.locator(".ttsvar-chosen:visible").all_inner_texts()] == ["#0"]
+
+
 def test_the_whole_graph_stops_at_an_empty_choice_without_an_error(shown, prompt):
     shown.get_by_role("button", name="Run", exact=True).first.click()
     heard = ended(shown)

@@ -140,3 +140,19 @@ def test_a_saved_choice_a_wire_and_the_other_renderer(page):
         node.inputs.find(each => each.name === 'reward').type = type;
         graph.getNodeById(from).connect(1, node, node.inputs.findIndex(each => each.name === 'reward')); }""", [source, node])
     shows(page, node, "file", "head_file", "questions")
+
+
+def test_a_node_with_wires_is_as_high_after_every_load(empty):
+    """A wire comes before the values that say whether its row was there all the time."""
+    node = add(empty, "Generate")
+    choose(empty, node, method="own plan")
+    heights = empty.evaluate("""async id => { const heights = [], graph = () => window.app.graph;
+        const text = window.LiteGraph.createNode('PrimitiveStringMultiline'), node = graph().getNodeById(id);
+        graph().add(text);
+        text.connect(0, node, node.inputs.findIndex(each => each.name === 'plan'));
+        for (let load = 0; load < 3; load++) {
+            heights.push(graph().getNodeById(id).size[1]);
+            await window.app.loadGraphData(JSON.parse(JSON.stringify(graph().serialize())));
+            await new Promise(then => setTimeout(then, 300)); }
+        return heights; }""", node)
+    assert len(set(heights)) == 1, heights
