@@ -26,7 +26,7 @@ async function ask(node) {
 
 api.addEventListener("executed", ({ detail }) => {
   const node = asked.get(detail.node);
-  if (node) show(node, detail.output.text.join(""));
+  if (node) show(node, detail.output.text.join("\n"));
   asked.delete(detail.node);
 });
 

@@ -75,8 +75,10 @@ def test_asking_after_a_run_leaves_what_is_cached(page):
 def test_words_of_a_run_that_has_just_ended_do_not_take_the_place_of_the_price(page):
     open_graph(page, "01_quick_start")
     page.evaluate(WATCH)
-    page.evaluate(f"window.app.api.dispatchCustomEvent('progress_text', {{ nodeId: `${{{GENERATE}.id}}`, text: 'best 0.9' }})")
-    ask(page, 1)
+    page.evaluate(f"{GENERATE}.widgets.find(w => w.name === 'seed').value = 77")  # or nothing would run
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.wait_for_function("window.ran.length")
+    ask(page, 2)
     page.wait_for_timeout(1500)
     assert "beside the weights" in page.evaluate(f"{GENERATE}.ttsvarWords.element.textContent")
 
@@ -91,6 +93,19 @@ def test_two_questions_behind_one_another_end_with_the_second_answer(page):
         await new Promise(then => setTimeout(then, 100)); }} }}""")
     page.wait_for_function("window.over === 2", timeout=3 * MINUTE)
     page.wait_for_function(f"{GENERATE}.ttsvarWords?.element.textContent.startsWith('32 → 24')", timeout=MINUTE)
+
+
+def test_prompts_in_a_list_have_a_price_each(page):
+    open_graph(page, "01_quick_start")
+    page.evaluate(WATCH)
+    page.evaluate(f"""() => {{ const {{ graph }} = window.app, node = {GENERATE}, make = type => window.LiteGraph.createNode(type);
+        const list = make('CreateList'), texts = [make('PrimitiveString'), make('PrimitiveString')];
+        for (const each of [list, ...texts]) graph.add(each);
+        for (const text of texts) text.widgets[0].value = 'a photo of a red circle';
+        for (const [place, text] of texts.entries()) text.connect(0, list, place);
+        list.connect(0, node, node.inputs.findIndex(each => each.name === 'prompt')); }}""")
+    told = ask(page, 1).split("\n")
+    assert sum("beside the weights" in line for line in told) == len(told) == 2
 
 
 def test_a_graph_that_is_refused_says_on_the_node_what_is_missing(page):
