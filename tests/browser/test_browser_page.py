@@ -70,8 +70,7 @@ def test_a_node_is_added_by_searching_for_an_alias(page):
     page.evaluate("window.app.graph.clear()")
     page.mouse.dblclick(800, 500)
     page.keyboard.type("contact sheet", delay=20)
-    page.get_by_text("Inspect State", exact=True).first.wait_for()
-    page.keyboard.press("Enter")
+    page.get_by_text("Inspect State", exact=True).first.click()  # Enter would take what stands first while the list still fills
     page.wait_for_function("window.app.graph._nodes.length === 1 && window.app.graph._nodes[0].type === 'TTSVAR_InspectState'")
 
 
