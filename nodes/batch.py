@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .batch_rows import latent_rows, select_rows
 from .host import device
 from .score import finite
-from .types import CATEGORY, MOST_SAMPLES, Extractor, reason, resampling, seed
+from .types import CATEGORY, MOST_SAMPLES, Extractor, reason, resampling, seed, the_batch
 
 FOLDER = f"{CATEGORY}/any model"
 
@@ -71,7 +71,7 @@ class ResampleBatch(io.ComfyNode):
         from ..ttsvar_core.search.resample import Resample
 
         looks = [finite(each) for each in (earlier_scores, scores) if each is not None]
-        latent, images = only_batch(latent, "latent"), only_batch(images, "images")
+        latent, images = the_batch(latent, "latent"), the_batch(images, "images")
         samples = _samples(latent, images, *looks)
         last = len(looks) - 1
         stage = Resample(last, keep[0] or samples, potential[0], lambda_[0], scheme[0], target_ess=target_ess[0] or None)
@@ -130,13 +130,6 @@ def _seen(extractor, latent, images):
     samples = latent["samples"]
     samples = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
     return samples.flatten(1, -3) if samples.ndim > 3 else samples[:, None]
-
-
-def only_batch(batches: list | None, name: str):
-    """The one batch of a list input. Raises ValueError for several."""
-    if batches is not None and len(batches) > 1:
-        raise ValueError(f"{len(batches)} batches came to {name}; join them to one (Rebatch Latents, Rebatch Images).")
-    return batches[0] if batches else None
 
 
 def _samples(latent, images, *looks) -> int:

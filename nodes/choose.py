@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from .batch import only_batch
 from .batch_rows import latent_rows, select_rows
 from .host import folders, page
 from .live import grow, showed
 from .sample import glimpse
 from .select import rows
 from .thumbnails import Thumbnails, thumbnails
-from .types import CATEGORY, State, the_state
+from .types import CATEGORY, State, the_batch, the_state
 
 STOPPED = "Click what shall go on, then press Continue."
 OTHERS = "These are others than those you chose from. Choose again."
@@ -121,7 +120,7 @@ class ChooseBatch(io.ComfyNode):
     def execute(cls, images, choice, latent=None, labels=None, seen=None) -> io.NodeOutput:
         from ..ttsvar_core.inspect.sheet import plain_caption
 
-        images, latent = _one_batch(images), only_batch(latent, "latent")
+        images, latent = _one_batch(images), the_batch(latent, "latent")
         if latent is not None and latent_rows(latent) != len(images):
             raise ValueError(f"{len(images)} pictures came with {latent_rows(latent)} latents; give the latents of these pictures.")
         small = thumbnails(images, "pictures", lambda: images[..., :3])

@@ -55,11 +55,21 @@ def reason():
     return io.String.Output("reason", tooltip="What was decided and on what evidence, in words.")
 
 
+def the_one(values: list | None, several: str):
+    """The one value of a list input, None where nothing came. Raises ValueError for more, ``several`` being the words."""
+    if values is not None and len(values) > 1:
+        raise ValueError(f"{len(values)} {several}")
+    return values[0] if values else None
+
+
 def the_state(states: list):
     """The one state of a list input. Raises ValueError for several."""
-    if len(states) > 1:
-        raise ValueError(f"{len(states)} states came in a list; this node takes one. Give each a node of its own.")
-    return states[0]
+    return the_one(states, "states came in a list; this node takes one. Give each a node of its own.")
+
+
+def the_batch(batches: list | None, name: str):
+    """The one batch of the list input ``name``, None where nothing came. Raises ValueError for several."""
+    return the_one(batches, f"batches came to {name}; join them to one (Rebatch Latents, Rebatch Images).")
 
 
 def budget(default: float, least: float, step: float, more: str = "", **options):

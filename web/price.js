@@ -20,20 +20,20 @@ async function ask(node) {
   try {
     await api.queuePrompt(-1, graph, { partialExecutionTargets: [text] });
   } catch (error) {
+    asked.delete(text);
     show(node, `${error}`); // a refused graph tells in so many words which input of which node is wrong
   }
 }
 
-api.addEventListener("executed", ({ detail }) => {
-  const node = asked.get(detail.node);
-  if (node) show(node, detail.output.text.join("\n"));
-  asked.delete(detail.node);
-});
+/** The price of a question has come, or why there is none. */
+function answer(text, told) {
+  const node = asked.get(text);
+  if (node) show(node, told());
+  asked.delete(text);
+}
 
-api.addEventListener("execution_error", ({ detail }) => {
-  const node = asked.get(`${detail.node_id}_text`);
-  if (node) show(node, detail.exception_message);
-});
+api.addEventListener("executed", ({ detail }) => answer(detail.node, () => detail.output.text.join("\n")));
+api.addEventListener("execution_error", ({ detail }) => answer(`${detail.node_id}_text`, () => detail.exception_message));
 
 app.registerExtension({
   name: "ttsvar.price",

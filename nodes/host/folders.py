@@ -136,7 +136,10 @@ def temp_picture(name: str) -> dict:
 
 
 def write_temp_picture(file: Mapping, picture: Image.Image) -> None:
-    """Write a `temp_picture`, whole or not at all: under its name it is taken for written from then on."""
+    """Write a `temp_picture`, whole or not at all: under its name it is taken for written from then on.
+
+    Not by `atomic`, which waits for the disk: that is for what should outlast a power cut.
+    """
     path = path_of(file)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     picture.save(f"{path}.part", "PNG", compress_level=1)

@@ -75,9 +75,10 @@ def past(state: SearchState, selection: int) -> SearchState:
 
     Raises ValueError where their bits are not known any more.
     """
-    step, scores = state.lineage[selection], torch.full((len(state.lineage[selection].scores), len(state.schedule)), math.nan)
+    step = state.lineage[selection]
     if not step.before:
         raise ValueError("the samples before this selection are not known: the state comes from a file")
+    scores = torch.full((len(step.scores), len(state.schedule)), math.nan)
     scores[:, step.scale] = torch.tensor(step.scores)
     with one_thread():
         *_, features = grown(state, step.before)
